@@ -1,0 +1,120 @@
+/* api.c - the pipeline on one screen: import -> canonicalise -> cover -> compile -> pack. */
+#include <string.h>
+
+#include "api.h"
+#include "base/cpu.h"
+#include "base/diag.h"
+#include "base/env.h"
+#include "pass/pass.h"
+
+/* ---- Options ---- */
+
+static kiln_status check_off(const char *const *off, kiln_diag *diag) {
+    for (; off && *off; off++) {
+        if (!kiln_pass_exists(*off) && !kiln_kernel_find(*off) && !kiln_fusion_exists(*off)) {
+            return kiln_hint(diag,
+                             kiln_fail(diag, KILN_F_OPTION, "no pass, kernel or fusion is called \"%s\"", *off),
+                             "`kiln inspect --passes` lists them");
+        }
+    }
+    return KILN_OK;
+}
+
+static kiln_status copy_off(kiln_engine *e, const char *const *off) {
+    size_t n = 0;
+    while (off && off[n]) {
+        n++;
+    }
+    KILN_ALLOC(e->off, &e->arena, n + 1);
+    for (size_t i = 0; i < n; i++) {
+        e->off[i] = kiln_arena_text(&e->arena, off[i], strlen(off[i]));
+        if (!e->off[i]) {
+            return KILN_E_MEMORY;
+        }
+    }
+    return KILN_OK;
+}
+
+static kiln_status choose_target(kiln_engine *e, const kiln_build_options *o, kiln_diag *diag) {
+    uint32_t features = kiln_cpu_features();
+    if (o->max_isa && !kiln_cpu_limit(o->max_isa, &features)) {
+        return kiln_fail(diag, KILN_F_OPTION, "\"%s\" is no instruction set", o->max_isa);
+    }
+    KILN_TRY(check_off(o->off, diag));
+    KILN_TRY(copy_off(e, o->off));
+    kiln_cpu_target_init(&e->target, features, e->off);
+    e->info.isa = e->target.prims->isa;
+    return KILN_OK;
+}
+
+/* ---- The pipeline ---- */
+
+static void note_refusal(void *user, const kiln_node *node, const kiln_kernel *kernel, const char *reason) {
+    kiln_engine *e = user;
+    kiln_refusal r = {.node = node->name, .kernel = kernel->name, .reason = reason};
+    kiln_refusal *grown =
+        kiln_arena_grow(&e->arena, e->refusals, e->n_refusals, &e->cap_refusals, sizeof *grown);
+    if (grown) {
+        e->refusals = grown;
+        grown[e->n_refusals++] = r;
+    }
+}
+
+static kiln_status plan_graph(kiln_engine *e, const kiln_graph *g, kiln_plan *parent, kiln_plan **out,
+                              kiln_diag *diag) {
+    kiln_plan *p;
+    KILN_ALLOC(p, &e->arena, 1);
+    p->graph = g;
+    p->parent = parent;
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        for (int32_t b = 0; b < g->nodes[i]->n_bodies; b++) {
+            kiln_plan *body;
+            KILN_TRY(plan_graph(e, g->nodes[i]->bodies[b], p, &body, diag));
+            KILN_TRY(kiln_plan_add_body(p, body, &e->arena));
+        }
+    }
+    KILN_TRY(kiln_cpu_cover(p, &e->target, &e->arena, note_refusal, e, diag));
+    KILN_TRY(kiln_cpu_compile(p, &e->arena));
+    KILN_TRY(kiln_cpu_pack(p, &e->target, false, &e->arena, diag));
+    *out = p;
+    return KILN_OK;
+}
+
+static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_options *o, kiln_diag *diag) {
+    e->hold = kiln_hold_take(m->hold);
+    e->info.version = kiln_version();
+    e->info.portable = o->portable;
+    memcpy(e->info.model_hash, m->info.hash, sizeof e->info.model_hash);
+    KILN_TRY(choose_target(e, o, diag));
+    KILN_TRY(kiln_graph_clone(&e->graph, m->import.graph, &e->arena, &e->dims, e->env));
+    kiln_pass_options passes = {.off = o->off, .stop_after = o->stop_after};
+    KILN_TRY(kiln_passes_run(e->graph, &passes, &e->passes, &e->n_passes, diag));
+    if (!o->canonical_only) {
+        KILN_TRY(plan_graph(e, e->graph, NULL, &e->plan, diag));
+    }
+    return kiln_engine_describe(e);
+}
+
+kiln_status kiln_engine_build(kiln_engine **out, const kiln_model *model, const kiln_build_options *options,
+                              kiln_diag *diag) {
+    const kiln_build_options defaults = {.size = sizeof defaults};
+    kiln_engine *e;
+    kiln_diag_enter(diag, "building");
+    kiln_status status = kiln_engine_new(&e, model->env);
+    if (status == KILN_OK) {
+        status = build(e, model, options ? options : &defaults, diag);
+        if (status == KILN_OK) {
+            *out = e;
+        } else {
+            kiln_engine_destroy(e);
+        }
+    }
+    kiln_diag_leave(diag);
+    return kiln_diag_close(diag, status);
+}
+
+kiln_status kiln_engine_export(const kiln_engine *engine, const char *path, size_t external_threshold,
+                               kiln_diag *diag) {
+    kiln_export_options o = {.external_threshold = external_threshold, .producer_version = kiln_version()};
+    return kiln_diag_close(diag, kiln_export_file(engine->graph, path, &o, engine->env, diag));
+}

@@ -1,0 +1,23 @@
+/* api.h - the model behind the public functions. */
+#ifndef KILN_API_H
+#define KILN_API_H
+
+#include "engine/engine.h"
+#include "onnx/onnx.h"
+
+struct kiln_model {
+    const kiln_env *env;
+    kiln_hold *hold; /* owns arena and mapped files */
+    kiln_import import;
+    kiln_model_info info;
+    const kiln_op **ops; /* distinct, in order of first use */
+    size_t *op_counts;
+    size_t n_ops;
+};
+
+/* Arena and files of the hold. */
+kiln_arena *kiln_hold_arena(kiln_hold *hold);
+kiln_files *kiln_hold_files(kiln_hold *hold);
+kiln_status kiln_hold_new(kiln_hold **out, const kiln_env *env);
+
+#endif

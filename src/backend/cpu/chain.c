@@ -1,0 +1,362 @@
+#include "backend/cpu/chain.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ops/attrs.h"
+#include "ops/ops.h"
+
+/* Registers while the chain grows: inputs from 0, constants from CONST, temporaries from TEMP. finish
+ * numbers them densely. */
+enum { CONST = 64, TEMP = 128 };
+
+typedef struct rule {
+    const kiln_op *op;
+    kiln_prog_op code;
+    int32_t arity; /* 0: folds any number of inputs */
+} rule;
+
+static const rule rules[] = {
+    {&kiln_op_abs, KILN_PROG_ABS, 1},
+    {&kiln_op_acos, KILN_PROG_ACOS, 1},
+    {&kiln_op_acosh, KILN_PROG_ACOSH, 1},
+    {&kiln_op_add, KILN_PROG_ADD, 2},
+    {&kiln_op_and, KILN_PROG_AND, 2},
+    {&kiln_op_asin, KILN_PROG_ASIN, 1},
+    {&kiln_op_asinh, KILN_PROG_ASINH, 1},
+    {&kiln_op_atan, KILN_PROG_ATAN, 1},
+    {&kiln_op_atanh, KILN_PROG_ATANH, 1},
+    {&kiln_op_ceil, KILN_PROG_CEIL, 1},
+    {&kiln_op_celu, KILN_PROG_CELU, 1},
+    {&kiln_op_clip, KILN_PROG_CLIP, 1},
+    {&kiln_op_cos, KILN_PROG_COS, 1},
+    {&kiln_op_cosh, KILN_PROG_COSH, 1},
+    {&kiln_op_div, KILN_PROG_DIV, 2},
+    {&kiln_op_elu, KILN_PROG_ELU, 1},
+    {&kiln_op_equal, KILN_PROG_EQ, 2},
+    {&kiln_op_erf, KILN_PROG_ERF, 1},
+    {&kiln_op_exp, KILN_PROG_EXP, 1},
+    {&kiln_op_floor, KILN_PROG_FLOOR, 1},
+    {&kiln_op_gelu, KILN_PROG_GELU, 1},
+    {&kiln_op_greater, KILN_PROG_GT, 2},
+    {&kiln_op_greater_or_equal, KILN_PROG_GE, 2},
+    {&kiln_op_hard_sigmoid, KILN_PROG_HARDSIGMOID, 1},
+    {&kiln_op_hard_swish, KILN_PROG_HARDSWISH, 1},
+    {&kiln_op_identity, KILN_PROG_COPY, 1},
+    {&kiln_op_is_nan, KILN_PROG_ISNAN, 1},
+    {&kiln_op_leaky_relu, KILN_PROG_LEAKYRELU, 1},
+    {&kiln_op_less, KILN_PROG_LT, 2},
+    {&kiln_op_less_or_equal, KILN_PROG_LE, 2},
+    {&kiln_op_log, KILN_PROG_LOG, 1},
+    {&kiln_op_max, KILN_PROG_MAX, 0},
+    {&kiln_op_min, KILN_PROG_MIN, 0},
+    {&kiln_op_mish, KILN_PROG_MISH, 1},
+    {&kiln_op_mod, KILN_PROG_FMOD, 2},
+    {&kiln_op_mul, KILN_PROG_MUL, 2},
+    {&kiln_op_neg, KILN_PROG_NEG, 1},
+    {&kiln_op_not, KILN_PROG_NOT, 1},
+    {&kiln_op_or, KILN_PROG_OR, 2},
+    {&kiln_op_pow, KILN_PROG_POW, 2},
+    {&kiln_op_prelu, KILN_PROG_PRELU, 2},
+    {&kiln_op_reciprocal, KILN_PROG_RECIPROCAL, 1},
+    {&kiln_op_relu, KILN_PROG_RELU, 1},
+    {&kiln_op_round, KILN_PROG_ROUND, 1},
+    {&kiln_op_selu, KILN_PROG_SELU, 1},
+    {&kiln_op_shrink, KILN_PROG_SHRINK, 1},
+    {&kiln_op_sigmoid, KILN_PROG_SIGMOID, 1},
+    {&kiln_op_sign, KILN_PROG_SIGN, 1},
+    {&kiln_op_sin, KILN_PROG_SIN, 1},
+    {&kiln_op_sinh, KILN_PROG_SINH, 1},
+    {&kiln_op_softplus, KILN_PROG_SOFTPLUS, 1},
+    {&kiln_op_softsign, KILN_PROG_SOFTSIGN, 1},
+    {&kiln_op_sqrt, KILN_PROG_SQRT, 1},
+    {&kiln_op_sub, KILN_PROG_SUB, 2},
+    {&kiln_op_sum, KILN_PROG_ADD, 0},
+    {&kiln_op_swish, KILN_PROG_SILU, 1},
+    {&kiln_op_tan, KILN_PROG_TAN, 1},
+    {&kiln_op_tanh, KILN_PROG_TANH, 1},
+    {&kiln_op_thresholded_relu, KILN_PROG_THRESHOLDEDRELU, 1},
+    {&kiln_op_where, KILN_PROG_WHERE, 3},
+    {&kiln_op_xor, KILN_PROG_XOR, 2},
+};
+
+static const rule *find_rule(const kiln_node *node) {
+    for (size_t i = 0; i < KILN_COUNT_OF(rules); i++) {
+        if (rules[i].op == node->op) {
+            return &rules[i];
+        }
+    }
+    return NULL;
+}
+
+static bool is_f32_or_bool(const kiln_value *v) {
+    return v->type.kind == KILN_KIND_TENSOR && v->type.rank >= 0 &&
+           (v->type.dtype == KILN_DTYPE_F32 || v->type.dtype == KILN_DTYPE_BOOL);
+}
+
+/* The bounds of a Clip when they are constants. */
+static bool clip_bounds(const kiln_node *node, float *lo, float *hi) {
+    float *bound[2] = {lo, hi};
+    *lo = -INFINITY;
+    *hi = INFINITY;
+    for (int32_t i = 0; i < 2; i++) {
+        const kiln_value *v = kiln_node_in(node, i + 1);
+        const kiln_tensor *t = v ? kiln_small_data(v) : NULL;
+        if (v && (!t || t->dtype != KILN_DTYPE_F32 || kiln_tensor_count(t) != 1)) {
+            return false;
+        }
+        if (t) {
+            *bound[i] = *(const float *)t->data;
+        }
+    }
+    return *lo <= *hi;
+}
+
+bool kiln_chain_takes(const kiln_node *node) {
+    const rule *r = find_rule(node);
+    if (!r || node->n_out != 1 || !is_f32_or_bool(node->out[0])) {
+        return false;
+    }
+    for (int32_t i = 0; i < node->n_in; i++) {
+        if (!node->in[i] ? node->op != &kiln_op_clip : !is_f32_or_bool(node->in[i])) {
+            return false;
+        }
+    }
+    float lo, hi;
+    if (node->op == &kiln_op_clip) {
+        return clip_bounds(node, &lo, &hi);
+    }
+    if (node->op == &kiln_op_mod) {
+        return ((const kiln_mod_attrs *)node->attrs)->fmod != 0;
+    }
+    return true;
+}
+
+void kiln_chain_init(kiln_chain *chain) {
+    memset(chain, 0, sizeof *chain);
+}
+
+/* A scalar constant becomes a register of the program itself. */
+static int32_t constant_register(kiln_chain *chain, const kiln_value *v) {
+    const kiln_tensor *t = kiln_small_data(v);
+    if (!t || t->dtype != KILN_DTYPE_F32 || kiln_tensor_count(t) != 1) {
+        return -1;
+    }
+    float x = *(const float *)t->data;
+    for (int32_t i = 0; i < chain->n_consts; i++) {
+        if (memcmp(&chain->constant[i], &x, sizeof x) == 0) {
+            return CONST + i;
+        }
+    }
+    if (chain->n_consts == KILN_CHAIN_CONSTS) {
+        return -1;
+    }
+    chain->constant[chain->n_consts] = x;
+    return CONST + chain->n_consts++;
+}
+
+/* The register that holds v, an input of the chain if nothing in it made it; -1 when there is no room. */
+static int32_t register_of(kiln_chain *chain, const kiln_value *v) {
+    for (int32_t i = 0; i < chain->n_made; i++) {
+        if (chain->made[i].value == v) {
+            return chain->made[i].reg;
+        }
+    }
+    int32_t constant = constant_register(chain, v);
+    if (constant >= 0) {
+        return constant;
+    }
+    for (int32_t i = 0; i < chain->n_in; i++) {
+        if (chain->in[i] == v) {
+            return i;
+        }
+    }
+    if (chain->n_in == KILN_PROG_INPUTS) {
+        return -1;
+    }
+    chain->in[chain->n_in] = v;
+    return chain->n_in++;
+}
+
+static void set_immediates(kiln_prog_instr *instr, const kiln_node *node) {
+    const kiln_activation_attrs *a = node->attrs;
+    switch (instr->op) {
+    case KILN_PROG_CLIP:
+        clip_bounds(node, &instr->p, &instr->q);
+        break;
+    case KILN_PROG_HARDSIGMOID:
+        instr->p = a->alpha;
+        instr->q = a->beta;
+        break;
+    case KILN_PROG_SELU:
+        instr->p = a->alpha;
+        instr->q = a->gamma;
+        break;
+    case KILN_PROG_SHRINK:
+        instr->p = a->lambd;
+        instr->q = a->bias;
+        break;
+    case KILN_PROG_GELU:
+        instr->op = a->approximate ? KILN_PROG_GELU_TANH : KILN_PROG_GELU;
+        break;
+    case KILN_PROG_SILU:
+    case KILN_PROG_ELU:
+    case KILN_PROG_CELU:
+    case KILN_PROG_LEAKYRELU:
+    case KILN_PROG_THRESHOLDEDRELU:
+        instr->p = a->alpha;
+        break;
+    default:
+        break;
+    }
+}
+
+static bool emit(kiln_chain *chain, kiln_prog_op code, const int32_t *regs, const kiln_node *node, int32_t *dst) {
+    if (chain->n_instrs == KILN_CHAIN_INSTRS) {
+        return false;
+    }
+    kiln_prog_instr *instr = &chain->instr[chain->n_instrs];
+    *instr = (kiln_prog_instr){.op = (uint8_t)code,
+                               .dst = (uint8_t)(TEMP + chain->n_instrs),
+                               .a = (uint8_t)regs[0],
+                               .b = (uint8_t)regs[1],
+                               .c = (uint8_t)regs[2]};
+    set_immediates(instr, node);
+    *dst = instr->dst;
+    chain->n_instrs++;
+    return true;
+}
+
+static bool add_node(kiln_chain *chain, const kiln_node *node) {
+    const rule *r = find_rule(node);
+    int32_t regs[3] = {0, 0, 0}, dst = 0;
+    int32_t n = r->arity ? r->arity : node->n_in;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t reg = register_of(chain, node->in[i]);
+        if (reg < 0) {
+            return false;
+        }
+        if (r->arity || i == 0) {
+            regs[i] = reg;
+            dst = reg;
+            continue;
+        }
+        regs[1] = reg;
+        if (!emit(chain, r->code, regs, node, &dst)) {
+            return false;
+        }
+        regs[0] = dst;
+    }
+    if (r->arity && !emit(chain, r->code, regs, node, &dst)) {
+        return false;
+    }
+    if (!r->arity && n == 1 && !emit(chain, KILN_PROG_COPY, regs, node, &dst)) {
+        return false;
+    }
+    chain->made[chain->n_made].value = node->out[0];
+    chain->made[chain->n_made++].reg = (uint8_t)dst;
+    return true;
+}
+
+/* Most registers alive at once, were the chain finished now. */
+static int32_t pressure(const kiln_chain *chain);
+
+bool kiln_chain_add(kiln_chain *chain, const kiln_node *node) {
+    kiln_chain before = *chain;
+    if (!kiln_chain_takes(node) || chain->n_made == KILN_CHAIN_INSTRS || !add_node(chain, node) ||
+        pressure(chain) > KILN_PROG_REGS) {
+        *chain = before;
+        return false;
+    }
+    return true;
+}
+
+/* Index of the last instruction that reads temporary t, or `never`. */
+static int32_t last_read(const kiln_chain *chain, int32_t t, int32_t never) {
+    for (int32_t i = chain->n_instrs - 1; i >= 0; i--) {
+        const kiln_prog_instr *x = &chain->instr[i];
+        if (x->a == t || x->b == t || x->c == t) {
+            return i;
+        }
+    }
+    return never;
+}
+
+/* Gives each temporary a register that is free from its writing to its last reading. Temporaries that
+ * nothing reads are outputs and live to the end. Returns the registers used in total. */
+static int32_t assign(const kiln_chain *chain, const bool *is_output, uint8_t *reg) {
+    int32_t base = chain->n_in + chain->n_consts, used = base;
+    int32_t free_from[KILN_CHAIN_INSTRS]; /* per register after base: instruction from which it is free */
+    int32_t n = 0;
+    for (int32_t i = 0; i < chain->n_instrs; i++) {
+        int32_t until = last_read(chain, TEMP + i, INT32_MAX);
+        if (is_output && is_output[i]) {
+            until = INT32_MAX;
+        }
+        int32_t r = 0;
+        while (r < n && free_from[r] > i) {
+            r++;
+        }
+        free_from[r] = until;
+        n = r == n ? n + 1 : n;
+        reg[i] = (uint8_t)(base + r);
+    }
+    used += n;
+    return used;
+}
+
+static int32_t pressure(const kiln_chain *chain) {
+    uint8_t reg[KILN_CHAIN_INSTRS];
+    return assign(chain, NULL, reg);
+}
+
+static uint8_t renumber(const kiln_chain *chain, const uint8_t *reg, uint8_t r) {
+    if (r >= TEMP) {
+        return reg[r - TEMP];
+    }
+    return r >= CONST ? (uint8_t)(r - CONST + chain->n_in) : r;
+}
+
+bool kiln_chain_finish(kiln_chain *chain, kiln_value *const *outputs, int32_t n) {
+    uint8_t reg[KILN_CHAIN_INSTRS], out[KILN_PROG_OUTPUTS];
+    bool is_output[KILN_CHAIN_INSTRS] = {false};
+    if (n > KILN_PROG_OUTPUTS) {
+        return false;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        for (int32_t k = 0; k < chain->n_made; k++) {
+            if (chain->made[k].value == outputs[i]) {
+                out[i] = chain->made[k].reg;
+            }
+        }
+        if (out[i] >= TEMP) {
+            is_output[out[i] - TEMP] = true;
+        }
+    }
+    int32_t used = assign(chain, is_output, reg);
+    if (used > KILN_PROG_REGS) {
+        return false;
+    }
+    for (int32_t i = 0; i < chain->n_instrs; i++) {
+        kiln_prog_instr *x = &chain->instr[i];
+        x->dst = renumber(chain, reg, x->dst);
+        x->a = renumber(chain, reg, x->a);
+        x->b = renumber(chain, reg, x->b);
+        x->c = renumber(chain, reg, x->c);
+    }
+    chain->program = (kiln_program){.inputs = chain->n_in,
+                                    .consts = chain->n_consts,
+                                    .instrs = chain->n_instrs,
+                                    .outputs = n,
+                                    .regs = used};
+    for (int32_t i = 0; i < n; i++) {
+        chain->program.output[i] = renumber(chain, reg, out[i]);
+    }
+    kiln_chain_rebase(chain);
+    return true;
+}
+
+void kiln_chain_rebase(kiln_chain *chain) {
+    chain->program.constant = chain->constant;
+    chain->program.instr = chain->instr;
+}

@@ -1,0 +1,129 @@
+/* cover.c - which kernel takes which nodes, and their weights. */
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "base/diag.h"
+
+typedef struct cover {
+    kiln_claim **owner; /* per node id: the claim it is in, or NULL */
+} cover;
+
+static bool is_free(const kiln_claimer *self, const kiln_node *node) {
+    const cover *cv = self->cover;
+    return !cv->owner[node->id];
+}
+
+static kiln_status take(kiln_plan *plan, cover *cv, kiln_claim *claim) {
+    for (int32_t i = 0; i < claim->n_nodes; i++) {
+        cv->owner[claim->nodes[i]->id] = claim;
+    }
+    KILN_PUSH(plan->graph->arena, plan->claims, plan->n_claims, plan->cap_claims, claim);
+    return KILN_OK;
+}
+
+static kiln_status start(kiln_plan *plan, const kiln_cpu_target *target, kiln_arena *arena, cover *cv,
+                         kiln_claimer *c) {
+    KILN_ALLOC(cv->owner, arena, plan->graph->n_nodes);
+    *c = (kiln_claimer){.graph = (kiln_graph *)plan->graph,
+                        .target = target,
+                        .arena = arena,
+                        .is_free = is_free,
+                        .cover = cv};
+    return KILN_OK;
+}
+
+/* A claim of `kernel` for the node, all of whose nodes are free; NULL with c->reason. */
+static kiln_claim *try_kernel(kiln_claimer *c, const kiln_kernel *kernel, kiln_node *node) {
+    if (kiln_target_is_off(c->target, kernel->name)) {
+        return kiln_claim_refuse(c, "switched off");
+    }
+    kiln_claim *claim = kernel->claim(c, node);
+    for (int32_t i = 0; claim && i < claim->n_nodes; i++) {
+        if (!is_free(c, claim->nodes[i])) {
+            return kiln_claim_refuse(c, "node \"%s\" is taken", claim->nodes[i]->name);
+        }
+    }
+    return claim;
+}
+
+kiln_status kiln_cpu_cover(kiln_plan *plan, const kiln_cpu_target *target, kiln_arena *arena,
+                           kiln_refusal_fn refused, void *user, kiln_diag *diag) {
+    cover cv;
+    kiln_claimer c;
+    KILN_TRY(start(plan, target, arena, &cv, &c));
+    for (size_t i = 0; i < plan->graph->n_nodes; i++) {
+        kiln_node *node = plan->graph->nodes[i];
+        kiln_claim *claim = NULL;
+        for (size_t k = 0; is_free(&c, node) && !claim && k < kiln_kernel_count(); k++) {
+            const kiln_kernel *kernel = kiln_kernel_at(k);
+            claim = try_kernel(&c, kernel, node);
+            KILN_TRY(c.status);
+            if (!claim && refused) {
+                refused(user, node, kernel, c.reason);
+            }
+        }
+        if (claim) {
+            KILN_TRY(take(plan, &cv, claim));
+        } else if (is_free(&c, node)) {
+            return kiln_fail(diag, KILN_F_INTERNAL, "no kernel takes node \"%s\" (%s)", node->name,
+                             node->op->name);
+        }
+    }
+    return KILN_OK;
+}
+
+kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target, const kiln_decision *decisions,
+                             size_t n, kiln_arena *arena, kiln_diag *diag) {
+    cover cv;
+    kiln_claimer c;
+    KILN_TRY(start(plan, target, arena, &cv, &c));
+    for (size_t i = 0; i < n; i++) {
+        const kiln_decision *d = &decisions[i];
+        const kiln_kernel *kernel = kiln_kernel_find(d->kernel);
+        bool valid = d->anchor >= 0 && (size_t)d->anchor < plan->graph->n_nodes &&
+                     !cv.owner[d->anchor];
+        kiln_claim *claim = NULL;
+        if (kernel && valid) {
+            claim = try_kernel(&c, kernel, plan->graph->nodes[d->anchor]);
+            KILN_TRY(c.status);
+        }
+        if (!claim || claim->n_nodes != d->n_nodes) {
+            return kiln_fail(diag, KILN_F_ENGINE_DAMAGED, "region %zu (kernel \"%s\") cannot be made again", i,
+                             d->kernel);
+        }
+        KILN_TRY(take(plan, &cv, claim));
+    }
+    for (size_t i = 0; i < plan->graph->n_nodes; i++) {
+        if (!cv.owner[i]) {
+            return kiln_fail(diag, KILN_F_ENGINE_DAMAGED, "node %zu is in no region", i);
+        }
+    }
+    return KILN_OK;
+}
+
+kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, bool measuring,
+                          kiln_arena *arena, kiln_diag *diag) {
+    kiln_arena scratch;
+    kiln_arena_init(&scratch, arena->env);
+    KILN_ALLOC(plan->blobs, arena, plan->n_claims);
+    KILN_ALLOC(plan->n_blobs, arena, plan->n_claims);
+    kiln_status status = KILN_OK;
+    for (size_t i = 0; i < plan->n_claims && status == KILN_OK; i++) {
+        const kiln_claim *claim = plan->claims[i];
+        kiln_packer p = {.claim = claim,
+                         .target = target,
+                         .measuring = measuring,
+                         .arena = arena,
+                         .scratch = &scratch,
+                         .diag = diag};
+        if (claim->kernel->pack) {
+            kiln_diag_at_node(diag, claim->anchor->name, claim->anchor->op->name);
+            status = claim->kernel->pack(&p);
+        }
+        plan->blobs[i] = p.blobs;
+        plan->n_blobs[i] = p.n_blobs;
+        kiln_arena_free(&scratch);
+    }
+    kiln_arena_free(&scratch);
+    return status;
+}

@@ -1,0 +1,134 @@
+/* gemm_f32.c - Gemm and MatMul by constant weights, float32, with everything elementwise that follows
+ * fused. All leading dims of the activations are rows of one matrix. */
+#include <math.h>
+
+#include "backend/cpu/fuse.h"
+#include "backend/cpu/operand.h"
+#include "ops/attrs.h"
+#include "ops/ops.h"
+
+typedef struct gemm_params {
+    kiln_fused fused;
+    int64_t n, k;
+    bool trans_b;
+    float alpha;
+} gemm_params;
+
+typedef struct gemm_state {
+    const kiln_gemm_prims *prims;
+    kiln_fused_state fused;
+    kiln_gemm_args args;
+    int64_t tiles;
+} gemm_state;
+
+static kiln_claim *claim_gemm(kiln_claimer *c, kiln_node *node, kiln_claim *r) {
+    const kiln_gemm_attrs *a = node->attrs;
+    gemm_params *p = r->params;
+    kiln_value *bias = kiln_node_in(node, 2);
+    if (a->transA) {
+        return kiln_claim_refuse(c, "transA is set");
+    }
+    if (a->beta != 1.0f && bias) {
+        return kiln_claim_refuse(c, "beta is not 1");
+    }
+    if (bias && (!kiln_value_is_f32(bias) || !kiln_is_axis_vector(bias, &node->out[0]->type, 1))) {
+        return kiln_claim_refuse(c, "the third operand is no vector along the columns");
+    }
+    p->alpha = a->alpha;
+    p->trans_b = a->transB != 0;
+    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, bias, KILN_LAYOUT_ROW) ? r : NULL;
+}
+
+static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
+    if (!KILN_IS(node, gemm) && !KILN_IS(node, matmul)) {
+        return kiln_claim_refuse(c, "it runs Gemm and MatMul");
+    }
+    kiln_value *x = node->in[0], *w = node->in[1];
+    if (!kiln_value_is_f32(x) || !kiln_value_is_f32(w) || !kiln_value_is_f32(node->out[0])) {
+        return kiln_claim_refuse(c, "it takes float32");
+    }
+    if (!w->constant || w->type.rank != 2 || x->type.rank < 2) {
+        return kiln_claim_refuse(c, "the second operand is no constant matrix");
+    }
+    kiln_claim *r = kiln_claim_new(c, &kiln_kernel_gemm_f32, node, 1, 1, sizeof(gemm_params));
+    if (!r) {
+        return NULL;
+    }
+    gemm_params *p = r->params;
+    bool trans_b = KILN_IS(node, gemm) && ((const kiln_gemm_attrs *)node->attrs)->transB;
+    p->k = w->type.dims[trans_b];
+    p->n = w->type.dims[!trans_b];
+    p->alpha = 1;
+    r->in[0] = x;
+    if (KILN_IS(node, gemm)) {
+        return claim_gemm(c, node, r);
+    }
+    int32_t columns = node->out[0]->type.rank - 1;
+    return kiln_fuse_chain(c, r, &p->fused, node->out[0], columns, NULL, KILN_LAYOUT_ROW) ? r : NULL;
+}
+
+static kiln_status pack(kiln_packer *k) {
+    const gemm_params *p = k->claim->params;
+    const kiln_gemm_prims *gemm = k->target->prims->gemm;
+    kiln_status status;
+    float *dst = kiln_pack_blob(k, (size_t)gemm->packed_bytes(p->k, p->n), &status);
+    if (!dst) {
+        return status;
+    }
+    kiln_tensor w;
+    KILN_TRY(kiln_pack_constant(k, k->claim->anchor->in[1], &w));
+    const float *src = w.data;
+    if (p->alpha != 1.0f) {
+        int64_t count = p->k * p->n;
+        float *scaled;
+        KILN_ALLOC(scaled, k->scratch, count);
+        for (int64_t i = 0; i < count; i++) {
+            scaled[i] = src[i] * p->alpha;
+        }
+        src = scaled;
+    }
+    gemm->pack(dst, src, p->k, p->n, p->trans_b ? 1 : p->n, p->trans_b ? p->k : 1, 0, gemm->panels(p->n));
+    return KILN_OK;
+}
+
+static kiln_status bind(kiln_binder *b) {
+    const gemm_params *p = b->claim->params;
+    gemm_state *s;
+    KILN_ALLOC(s, b->arena, 1);
+    const kiln_tensor *x = &b->in[0].tensor;
+    int64_t m = 1;
+    for (int32_t d = 0; d + 1 < x->rank; d++) {
+        m *= x->dims[d];
+    }
+    s->prims = b->target->prims->gemm;
+    s->args = (kiln_gemm_args){.m = m, .n = p->n, .k = p->k, .lda = p->k, .ldc = p->n,
+                               .epilogue = KILN_EPILOGUE_NONE};
+    kiln_fuse_bind(&s->fused, &p->fused, b, p->n);
+    s->tiles = s->prims->tiles(&s->args);
+    b->state = s;
+    return KILN_OK;
+}
+
+static void run(const kiln_call *call, const kiln_team *team) {
+    const gemm_state *s = call->state;
+    int64_t begin, end;
+    kiln_team_split(team, s->tiles, &begin, &end);
+    if (begin >= end) {
+        return;
+    }
+    kiln_gemm_args args = s->args;
+    kiln_program_post_args post;
+    args.a = call->in[0];
+    args.b = call->blobs[0].data;
+    args.c = call->out[0];
+    kiln_fuse_resolve(&s->fused, call, &args.epilogue, &post);
+    s->prims->run(&args, begin, end);
+}
+
+const kiln_kernel kiln_kernel_gemm_f32 = {
+    .name = "gemm_f32",
+    .claim = claim,
+    .pack = pack,
+    .bind = bind,
+    .run = run,
+};

@@ -1,0 +1,547 @@
+/* conv_simd.c - convolutions as gathered block products. Compiled once per ISA.
+ *
+ * Legend: a tap is one kernel position (kd, kh, kw); a pixel one output position; depth the input
+ * channels of a group, taps * depth the length K of an output's sum; cols the output channels of a
+ * group; lines are rows of output pixels along W.
+ */
+#include "backend/cpu/prims/conv.h"
+#include "backend/cpu/prims/simd.h"
+
+enum {
+    PATCH_DEPTH = 16,            /* auto: fewer channels than this are copied as patches */
+    PATCH_BYTES = 32 * 1024,     /* of patches in a unit */
+    TABLE_BYTES = 32 * 1024,     /* of row pointers in a unit */
+    PIXELS = 96,                 /* most pixels of a unit */
+    WEIGHT_BYTES = 256 * 1024,   /* of packed weights in a unit */
+    CONV_UNITS = 64,             /* enough for 16 threads to share evenly */
+    CONV_UNIT_MACS = 256 * 1024, /* no unit smaller than this for the sake of more units */
+};
+
+extern const kiln_gemm_prims KILN_ISA_SYMBOL(kiln_gemm_prims);
+
+static const kiln_gemm_prims *gemm(void) {
+    return &KILN_ISA_SYMBOL(kiln_gemm_prims);
+}
+
+static int64_t volume(const int64_t v[3]) {
+    return v[0] * v[1] * v[2];
+}
+
+/* The problem with what follows from it. */
+typedef struct conv_job {
+    const kiln_conv_args *a;
+    int64_t depth, cols, taps;
+    int64_t pixels; /* of one image */
+    bool patch;
+    int64_t rows;         /* most pixels of one block */
+    int64_t row_blocks;   /* blocks of pixels, or of lines when transposed */
+    int64_t group_panels; /* panels of a unit */
+    int64_t col_blocks;
+} conv_job;
+
+static bool is_gemm(const kiln_conv_args *a) {
+    bool unit = a->groups == 1 && !a->transposed && a->x_channel == 1 && volume(a->kernel) == 1;
+    int64_t distance = a->x_stride[2];
+    for (int i = 2; i >= 0; i--) {
+        bool flat = a->in[i] == 1 || a->x_stride[i] == distance;
+        unit = unit && flat && a->stride[i] == 1 && a->pad[i] == 0 && a->in[i] == a->out[i];
+        distance *= a->in[i];
+    }
+    return unit && (a->batch == 1 || a->x_batch == distance);
+}
+
+/* Pixels of a line that share a residue modulo the stride, at most. */
+static int64_t line_pixels(const kiln_conv_args *a) {
+    return i64_ceil_div(a->out[2], a->stride[2]);
+}
+
+static conv_job describe(const kiln_conv_args *a) {
+    conv_job c = {.a = a, .depth = a->c_in / a->groups, .cols = a->c_out / a->groups};
+    c.taps = volume(a->kernel);
+    c.pixels = volume(a->out);
+    bool few = c.depth < PATCH_DEPTH && c.taps > 1;
+    bool must = a->planar || a->x_channel != 1;
+    c.patch = !a->transposed &&
+              (must || a->tactic == KILN_CONV_PATCH || (a->tactic == KILN_CONV_AUTO && few));
+    int64_t k = i64_max(1, c.taps * c.depth);
+    int64_t panels = gemm()->panels(c.cols);
+    int64_t panel_bytes = gemm()->nr * k * 4;
+    int64_t row_bytes = c.patch ? k * 4 : i64_max(1, c.taps) * (int64_t)sizeof(float *);
+    int64_t total = a->batch * (a->transposed ? a->out[0] * a->out[1] : c.pixels);
+    int64_t macs = a->batch * c.pixels * c.cols * k * a->groups;
+    int64_t rows = i64_max(12, (c.patch ? PATCH_BYTES : TABLE_BYTES) / row_bytes);
+    rows = i64_min(PIXELS, rows);
+    int64_t group = i64_min(panels, i64_max(1, WEIGHT_BYTES / panel_bytes));
+    int64_t per_unit = a->transposed ? i64_max(1, rows / i64_max(1, a->out[2])) : rows;
+    for (;;) {
+        int64_t units = i64_ceil_div(total, per_unit) * i64_ceil_div(panels, group) * a->groups;
+        if (units >= CONV_UNITS || macs / i64_max(1, units) < 2 * CONV_UNIT_MACS) {
+            break;
+        }
+        if (!c.patch && group > 1) {
+            group = i64_ceil_div(group, 2);
+        } else if (per_unit >= 24) {
+            per_unit /= 2;
+        } else {
+            break;
+        }
+    }
+    c.rows = a->transposed ? line_pixels(a) : i64_min(per_unit, i64_max(1, total));
+    c.row_blocks = i64_ceil_div(total, per_unit);
+    c.group_panels = group;
+    c.col_blocks = i64_ceil_div(panels, i64_max(1, group));
+    return c;
+}
+
+/* Scratch of a thread: zeros for padded taps, pointers of the rows, patches. */
+typedef struct conv_scratch {
+    float *zeros;
+    const float **rows;
+    float *patches;
+} conv_scratch;
+
+static int64_t round64(int64_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
+
+static int64_t lay_out(const conv_job *c, char *base, conv_scratch *s) {
+    int64_t zeros = round64(c->depth * (int64_t)sizeof(float));
+    int64_t per_row = c->patch ? 1 : c->taps;
+    int64_t rows = round64(c->rows * per_row * (int64_t)sizeof(float *));
+    int64_t k = c->taps * c->depth;
+    int64_t patches = c->patch ? round64((c->rows * k + KILN_VLEN) * (int64_t)sizeof(float)) : 0;
+    if (base) {
+        s->zeros = (float *)base;
+        s->rows = (const float **)(base + zeros);
+        s->patches = (float *)(base + zeros + rows);
+    }
+    return zeros + rows + patches;
+}
+
+static int64_t scratch_bytes(const kiln_conv_args *a) {
+    conv_job c = describe(a);
+    return lay_out(&c, NULL, NULL);
+}
+
+/* Where an output pixel stands, and its step to the next one in row-major order. */
+typedef struct position {
+    int64_t n, d, h, w;
+} position;
+
+static position position_of(const kiln_conv_args *a, int64_t row) {
+    position p;
+    p.w = row % a->out[2];
+    row /= a->out[2];
+    p.h = row % a->out[1];
+    row /= a->out[1];
+    p.d = row % a->out[0];
+    p.n = row / a->out[0];
+    return p;
+}
+
+static void advance(const kiln_conv_args *a, position *p) {
+    if (++p->w < a->out[2]) {
+        return;
+    }
+    p->w = 0;
+    if (++p->h < a->out[1]) {
+        return;
+    }
+    p->h = 0;
+    if (++p->d < a->out[0]) {
+        return;
+    }
+    p->d = 0;
+    p->n++;
+}
+
+static bool inside(int64_t i, int64_t n) {
+    return (uint64_t)i < (uint64_t)n;
+}
+
+/* Pointers of `count` pixels from output row `first` on: [pixel][tap]. */
+static void point_rows(const conv_job *c, int64_t group, int64_t first, int64_t count,
+                       conv_scratch *s) {
+    const kiln_conv_args *a = c->a;
+    const float **out = s->rows;
+    position p = position_of(a, first);
+    for (int64_t i = 0; i < count; i++, advance(a, &p)) {
+        const float *x = a->x + p.n * a->x_batch + group * c->depth;
+        int64_t w0 = p.w * a->stride[2] - a->pad[2];
+        for (int64_t kd = 0; kd < a->kernel[0]; kd++) {
+            int64_t d = p.d * a->stride[0] - a->pad[0] + kd * a->dilation[0];
+            for (int64_t kh = 0; kh < a->kernel[1]; kh++) {
+                int64_t h = p.h * a->stride[1] - a->pad[1] + kh * a->dilation[1];
+                bool line_inside = inside(d, a->in[0]) && inside(h, a->in[1]);
+                int64_t line = d * a->x_stride[0] + h * a->x_stride[1];
+                for (int64_t kw = 0; kw < a->kernel[2]; kw++) {
+                    int64_t w = w0 + kw * a->dilation[2];
+                    bool valid = line_inside && inside(w, a->in[2]);
+                    *out++ = valid ? x + (line + w * a->x_stride[2]) : s->zeros;
+                }
+            }
+        }
+    }
+}
+
+/* Copies n floats; may write up to a vector beyond them, reads no further. */
+static void copy_run(float *dst, const float *src, int64_t n) {
+    int64_t i = 0;
+    for (; i + KILN_VLEN <= n; i += KILN_VLEN) {
+        vf_store(dst + i, vf_load(src + i));
+    }
+    if (i < n) {
+        vf_store(dst + i, vf_load_tail(src + i, n - i));
+    }
+}
+
+/* One row of kernel taps along W for one channel or all: `count` taps of `piece` floats each, input
+ * pixels `step` apart starting at pixel w0, into dst in order. NULL x: the whole line is padding.
+ * May write up to a vector beyond the taps. */
+typedef struct tap_line {
+    int64_t count, piece;
+    int64_t pixel_step; /* input pixels from tap to tap: the dilation */
+    int64_t pixel;      /* floats from input pixel to pixel */
+    int64_t element;    /* floats between the floats of a piece */
+    int64_t pixels;     /* in the input line */
+} tap_line;
+
+static void copy_taps(float *dst, const float *x, int64_t w0, const tap_line *l) {
+    bool run = l->element == 1 && l->pixel_step * l->pixel == l->piece;
+    int64_t last = w0 + (l->count - 1) * l->pixel_step;
+    if (run && x && w0 >= 0 && last < l->pixels) {
+        copy_run(dst, x + w0 * l->pixel, l->count * l->piece);
+        return;
+    }
+    for (int64_t i = 0; i < l->count; i++, dst += l->piece) {
+        int64_t w = w0 + i * l->pixel_step;
+        bool valid = x && inside(w, l->pixels);
+        for (int64_t j = 0; j < l->piece; j++) {
+            dst[j] = valid ? x[w * l->pixel + j * l->element] : 0.0f;
+        }
+    }
+}
+
+/* Copies the patches of `count` pixels into scratch and points the rows at them. Each patch is
+ * written in ascending order, so that what a run spills behind itself is overwritten. */
+static void copy_patches(const conv_job *c, int64_t group, int64_t first, int64_t count,
+                         conv_scratch *s) {
+    const kiln_conv_args *a = c->a;
+    const tap_line l = {.count = a->kernel[2],
+                        .piece = a->planar ? 1 : c->depth,
+                        .pixel_step = a->dilation[2],
+                        .pixel = a->x_stride[2],
+                        .element = a->x_channel,
+                        .pixels = a->in[2]};
+    const int64_t planes = a->planar ? c->depth : 1;
+    float *dst = s->patches;
+    position p = position_of(a, first);
+    for (int64_t i = 0; i < count; i++, advance(a, &p)) {
+        s->rows[i] = dst;
+        const float *image = a->x + p.n * a->x_batch + group * c->depth * a->x_channel;
+        int64_t d0 = p.d * a->stride[0] - a->pad[0];
+        int64_t h0 = p.h * a->stride[1] - a->pad[1];
+        int64_t w0 = p.w * a->stride[2] - a->pad[2];
+        for (int64_t plane = 0; plane < planes; plane++) {
+            const float *x = image + plane * a->x_channel;
+            for (int64_t k = 0; k < a->kernel[0] * a->kernel[1]; k++) {
+                int64_t d = d0 + k / a->kernel[1] * a->dilation[0];
+                int64_t h = h0 + k % a->kernel[1] * a->dilation[1];
+                bool valid = inside(d, a->in[0]) && inside(h, a->in[1]);
+                const float *line = valid ? x + (d * a->x_stride[0] + h * a->x_stride[1]) : NULL;
+                copy_taps(dst, line, w0, &l);
+                dst += l.count * l.piece;
+            }
+        }
+    }
+}
+
+/* A unit's columns: panels of one group. */
+typedef struct column_block {
+    int64_t group;
+    int64_t first; /* in the group */
+    int64_t count;
+    int64_t channel; /* the first one's output channel */
+} column_block;
+
+static column_block columns_at(const conv_job *c, int64_t i) {
+    column_block r = {.group = i / c->col_blocks};
+    int64_t width = c->group_panels * gemm()->nr;
+    r.first = i % c->col_blocks * width;
+    r.count = i64_min(width, c->cols - r.first);
+    r.channel = r.group * c->cols + r.first;
+    return r;
+}
+
+/* Epilogue pointers of a block whose first output row is `row`. */
+static void aim_epilogue(kiln_gemm_gather *g, const kiln_epilogue *e, int64_t row,
+                         int64_t channel) {
+    g->bias = e->bias ? e->bias + channel : NULL;
+    g->residual = e->residual ? e->residual + row * e->ld_residual + channel : NULL;
+}
+
+static void run_pixels(const conv_job *c, const column_block *cols, int64_t row_block,
+                       conv_scratch *s) {
+    const kiln_conv_args *a = c->a;
+    int64_t total = a->batch * c->pixels;
+    int64_t first = i64_part(total, c->row_blocks, row_block);
+    int64_t count = i64_part(total, c->row_blocks, row_block + 1) - first;
+    int64_t k = c->taps * c->depth;
+    if (c->patch) {
+        copy_patches(c, cols->group, first, count, s);
+    } else {
+        point_rows(c, cols->group, first, count, s);
+    }
+    const float *w = a->w + cols->group * (gemm()->packed_bytes(k, c->cols) / 4);
+    kiln_gemm_gather g = {.m = count,
+                          .n = cols->count,
+                          .taps = c->patch ? 1 : c->taps,
+                          .depth = c->patch ? k : c->depth,
+                          .row = s->rows,
+                          .b = w + cols->first * k,
+                          .c = a->y + first * a->ldy + cols->channel,
+                          .ldc = a->ldy,
+                          .epilogue = &a->epilogue};
+    aim_epilogue(&g, &a->epilogue, first, cols->channel);
+    gemm()->gather(&g);
+    if (a->epilogue.post) {
+        a->epilogue.post(a->epilogue.post_arg, g.c, a->ldy, first, count, cols->channel,
+                         cols->count);
+    }
+}
+
+/* The taps of one axis that reach the outputs of one residue: the k with k * dilation congruent to
+ * it modulo the stride. */
+typedef struct residue {
+    int64_t before; /* taps of smaller residues */
+    int64_t count;
+} residue;
+
+static int64_t taps_of(const kiln_conv_args *a, int axis, int64_t r) {
+    int64_t n = 0;
+    for (int64_t k = 0; k < a->kernel[axis]; k++) {
+        n += k * a->dilation[axis] % a->stride[axis] == r;
+    }
+    return n;
+}
+
+static residue residue_at(const kiln_conv_args *a, int axis, int64_t r) {
+    residue s = {0};
+    for (int64_t i = 0; i < r; i++) {
+        s.before += taps_of(a, axis, i);
+    }
+    s.count = taps_of(a, axis, r);
+    return s;
+}
+
+/* Residue of an output coordinate. Never negative, whatever the pad. */
+static int64_t residue_of(const kiln_conv_args *a, int axis, int64_t out) {
+    int64_t r = (out + a->pad[axis]) % a->stride[axis];
+    return r < 0 ? r + a->stride[axis] : r;
+}
+
+/* The tap's input coordinate for an output of its residue: an exact division. -1: padding. */
+static int64_t source_of(const kiln_conv_args *a, int axis, int64_t out, int64_t k) {
+    int64_t at = out + a->pad[axis] - k * a->dilation[axis];
+    return at < 0 || at / a->stride[axis] >= a->in[axis] ? -1 : at / a->stride[axis];
+}
+
+/* Pointers of the pixels first, first + stride, ... of the line at p, `taps` each, in the order of
+ * pack_transposed. From one of them to the next, every tap moves on by one input pixel. */
+static void point_line(const conv_job *c, const position *p, int64_t first, int64_t taps,
+                       const float *x, conv_scratch *s) {
+    const kiln_conv_args *a = c->a;
+    const int64_t at[3] = {p->d, p->h, first};
+    const int64_t *stride = a->stride;
+    int64_t count = i64_ceil_div(a->out[2] - first, stride[2]);
+    const float **out = s->rows;
+    for (int64_t k = 0; k < c->taps; k++) {
+        const int64_t tap[3] = {k / (a->kernel[1] * a->kernel[2]), k / a->kernel[2] % a->kernel[1],
+                                k % a->kernel[2]};
+        bool mine = true;
+        for (int i = 0; i < 3; i++) {
+            mine = mine && (at[i] + a->pad[i] - tap[i] * a->dilation[i]) % stride[i] == 0;
+        }
+        if (!mine) {
+            continue;
+        }
+        int64_t d = source_of(a, 0, p->d, tap[0]);
+        int64_t h = source_of(a, 1, p->h, tap[1]);
+        int64_t w = (first + a->pad[2] - tap[2] * a->dilation[2]) / stride[2];
+        for (int64_t i = 0; i < count; i++, w++) {
+            bool valid = d >= 0 && h >= 0 && inside(w, a->in[2]);
+            int64_t offset = d * a->x_stride[0] + h * a->x_stride[1] + w * a->x_stride[2];
+            out[i * taps] = valid ? x + offset : s->zeros;
+        }
+        out++;
+    }
+}
+
+/* One line of a transposed convolution: the pixels of each residue along W are a block of their own,
+ * `stride` rows apart. */
+static void run_line(const conv_job *c, const column_block *cols, int64_t line, conv_scratch *s) {
+    const kiln_conv_args *a = c->a;
+    position p = position_of(a, line * a->out[2]);
+    const float *x = a->x + p.n * a->x_batch + cols->group * c->depth;
+    const float *w = a->w + cols->group * (gemm()->packed_bytes(c->taps * c->depth, c->cols) / 4);
+    residue d = residue_at(a, 0, residue_of(a, 0, p.d));
+    residue h = residue_at(a, 1, residue_of(a, 1, p.h));
+    int64_t before = (d.before * a->kernel[1] + d.count * h.before) * a->kernel[2];
+    kiln_epilogue e = a->epilogue;
+    e.ld_residual *= a->stride[2];
+    for (int64_t first = 0; first < i64_min(a->stride[2], a->out[2]); first++) {
+        residue v = residue_at(a, 2, residue_of(a, 2, first));
+        int64_t taps = d.count * h.count * v.count;
+        int64_t skipped = before + d.count * h.count * v.before;
+        point_line(c, &p, first, taps, x, s);
+        int64_t row = line * a->out[2] + first;
+        int64_t panel_floats = gemm()->packed_bytes(c->depth, c->cols) / 4;
+        kiln_gemm_gather g = {.m = i64_ceil_div(a->out[2] - first, a->stride[2]),
+                              .n = cols->count,
+                              .taps = taps,
+                              .depth = c->depth,
+                              .row = s->rows,
+                              .b = w + skipped * panel_floats + cols->first * taps * c->depth,
+                              .c = a->y + row * a->ldy + cols->channel,
+                              .ldc = a->ldy * a->stride[2],
+                              .epilogue = &e};
+        aim_epilogue(&g, &a->epilogue, row, cols->channel);
+        gemm()->gather(&g);
+    }
+}
+
+static void run_lines(const conv_job *c, const column_block *cols, int64_t row_block,
+                      conv_scratch *s) {
+    const kiln_conv_args *a = c->a;
+    int64_t total = a->batch * a->out[0] * a->out[1];
+    int64_t begin = i64_part(total, c->row_blocks, row_block);
+    int64_t end = i64_part(total, c->row_blocks, row_block + 1);
+    for (int64_t line = begin; line < end; line++) {
+        run_line(c, cols, line, s);
+    }
+    if (a->epilogue.post) {
+        int64_t row = begin * a->out[2];
+        int64_t rows = (end - begin) * a->out[2];
+        a->epilogue.post(a->epilogue.post_arg, a->y + row * a->ldy + cols->channel, a->ldy, row,
+                         rows, cols->channel, cols->count);
+    }
+}
+
+static kiln_gemm_args as_gemm(const kiln_conv_args *a) {
+    return (kiln_gemm_args){.m = a->batch * volume(a->out),
+                            .n = a->c_out,
+                            .k = a->c_in,
+                            .a = a->x,
+                            .lda = a->x_stride[2],
+                            .b = a->w,
+                            .c = a->y,
+                            .ldc = a->ldy,
+                            .epilogue = a->epilogue};
+}
+
+static int64_t conv_tiles(const kiln_conv_args *a) {
+    if (a->batch <= 0 || volume(a->out) <= 0 || a->c_out <= 0) {
+        return 0;
+    }
+    if (is_gemm(a)) {
+        kiln_gemm_args g = as_gemm(a);
+        return gemm()->tiles(&g);
+    }
+    conv_job c = describe(a);
+    return c.row_blocks * c.col_blocks * a->groups;
+}
+
+static void conv_run(const kiln_conv_args *a, int64_t tile_begin, int64_t tile_end, void *memory) {
+    if (tile_begin >= tile_end) {
+        return;
+    }
+    if (is_gemm(a)) {
+        kiln_gemm_args g = as_gemm(a);
+        gemm()->run(&g, tile_begin, tile_end);
+        return;
+    }
+    const conv_job c = describe(a);
+    conv_scratch s = {0};
+    lay_out(&c, memory, &s);
+    memset(s.zeros, 0, (size_t)c.depth * sizeof(float));
+    for (int64_t i = tile_begin; i < tile_end; i++) {
+        column_block cols = columns_at(&c, i / c.row_blocks);
+        if (a->transposed) {
+            run_lines(&c, &cols, i % c.row_blocks, &s);
+        } else {
+            run_pixels(&c, &cols, i % c.row_blocks, &s);
+        }
+    }
+}
+
+static int64_t conv_packed_bytes(const kiln_conv_args *a) {
+    int64_t k = volume(a->kernel) * (a->c_in / a->groups);
+    return a->groups * gemm()->packed_bytes(k, a->c_out / a->groups);
+}
+
+/* Writes rows [0, depth) of every panel of one tap. `k` is the length of the panels, `row` the tap's
+ * first row in them, source element (i, n) at src[i * stride_k + n * stride_n]. */
+static void pack_tap(float *dst, const float *src, int64_t k, int64_t row, int64_t row_step,
+                     int64_t depth, int64_t cols, int64_t stride_k, int64_t stride_n) {
+    int64_t nr = gemm()->nr;
+    for (int64_t n = 0; n < gemm()->panels(cols) * nr; n++) {
+        float *d = dst + n / nr * k * nr + n % nr;
+        for (int64_t i = 0; i < depth; i++) {
+            d[(row + i * row_step) * nr] = n < cols ? src[i * stride_k + n * stride_n] : 0.0f;
+        }
+    }
+}
+
+/* Taps sorted by residue, each residue a packed matrix of its own. */
+static void pack_transposed(float *dst, const float *src, const kiln_conv_args *a) {
+    int64_t taps = volume(a->kernel);
+    int64_t depth = a->c_in / a->groups;
+    int64_t cols = a->c_out / a->groups;
+    int64_t tap_floats = gemm()->packed_bytes(depth, cols) / 4;
+    for (int64_t r = 0; r < volume(a->stride); r++) {
+        const int64_t want[3] = {r / (a->stride[1] * a->stride[2]), r / a->stride[2] % a->stride[1],
+                                 r % a->stride[2]};
+        int64_t count = taps_of(a, 0, want[0]) * taps_of(a, 1, want[1]) * taps_of(a, 2, want[2]);
+        int64_t row = 0;
+        for (int64_t k = 0; k < taps; k++) {
+            const int64_t tap[3] = {k / (a->kernel[1] * a->kernel[2]),
+                                    k / a->kernel[2] % a->kernel[1], k % a->kernel[2]};
+            bool mine = true;
+            for (int i = 0; i < 3; i++) {
+                mine = mine && tap[i] * a->dilation[i] % a->stride[i] == want[i];
+            }
+            if (mine) {
+                pack_tap(dst, src + k, count * depth, row, 1, depth, cols, cols * taps, taps);
+                row += depth;
+            }
+        }
+        dst += count * tap_floats;
+    }
+}
+
+static void conv_pack(float *dst, const float *src, const kiln_conv_args *a) {
+    int64_t taps = volume(a->kernel);
+    int64_t depth = a->c_in / a->groups;
+    int64_t cols = a->c_out / a->groups;
+    int64_t k = taps * depth;
+    int64_t group_floats = gemm()->packed_bytes(k, cols) / 4;
+    for (int64_t g = 0; g < a->groups; g++, dst += group_floats, src += k * cols) {
+        if (a->transposed) {
+            pack_transposed(dst, src, a);
+            continue;
+        }
+        for (int64_t t = 0; t < taps; t++) {
+            int64_t row = a->planar ? t : t * depth;
+            pack_tap(dst, src + t, k, row, a->planar ? taps : 1, depth, cols, taps, k);
+        }
+    }
+}
+
+const kiln_conv_prims KILN_ISA_SYMBOL(kiln_conv_prims) = {
+    .isa = KILN_ISA_NAME,
+    .packed_bytes = conv_packed_bytes,
+    .pack = conv_pack,
+    .scratch_bytes = scratch_bytes,
+    .tiles = conv_tiles,
+    .run = conv_run,
+};

@@ -1,0 +1,546 @@
+/* gemm_simd.c - float32 GEMM: register tiles, blocking, packing. Compiled once per ISA.
+ *
+ * Legend: M rows of A and C, N columns of B and C, K the sum; a panel is NR = 2 vectors of columns.
+ *
+ * A register tile is MR rows x NV vectors of C, held in registers over a stretch of K: each step
+ * loads NV vectors of B and broadcasts MR floats of A. Rates that matter: MR * NV accumulators cover
+ * the multiply-add latency (2 pipes x 4 cycles: at least 8), a step needs MR + NV loads for MR * NV
+ * multiply-adds at 2 of either a cycle, and B flows at (bytes of a vector) * 2 / MR a cycle, so tall
+ * tiles are for B that comes from far. Rows are cut into tiles of nearly equal height (49 = 4 x 6 +
+ * 5 x 5), which avoids a last thin tile that runs at the latency's pace. When there are only one to
+ * three rows, the tile is several panels wide instead: B streams once, at memory speed.
+ *
+ * Blocking: a unit is a block of rows times a group of panels. Inside, K is cut so that a panel's
+ * piece stays in the first-level cache while all row tiles of the unit pass over it, and the block of
+ * A stays in the second level. Partial sums rest in C, which loses no bits. While a piece is in use
+ * the next one is prefetched.
+ */
+#include "backend/cpu/prims/gemm.h"
+#include "backend/cpu/prims/simd.h"
+
+#define NR (2 * KILN_VLEN)
+#define MR 6
+
+enum {
+    K_STRETCH = 320,                      /* longest piece of a panel: NR * 4 * 384 bytes */
+    BLOCK_BYTES = 160 * 1024,             /* of A in a unit */
+    GROUP_BYTES = 256 * 1024,             /* of B in a unit */
+    BLOCK_ROWS = 192,                     /* most rows of a unit */
+    UNITS_WANTED = 64,                    /* enough for 16 threads to share evenly */
+    UNIT_MACS = 128 * 1024,               /* no unit smaller than this for the sake of more units */
+    GATHER_STRETCH = 2048,                /* longest piece of a panel in a gathered block */
+    WIDE_VECS = 8,                        /* widest register tile */
+    TALL_MR = KILN_VREGS == 32 ? 12 : MR, /* rows of the strided register tile */
+};
+
+typedef struct tile {
+    const float *const *row; /* gathered: piece t of row i at row[i * row_step + t] + depth_begin */
+    int64_t row_step;
+    int64_t taps;
+    int64_t depth; /* floats of each piece */
+    int64_t depth_begin;
+    const float *a; /* strided: row i at a + i * lda, one piece */
+    int64_t lda;
+    const float *b;
+    int64_t b_panel; /* floats from one panel to the next */
+    float *c;
+    int64_t ldc;
+    int64_t cols; /* valid columns: the last vector may be partial */
+    bool resume;  /* start from the partial sums in c */
+    bool finish;  /* apply the epilogue */
+    const kiln_epilogue *epilogue;
+    const float *bias;
+    const float *residual;
+} tile;
+
+typedef void (*tile_fn)(const tile *t);
+typedef kiln_vf tile_sums[TALL_MR][WIDE_VECS];
+
+#define UNROLL _Pragma("GCC unroll 16")
+
+/* Loads vector v of a row; the last of a tile's vectors stops at the tile's last column. */
+KILN_INLINE kiln_vf load_vec(const float *row, int v, int vecs, kiln_vm mask, bool whole) {
+    const float *p = row + v * KILN_VLEN;
+    return v < vecs - 1 || whole ? vf_load(p) : vf_load_mask(p, mask);
+}
+
+KILN_INLINE void begin_tile(const tile *t, int rows, int vecs, tile_sums sum) {
+    int64_t last = t->cols - (vecs - 1) * KILN_VLEN;
+    bool whole = last == KILN_VLEN;
+    UNROLL for (int i = 0; i < rows; i++) {
+        UNROLL for (int v = 0; v < vecs; v++) {
+            sum[i][v] = vf_zero();
+        }
+    }
+    if (t->resume) {
+        kiln_vm mask = vm_tail(last);
+        UNROLL for (int i = 0; i < rows; i++) {
+            UNROLL for (int v = 0; v < vecs; v++) {
+                sum[i][v] = load_vec(t->c + i * t->ldc, v, vecs, mask, whole);
+            }
+        }
+    }
+}
+
+/* sum[i][v] += row i of a matrix; stride 0 adds one row to all. */
+KILN_INLINE void add_rows(const tile *t, int rows, int vecs, tile_sums sum, const float *p,
+                          int64_t stride) {
+    int64_t last = t->cols - (vecs - 1) * KILN_VLEN;
+    bool whole = last == KILN_VLEN;
+    kiln_vm mask = vm_tail(last);
+    UNROLL for (int i = 0; i < rows; i++) {
+        UNROLL for (int v = 0; v < vecs; v++) {
+            sum[i][v] = vf_add(sum[i][v], load_vec(p + i * stride, v, vecs, mask, whole));
+        }
+    }
+}
+
+KILN_INLINE void finish_tile(const tile *t, int rows, int vecs, tile_sums sum) {
+    const kiln_epilogue *e = t->epilogue;
+    if (t->bias) {
+        add_rows(t, rows, vecs, sum, t->bias, 0);
+    }
+    if (t->residual && !e->act_first) {
+        add_rows(t, rows, vecs, sum, t->residual, e->ld_residual);
+    }
+    if (e->slope != 1.0f) {
+        kiln_vf slope = vf_set1(e->slope);
+        UNROLL for (int i = 0; i < rows; i++) {
+            UNROLL for (int v = 0; v < vecs; v++) {
+                kiln_vf s = sum[i][v];
+                sum[i][v] = vf_select(vf_lt(s, vf_zero()), vf_mul(s, slope), s);
+            }
+        }
+    }
+    kiln_vf lo = vf_set1(e->lo);
+    kiln_vf hi = vf_set1(e->hi);
+    UNROLL for (int i = 0; i < rows; i++) {
+        UNROLL for (int v = 0; v < vecs; v++) {
+            sum[i][v] = vf_clamp(sum[i][v], lo, hi);
+        }
+    }
+    if (t->residual && e->act_first) {
+        add_rows(t, rows, vecs, sum, t->residual, e->ld_residual);
+    }
+}
+
+/* Writes a tile's sums, as they are or through the epilogue. */
+KILN_INLINE void end_tile(const tile *t, int rows, int vecs, tile_sums sum) {
+    int64_t last = t->cols - (vecs - 1) * KILN_VLEN;
+    if (t->finish) {
+        finish_tile(t, rows, vecs, sum);
+    }
+    float *c = t->c;
+    const int64_t ldc = t->ldc;
+    if (last == KILN_VLEN) {
+        UNROLL for (int i = 0; i < rows; i++) {
+            UNROLL for (int v = 0; v < vecs; v++) {
+                vf_store(c + i * ldc + v * KILN_VLEN, sum[i][v]);
+            }
+        }
+        return;
+    }
+    kiln_vm mask = vm_tail(last);
+    UNROLL for (int i = 0; i < rows; i++) {
+        UNROLL for (int v = 0; v < vecs - 1; v++) {
+            vf_store(c + i * ldc + v * KILN_VLEN, sum[i][v]);
+        }
+        vf_store_mask(c + i * ldc + (vecs - 1) * KILN_VLEN, mask, sum[i][vecs - 1]);
+    }
+}
+
+/* One step of k: vectors of B from panels of two. */
+KILN_INLINE void load_b(int vecs, kiln_vf *bv, const float *b, int64_t b_panel) {
+    UNROLL for (int v = 0; v < vecs; v++) {
+        bv[v] = vf_load(b + (v / 2) * b_panel + (v % 2) * KILN_VLEN);
+    }
+}
+
+KILN_INLINE void gathered_tile(const tile *t, int rows, int vecs) {
+    tile_sums sum;
+    begin_tile(t, rows, vecs, sum);
+    const float *b = t->b;
+    const int64_t b_panel = t->b_panel;
+    const int64_t depth = t->depth;
+    for (int64_t tap = 0; tap < t->taps; tap++) {
+        const float *a[MR];
+        UNROLL for (int i = 0; i < rows; i++) {
+            a[i] = t->row ? t->row[i * t->row_step + tap] + t->depth_begin : t->a + i * t->lda;
+        }
+        for (int64_t k = 0; k < depth; k++) {
+            kiln_vf bv[WIDE_VECS];
+            load_b(vecs, bv, b, b_panel);
+            UNROLL for (int i = 0; i < rows; i++) {
+                kiln_vf av = vf_set1(a[i][k]);
+                UNROLL for (int v = 0; v < vecs; v++) {
+                    sum[i][v] = vf_fma(av, bv[v], sum[i][v]);
+                }
+            }
+            b += NR;
+        }
+    }
+    end_tile(t, rows, vecs, sum);
+}
+
+/* Rows lda apart: every third has a pointer, the two after it are reached by index, so that twelve
+ * rows need four registers. */
+KILN_INLINE void strided_tile(const tile *t, int rows, int vecs) {
+    tile_sums sum;
+    begin_tile(t, rows, vecs, sum);
+    const float *b = t->b;
+    const int64_t lda = t->lda;
+    const float *a[TALL_MR / 3];
+    UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
+        a[i] = t->a + 3 * i * lda;
+    }
+    for (int64_t k = 0; k < t->depth; k++) {
+        kiln_vf bv[WIDE_VECS];
+        load_b(vecs, bv, b, 0);
+        UNROLL for (int i = 0; i < rows; i++) {
+            kiln_vf av = vf_set1(a[i / 3][i % 3 * lda]);
+            UNROLL for (int v = 0; v < vecs; v++) {
+                sum[i][v] = vf_fma(av, bv[v], sum[i][v]);
+            }
+        }
+        UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
+            a[i]++;
+        }
+        b += NR;
+    }
+    end_tile(t, rows, vecs, sum);
+}
+
+/* The register tiles: X(rows, vectors). Wide ones, for up to three rows, span panels. */
+#define TILES_WIDE(X)                                                                       \
+    X(1, 1)                                                                                 \
+    X(1, 2)                                                                                 \
+    X(1, 3)                                                                                 \
+    X(1, 4) X(1, 5) X(1, 6) X(1, 7) X(1, 8) X(2, 1) X(2, 2) X(2, 3) X(2, 4) X(2, 5) X(2, 6) \
+        X(3, 1) X(3, 2) X(3, 3) X(3, 4)
+#define TILES_NARROW(X) X(4, 1) X(4, 2) X(5, 1) X(5, 2) X(6, 1) X(6, 2)
+#if KILN_VREGS == 32
+#define TILES_PAIR(X) X(4, 3) X(4, 4) X(5, 3) X(5, 4) X(6, 3) X(6, 4)
+#define TILES_TALL(X)                                                                         \
+    X(4, 1)                                                                                   \
+    X(4, 2)                                                                                   \
+    X(5, 1)                                                                                   \
+    X(5, 2) X(6, 1) X(6, 2) X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) \
+        X(11, 1) X(11, 2) X(12, 1) X(12, 2)
+#else
+#define TILES_PAIR(X)
+#define TILES_TALL(X)
+#endif
+#define TILES_GATHERED(X) TILES_WIDE(X) TILES_NARROW(X) TILES_PAIR(X)
+
+#define DEFINE_GATHERED(rows, vecs)                       \
+    static void gathered_##rows##x##vecs(const tile *t) { \
+        gathered_tile(t, rows, vecs);                     \
+    }
+#define DEFINE_STRIDED(rows, vecs)                       \
+    static void strided_##rows##x##vecs(const tile *t) { \
+        strided_tile(t, rows, vecs);                     \
+    }
+TILES_GATHERED(DEFINE_GATHERED)
+TILES_TALL(DEFINE_STRIDED)
+
+#define NAME_GATHERED(rows, vecs) [rows][vecs] = gathered_##rows##x##vecs,
+#define NAME_STRIDED(rows, vecs) [rows][vecs] = strided_##rows##x##vecs,
+static const tile_fn gathered_tiles[MR + 1][WIDE_VECS + 1] = {TILES_GATHERED(NAME_GATHERED)};
+#if KILN_VREGS == 32
+static const tile_fn strided_tiles[TALL_MR + 1][3] = {TILES_TALL(NAME_STRIDED)};
+#endif
+
+/* Panels a gathered tile of so many rows spans at once. */
+static int64_t tile_panels(int64_t rows) {
+    static const int8_t panels[MR + 1] = {1, 4, 3, 2, 1, 1, 1};
+    return rows > 3 && KILN_VREGS == 32 ? 2 : panels[rows];
+}
+
+static int64_t panels(int64_t n) {
+    return i64_ceil_div(n, NR);
+}
+
+static int64_t packed_bytes(int64_t k, int64_t n) {
+    return panels(n) * NR * k * (int64_t)sizeof(float);
+}
+
+/* One unit's work, either kind: rows [0, m) of a and c, panels of columns [0, n). */
+typedef struct block {
+    int64_t m, n;
+    int64_t tile_rows;
+    const float *a; /* strided when row is NULL */
+    int64_t lda;
+    const float *const *row;
+    int64_t taps, depth;
+    const float *b;
+    float *c;
+    int64_t ldc;
+    const kiln_epilogue *epilogue;
+    const float *bias, *residual;
+} block;
+
+/* A stretch of the sum: of one piece, or whole pieces. */
+typedef struct stretch {
+    int64_t tap_begin, taps, depth_begin, depth;
+    bool first, last;
+} stretch;
+
+static int64_t stretches(const block *k) {
+    if (k->taps == 1) {
+        return i64_max(1, i64_ceil_div(k->depth, K_STRETCH));
+    }
+    int64_t together = i64_max(1, GATHER_STRETCH / i64_max(1, k->depth));
+    return i64_max(1, i64_ceil_div(k->taps, together));
+}
+
+static stretch stretch_at(const block *k, int64_t i, int64_t n) {
+    stretch s = {.taps = 1, .depth = k->depth, .first = i == 0, .last = i == n - 1};
+    if (k->taps == 1) {
+        s.depth_begin = i64_part(k->depth, n, i);
+        s.depth = i64_part(k->depth, n, i + 1) - s.depth_begin;
+    } else {
+        s.tap_begin = i64_part(k->taps, n, i);
+        s.taps = i64_part(k->taps, n, i + 1) - s.tap_begin;
+    }
+    return s;
+}
+
+/* Asks for [p, end) to come to the second-level cache. */
+static void prefetch(const float *p, const float *end) {
+    for (; p < end; p += 16) {
+        v_prefetch_l2(p);
+    }
+}
+
+static tile_fn pick_tile(const block *k, int64_t rows, int64_t vecs) {
+#if KILN_VREGS == 32
+    if (!k->row && rows >= 4 && vecs <= 2) {
+        return strided_tiles[rows][vecs];
+    }
+#endif
+    (void)k;
+    return gathered_tiles[rows][vecs];
+}
+
+/* All row tiles of a block over one stretch of one pass of columns; meanwhile B's next piece comes
+ * nearer, a share with each tile. */
+static void run_pass(const block *k, tile *t, const float *next, int64_t next_floats) {
+    int64_t n = i64_ceil_div(k->m, k->tile_rows);
+    int64_t height = k->m / n;
+    int64_t higher = k->m % n; /* tiles that have a row more, the first ones */
+    int64_t vecs = i64_ceil_div(t->cols, KILN_VLEN);
+    int64_t share = i64_ceil_div(next_floats, n * 16) * 16;
+    int64_t rows = height + 1;
+    tile_fn fn = higher ? pick_tile(k, rows, vecs) : NULL;
+    for (int64_t i = 0; i < n; i++) {
+        if (i == higher) {
+            rows = height;
+            fn = pick_tile(k, rows, vecs);
+        }
+        prefetch(next + i64_min(next_floats, share * i),
+                 next + i64_min(next_floats, share * (i + 1)));
+        fn(t);
+        t->c += rows * k->ldc;
+        if (t->row) {
+            t->row += rows * k->taps;
+        } else {
+            t->a += rows * k->lda;
+        }
+        if (t->residual) {
+            t->residual += rows * k->epilogue->ld_residual;
+        }
+    }
+}
+
+static void run_block(const block *k) {
+    int64_t depth_all = k->taps * k->depth;
+    int64_t tallest = i64_ceil_div(k->m, i64_ceil_div(k->m, k->tile_rows));
+    int64_t width = tallest > MR ? 1 : tile_panels(tallest);
+    int64_t count = panels(k->n);
+    int64_t n = stretches(k);
+    for (int64_t i = 0; i < n; i++) {
+        stretch s = stretch_at(k, i, n);
+        int64_t b_row = s.tap_begin * k->depth + s.depth_begin;
+        for (int64_t p = 0; p < count; p += width) {
+            const float *b = k->b + (p * depth_all + b_row) * NR;
+            tile t = {
+                .row = k->row ? k->row + s.tap_begin : NULL,
+                .row_step = k->taps,
+                .taps = s.taps,
+                .depth = s.depth,
+                .depth_begin = s.depth_begin,
+                .a = k->row ? NULL : k->a + s.depth_begin,
+                .lda = k->lda,
+                .b = b,
+                .b_panel = depth_all * NR,
+                .c = k->c + p * NR,
+                .ldc = k->ldc,
+                .cols = i64_min(k->n - p * NR, width * NR),
+                .resume = !s.first,
+                .finish = s.last,
+                .epilogue = k->epilogue,
+                .bias = k->bias ? k->bias + p * NR : NULL,
+                .residual = k->residual ? k->residual + p * NR : NULL,
+            };
+            bool more = p + width < count && k->m > tallest;
+            const float *next = b + (more ? width * depth_all * NR : 0);
+            run_pass(k, &t, next, more ? s.taps * s.depth * NR : 0);
+        }
+    }
+}
+
+/* How a product is cut into units. */
+typedef struct blocking {
+    int64_t row_tiles, row_blocks, group, groups;
+} blocking;
+
+static int64_t tallest_tile(const kiln_gemm_args *g) {
+    int64_t most = g->tile_rows > 0 ? i64_min(g->tile_rows, TALL_MR) : TALL_MR;
+    return g->m < most && most > MR ? MR : most;
+}
+
+static blocking cut(const kiln_gemm_args *g) {
+    int64_t stretch_k = i64_max(1, i64_ceil_div(g->k, i64_max(1, i64_ceil_div(g->k, K_STRETCH))));
+    int64_t count = panels(g->n);
+    int64_t rows = i64_min(BLOCK_ROWS, i64_max(8, BLOCK_BYTES / 4 / stretch_k));
+    int64_t group = i64_min(count, i64_max(1, GROUP_BYTES / 4 / NR / i64_max(1, g->k)));
+    for (;;) {
+        int64_t units = i64_ceil_div(g->m, rows) * i64_ceil_div(count, group);
+        bool small =
+            units >= UNITS_WANTED || g->m * g->n * i64_max(1, g->k) / units < 2 * UNIT_MACS;
+        if (small) {
+            break;
+        }
+        if (g->m > rows / 2 && rows > 48) {
+            rows /= 2;
+        } else if (group > 1) {
+            group = i64_ceil_div(group, 2);
+        } else if (g->m > rows / 2 && rows >= 24) {
+            rows /= 2;
+        } else {
+            break;
+        }
+    }
+    blocking b;
+    b.row_tiles = i64_ceil_div(g->m, tallest_tile(g));
+    b.row_blocks = i64_min(b.row_tiles, i64_ceil_div(g->m, rows));
+    b.group = group;
+    b.groups = i64_ceil_div(count, group);
+    return b;
+}
+
+static int64_t tiles(const kiln_gemm_args *g) {
+    if (g->m <= 0 || g->n <= 0) {
+        return 0;
+    }
+    blocking b = cut(g);
+    return b.row_blocks * b.groups;
+}
+
+static void run(const kiln_gemm_args *g, int64_t tile_begin, int64_t tile_end) {
+    if (tile_begin >= tile_end) {
+        return;
+    }
+    const blocking b = cut(g);
+    const kiln_epilogue *e = &g->epilogue;
+    for (int64_t i = tile_begin; i < tile_end; i++) {
+        int64_t group = i / b.row_blocks;
+        int64_t row_block = i % b.row_blocks;
+        int64_t m0 = i64_part(g->m, b.row_tiles, i64_part(b.row_tiles, b.row_blocks, row_block));
+        int64_t m1 =
+            i64_part(g->m, b.row_tiles, i64_part(b.row_tiles, b.row_blocks, row_block + 1));
+        int64_t n0 = group * b.group * NR;
+        int64_t n1 = i64_min(g->n, n0 + b.group * NR);
+        block k = {
+            .m = m1 - m0,
+            .n = n1 - n0,
+            .tile_rows = tallest_tile(g),
+            .a = g->a + m0 * g->lda,
+            .lda = g->lda,
+            .taps = 1,
+            .depth = g->k,
+            .b = g->b + n0 * g->k,
+            .c = g->c + m0 * g->ldc + n0,
+            .ldc = g->ldc,
+            .epilogue = e,
+            .bias = e->bias ? e->bias + n0 : NULL,
+            .residual = e->residual ? e->residual + m0 * e->ld_residual + n0 : NULL,
+        };
+        run_block(&k);
+        if (e->post) {
+            e->post(e->post_arg, k.c, g->ldc, m0, k.m, n0, k.n);
+        }
+    }
+}
+
+static void gather(const kiln_gemm_gather *g) {
+    if (g->m <= 0 || g->n <= 0) {
+        return;
+    }
+    block k = {
+        .m = g->m,
+        .n = g->n,
+        .tile_rows = MR,
+        .row = g->row,
+        .taps = g->taps,
+        .depth = g->depth,
+        .b = g->b,
+        .c = g->c,
+        .ldc = g->ldc,
+        .epilogue = g->epilogue,
+        .bias = g->bias,
+        .residual = g->residual,
+    };
+    run_block(&k);
+}
+
+/* Rows [k0, k1) of a panel whose source runs along k: VLEN columns are read side by side, so that
+ * every cache line of the source is used whole while it is near. */
+static void pack_columns(float *dst, const float *src, int64_t k, int64_t cols, int64_t stride_n) {
+    for (int64_t k0 = 0; k0 < k; k0 += KILN_VLEN) {
+        int64_t k1 = i64_min(k, k0 + KILN_VLEN);
+        for (int64_t n = 0; n < cols; n++) {
+            const float *s = src + n * stride_n;
+            for (int64_t i = k0; i < k1; i++) {
+                dst[i * NR + n] = s[i];
+            }
+        }
+    }
+}
+
+static void pack(float *dst, const float *src, int64_t k, int64_t n, int64_t stride_k,
+                 int64_t stride_n, int64_t panel_begin, int64_t panel_end) {
+    for (int64_t p = panel_begin; p < panel_end; p++) {
+        int64_t cols = i64_min(NR, n - p * NR);
+        float *d = dst + p * k * NR;
+        const float *s = src + p * NR * stride_n;
+        if (cols < NR) {
+            memset(d, 0, (size_t)(k * NR) * sizeof *d);
+        }
+        if (stride_k == 1 && stride_n != 1) {
+            pack_columns(d, s, k, cols, stride_n);
+            continue;
+        }
+        for (int64_t i = 0; i < k; i++) {
+            if (stride_n == 1 && cols == NR) {
+                memcpy(d + i * NR, s + i * stride_k, NR * sizeof *d);
+                continue;
+            }
+            for (int64_t j = 0; j < cols; j++) {
+                d[i * NR + j] = s[i * stride_k + j * stride_n];
+            }
+        }
+    }
+}
+
+const kiln_gemm_prims KILN_ISA_SYMBOL(kiln_gemm_prims) = {
+    .isa = KILN_ISA_NAME,
+    .nr = NR,
+    .mr = MR,
+    .panels = panels,
+    .packed_bytes = packed_bytes,
+    .pack = pack,
+    .tiles = tiles,
+    .run = run,
+    .gather = gather,
+};

@@ -1,0 +1,200 @@
+/* pool_simd.c - the pools of pool.h: per output pixel, up to four vectors of channels at a time are
+ * accumulated in registers over the window.
+ */
+#include "backend/cpu/prims/pool.h"
+#include "backend/cpu/prims/vecmath.h"
+
+enum { PART = 64 };
+
+/* The part of a window that lies inside the image, in units of dilation steps. */
+typedef struct window {
+    int64_t first[3]; /* input coordinate of the first tap inside */
+    int64_t taps[3];
+    int64_t count; /* what an average divides by */
+} window;
+
+/* Taps k of [0, kernel) with 0 <= start + k * dilation < limit: returns the first, *n how many. */
+static int64_t taps_inside(int64_t start, int64_t kernel, int64_t dilation, int64_t limit,
+                           int64_t *n) {
+    int64_t lo = start < 0 ? (-start + dilation - 1) / dilation : 0;
+    int64_t hi = limit <= start ? 0 : (limit - start + dilation - 1) / dilation;
+    hi = hi < kernel ? hi : kernel;
+    *n = hi > lo ? hi - lo : 0;
+    return lo;
+}
+
+static window window_at(const kiln_pool_args *a, const int64_t *o) {
+    window w = {.count = 1};
+    int64_t padded = 1;
+    for (int d = 0; d < 3; d++) {
+        int64_t start = o[d] * a->stride[d] - a->pad[d];
+        int64_t lo = taps_inside(start, a->kernel[d], a->dilation[d], a->in[d], &w.taps[d]);
+        w.first[d] = start + lo * a->dilation[d];
+        w.count *= w.taps[d];
+        int64_t all;
+        taps_inside(start + a->pad[d], a->kernel[d], a->dilation[d],
+                    a->in[d] + a->pad[d] + a->pad_end[d], &all);
+        padded *= all;
+    }
+    if (a->include_pad) {
+        w.count = padded;
+    }
+    return w;
+}
+
+KILN_INLINE kiln_vf power(kiln_vf x, int32_t p) {
+    kiln_vf base = vf_abs(x);
+    kiln_vf y = base;
+    for (int32_t i = 1; i < p; i++) {
+        y = vf_mul(y, base);
+    }
+    return y;
+}
+
+KILN_INLINE kiln_vf step(kiln_pool_op op, int32_t p, kiln_vf s, kiln_vf x) {
+    if (op == KILN_POOL_MAX) {
+        return vf_max_nan(s, x);
+    }
+    return vf_add(s, op == KILN_POOL_AVG ? x : power(x, p));
+}
+
+KILN_INLINE kiln_vf start(kiln_pool_op op) {
+    return vf_set1(op == KILN_POOL_MAX ? -INFINITY : 0.0f);
+}
+
+static kiln_vf finish(kiln_pool_op op, int32_t p, kiln_vf s, float count) {
+    if (op == KILN_POOL_AVG) {
+        return vf_div(s, vf_set1(count));
+    }
+    if (op == KILN_POOL_LP && p == 2) {
+        return vf_sqrt(s);
+    }
+    if (op == KILN_POOL_LP && p > 2) {
+        for (int i = 0; i < KILN_VLEN; i++) {
+            s[i] = powf(s[i], 1.0f / (float)p);
+        }
+    }
+    return s;
+}
+
+/* nv vectors of channels, the last of them possibly partial. */
+KILN_INLINE void pool_vectors(const kiln_pool_args *a, kiln_pool_op op, const window *w,
+                              const float *image, float *y, int64_t lanes, int nv) {
+    kiln_vf s[4];
+    for (int v = 0; v < nv; v++) {
+        s[v] = start(op);
+    }
+    int64_t dx = a->dilation[2] * a->channels;
+    for (int64_t d = 0; d < w->taps[0]; d++) {
+        for (int64_t h = 0; h < w->taps[1]; h++) {
+            int64_t plane = w->first[0] + d * a->dilation[0];
+            int64_t row = plane * a->in[1] + w->first[1] + h * a->dilation[1];
+            const float *x = image + (row * a->in[2] + w->first[2]) * a->channels;
+            for (int64_t k = 0; k < w->taps[2]; k++, x += dx) {
+#pragma GCC unroll 4
+                for (int v = 0; v < nv; v++) {
+                    int64_t left = nv > 1 ? KILN_VLEN : lanes;
+                    s[v] = step(op, a->p, s[v], vf_load_upto(x + v * KILN_VLEN, left));
+                }
+            }
+        }
+    }
+    for (int v = 0; v < nv; v++) {
+        kiln_vf r = finish(op, a->p, s[v], (float)w->count);
+        vf_store_upto(y + v * KILN_VLEN, nv > 1 ? KILN_VLEN : lanes, r);
+    }
+}
+
+#define POOL_PIXEL(name, op)                                                                   \
+    static void name(const kiln_pool_args *a, const window *w, const float *image, float *y) { \
+        int64_t c = 0;                                                                         \
+        for (; c + 4 * KILN_VLEN <= a->channels; c += 4 * KILN_VLEN) {                         \
+            pool_vectors(a, op, w, image + c, y + c, 4 * KILN_VLEN, 4);                        \
+        }                                                                                      \
+        for (; c < a->channels; c += KILN_VLEN) {                                              \
+            pool_vectors(a, op, w, image + c, y + c, a->channels - c, 1);                      \
+        }                                                                                      \
+    }
+POOL_PIXEL(pixel_max, KILN_POOL_MAX)
+POOL_PIXEL(pixel_avg, KILN_POOL_AVG)
+POOL_PIXEL(pixel_lp, KILN_POOL_LP)
+
+static void pool(const kiln_pool_args *a, int64_t begin, int64_t end) {
+    static void (*const pixel[])(const kiln_pool_args *, const window *, const float *, float *) = {
+        [KILN_POOL_MAX] = pixel_max, [KILN_POOL_AVG] = pixel_avg, [KILN_POOL_LP] = pixel_lp};
+    int64_t image = a->in[0] * a->in[1] * a->in[2] * a->channels;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t o[3];
+        int64_t rest = i;
+        for (int d = 2; d >= 0; d--) {
+            o[d] = rest % a->out[d];
+            rest /= a->out[d];
+        }
+        window w = window_at(a, o);
+        pixel[a->op](a, &w, a->x + rest * image, a->y + i * a->channels);
+    }
+}
+
+/* nv vectors of channels over all pixels. */
+KILN_INLINE void global_vectors(const kiln_global_pool_args *a, kiln_pool_op op, const float *x,
+                                float *y, int64_t lanes, int nv) {
+    kiln_vf total[4];
+    for (int v = 0; v < nv; v++) {
+        total[v] = start(op);
+    }
+    for (int64_t s0 = 0; s0 < a->spatial; s0 += PART) {
+        int64_t s1 = a->spatial - s0 < PART ? a->spatial : s0 + PART;
+        kiln_vf part[4];
+        for (int v = 0; v < nv; v++) {
+            part[v] = start(op);
+        }
+        for (int64_t s = s0; s < s1; s++) {
+            const float *px = x + s * a->channels;
+#pragma GCC unroll 4
+            for (int v = 0; v < nv; v++) {
+                int64_t left = nv > 1 ? KILN_VLEN : lanes;
+                part[v] = step(op, a->p, part[v], vf_load_upto(px + v * KILN_VLEN, left));
+            }
+        }
+        for (int v = 0; v < nv; v++) {
+            total[v] =
+                op == KILN_POOL_MAX ? vf_max_nan(total[v], part[v]) : vf_add(total[v], part[v]);
+        }
+    }
+    for (int v = 0; v < nv; v++) {
+        kiln_vf r = finish(op, a->p, total[v], (float)a->spatial);
+        vf_store_upto(y + v * KILN_VLEN, nv > 1 ? KILN_VLEN : lanes, r);
+    }
+}
+
+#define GLOBAL_RANGE(name, op)                                                              \
+    static void name(const kiln_global_pool_args *a, const float *x, float *y, int64_t n) { \
+        int64_t c = 0;                                                                      \
+        for (; c + 4 * KILN_VLEN <= n; c += 4 * KILN_VLEN) {                                \
+            global_vectors(a, op, x + c, y + c, 4 * KILN_VLEN, 4);                          \
+        }                                                                                   \
+        for (; c < n; c += KILN_VLEN) {                                                     \
+            global_vectors(a, op, x + c, y + c, n - c, 1);                                  \
+        }                                                                                   \
+    }
+GLOBAL_RANGE(global_max, KILN_POOL_MAX)
+GLOBAL_RANGE(global_avg, KILN_POOL_AVG)
+GLOBAL_RANGE(global_lp, KILN_POOL_LP)
+
+static void global_pool(const kiln_global_pool_args *a, int64_t begin, int64_t end) {
+    static void (*const range[])(const kiln_global_pool_args *, const float *, float *, int64_t) = {
+        [KILN_POOL_MAX] = global_max, [KILN_POOL_AVG] = global_avg, [KILN_POOL_LP] = global_lp};
+    for (int64_t i = begin; i < end;) {
+        int64_t image = i / a->channels;
+        int64_t c = i % a->channels;
+        int64_t n = a->channels - c < end - i ? a->channels - c : end - i;
+        const float *x = a->x + image * a->spatial * a->channels + c;
+        range[a->op](a, x, a->y + i, n);
+        i += n;
+    }
+}
+
+const kiln_pool_prims KILN_ISA_SYMBOL(kiln_pool_prims) = {
+    .pool = pool,
+    .global_pool = global_pool,
+};

@@ -1,0 +1,21 @@
+/* prims.h - the vector code of one instruction set: a table per family, compiled once per rung. */
+#ifndef KILN_BACKEND_CPU_PRIMS_PRIMS_H
+#define KILN_BACKEND_CPU_PRIMS_PRIMS_H
+
+#include "base/compiler.h"
+
+typedef struct kiln_prims {
+    const char *isa; /* "portable", "avx2", "avx512" */
+    const struct kiln_gemm_prims *gemm;
+    const struct kiln_conv_prims *conv;
+    const struct kiln_depthwise_prims *depthwise;
+    const struct kiln_program_prims *program;
+    const struct kiln_norm_prims *norm;
+    const struct kiln_pool_prims *pool;
+    const struct kiln_move_prims *move;
+    const struct kiln_reduce_prims *reduce;
+    const struct kiln_attention_prims *attention;
+    const struct kiln_rnn_prims *rnn;
+} kiln_prims;
+
+#endif

@@ -1,0 +1,319 @@
+/* rnn_simd.c - one step of a recurrence.
+ *
+ * Per block of 16 hidden units: the products h R^T of all its gates for up to ROWS samples, R in
+ * chunks of DEPTH rows that stay in the first-level cache while all samples use them; then the gate
+ * arithmetic on whole vectors.
+ */
+#include "backend/cpu/prims/rnn.h"
+#include "backend/cpu/prims/vecmath.h"
+
+enum {
+    LANES = KILN_RNN_LANES,
+    NV = LANES / KILN_VLEN, /* vectors per gate */
+    ROWS = 32,
+    DEPTH = 64,
+};
+
+/* acc[gate][lane] += sum over k of h[k] * r[k][gate][lane] for `gates` gates. Where these are few
+ * vectors, PARTS independent sums hide the latency of the multiply-add. */
+#define PRODUCT(name, gates, PARTS)                                                     \
+    static void name(float *acc, const float *h, const float *r, int64_t depth) {       \
+        enum { VECS = (gates)*NV };                                                     \
+        kiln_vf s[PARTS][VECS];                                                         \
+        for (int p = 0; p < PARTS; p++) {                                               \
+            for (int v = 0; v < VECS; v++) {                                            \
+                s[p][v] = p == 0 ? vf_load(acc + v * KILN_VLEN) : vf_zero();            \
+            }                                                                           \
+        }                                                                               \
+        int64_t k = 0;                                                                  \
+        for (; k + PARTS <= depth; k += PARTS) {                                        \
+            _Pragma("GCC unroll 8") for (int p = 0; p < PARTS; p++) {                   \
+                kiln_vf x = vf_set1(h[k + p]);                                          \
+                const float *row = r + (k + p) * VECS * KILN_VLEN;                      \
+                _Pragma("GCC unroll 16") for (int v = 0; v < VECS; v++) {               \
+                    s[p][v] = vf_fma(x, vf_load(row + v * KILN_VLEN), s[p][v]);         \
+                }                                                                       \
+            }                                                                           \
+        }                                                                               \
+        for (; k < depth; k++) {                                                        \
+            kiln_vf x = vf_set1(h[k]);                                                  \
+            for (int v = 0; v < VECS; v++) {                                            \
+                kiln_vf w = vf_load(r + (k * VECS + v) * KILN_VLEN);                    \
+                s[0][v] = vf_fma(x, w, s[0][v]);                                        \
+            }                                                                           \
+        }                                                                               \
+        for (int v = 0; v < VECS; v++) {                                                \
+            for (int p = 1; p < PARTS; p++) {                                           \
+                s[0][v] = vf_add(s[0][v], s[p][v]);                                     \
+            }                                                                           \
+            vf_store(acc + v * KILN_VLEN, s[0][v]);                                     \
+        }                                                                               \
+    }
+#if KILN_VLEN == 16
+PRODUCT(product4, 4, 2)
+PRODUCT(product2, 2, 4)
+PRODUCT(product1, 1, 8)
+#elif KILN_VLEN == 8
+PRODUCT(product4, 4, 1)
+PRODUCT(product2, 2, 2)
+PRODUCT(product1, 1, 4)
+#else
+PRODUCT(product4, 4, 1)
+PRODUCT(product2, 2, 1)
+PRODUCT(product1, 1, 2)
+#endif
+
+static kiln_vf activate(const kiln_rnn_args *a, int which, kiln_vf x) {
+    kiln_vf alpha = vf_set1(a->alpha[which]);
+    kiln_vf beta = vf_set1(a->beta[which]);
+    const kiln_vf zero = vf_zero();
+    const kiln_vf one = vf_set1(1.0f);
+    switch (a->act[which]) {
+    case KILN_ACT_SIGMOID:
+        return vf_sigmoid(x);
+    case KILN_ACT_TANH:
+        return vf_tanh(x);
+    case KILN_ACT_RELU:
+        return vf_max(zero, x);
+    case KILN_ACT_AFFINE:
+        return vf_fma(alpha, x, beta);
+    case KILN_ACT_LEAKY_RELU:
+        return vf_select(vf_lt(x, zero), vf_mul(alpha, x), x);
+    case KILN_ACT_THRESHOLDED_RELU:
+        return vf_select(vf_ge(x, alpha), x, zero);
+    case KILN_ACT_SCALED_TANH:
+        return vf_mul(alpha, vf_tanh(vf_mul(beta, x)));
+    case KILN_ACT_HARD_SIGMOID:
+        return vf_clamp(vf_fma(alpha, x, beta), zero, one);
+    case KILN_ACT_ELU:
+        return vf_select(vf_lt(x, zero), vf_mul(alpha, vf_expm1(vf_min(zero, x))), x);
+    case KILN_ACT_SOFTSIGN:
+        return vf_div(x, vf_add(one, vf_abs(x)));
+    case KILN_ACT_SOFTPLUS:
+        return vf_softplus(x);
+    }
+    return x;
+}
+
+static kiln_vf clip_act(const kiln_rnn_args *a, int which, kiln_vf x) {
+    if (a->clip > 0.0f) {
+        x = vf_clamp(x, vf_set1(-a->clip), vf_set1(a->clip));
+    }
+    return activate(a, which, x);
+}
+
+/* The parts of `state`. */
+static float *hidden_state(const kiln_rnn_args *a, int64_t step) {
+    return a->state + (step % 2) * a->batch * a->hidden;
+}
+static float *part(const kiln_rnn_args *a, int64_t i) {
+    return a->state + i * a->batch * a->hidden;
+}
+
+/* One vector of units of one sample at one step: what the gate functions work on. */
+typedef struct cell {
+    const kiln_rnn_args *a;
+    const float *acc[4]; /* h R^T of each gate */
+    const float *xw;     /* gate 0; gates are `hidden` apart */
+    int64_t unit, n;     /* first unit, units left */
+    int64_t at;          /* index of the first unit in [batch, hidden] arrays */
+    const float *h;      /* [batch, hidden] before the step */
+} cell;
+
+KILN_INLINE kiln_vf gate_input(const cell *c, int64_t gate) {
+    return vf_load_upto(c->xw + gate * c->a->hidden + c->unit, c->n);
+}
+
+KILN_INLINE kiln_vf gate_sum(const cell *c, int64_t gate) {
+    return vf_add(gate_input(c, gate), vf_load(c->acc[gate]));
+}
+
+KILN_INLINE kiln_vf add_peephole(const cell *c, kiln_vf x, int64_t which, kiln_vf state) {
+    if (c->a->peephole == NULL) {
+        return x;
+    }
+    const float *p = c->a->peephole + which * c->a->hidden + c->unit;
+    return vf_fma(vf_load_upto(p, c->n), state, x);
+}
+
+static kiln_vf lstm_cell(const cell *c) {
+    const kiln_rnn_args *a = c->a;
+    float *state = part(a, 2) + c->at;
+    kiln_vf old = vf_load_upto(state, c->n);
+    kiln_vf i = clip_act(a, 0, add_peephole(c, gate_sum(c, 0), 0, old));
+    kiln_vf f = a->input_forget ? vf_sub(vf_set1(1.0f), i)
+                                : clip_act(a, 0, add_peephole(c, gate_sum(c, 2), 2, old));
+    kiln_vf g = clip_act(a, 1, gate_sum(c, 3));
+    kiln_vf fresh = vf_fma(f, old, vf_mul(i, g));
+    kiln_vf o = clip_act(a, 0, add_peephole(c, gate_sum(c, 1), 1, fresh));
+    vf_store_upto(state, c->n, fresh);
+    return vf_mul(o, activate(a, 2, fresh));
+}
+
+/* (1 - z) g + z h. */
+KILN_INLINE kiln_vf gru_blend(kiln_vf z, kiln_vf g, kiln_vf h) {
+    return vf_fma(z, vf_sub(h, g), g);
+}
+
+static kiln_vf gru_cell(const cell *c) {
+    const kiln_rnn_args *a = c->a;
+    kiln_vf z = clip_act(a, 0, gate_sum(c, 0));
+    kiln_vf r = clip_act(a, 0, gate_sum(c, 1));
+    kiln_vf product = vf_load(c->acc[2]);
+    if (a->rb_h != NULL) {
+        product = vf_add(product, vf_load_upto(a->rb_h + c->unit, c->n));
+    }
+    kiln_vf g = clip_act(a, 1, vf_fma(r, product, gate_input(c, 2)));
+    return gru_blend(z, g, vf_load_upto(c->h + c->at, c->n));
+}
+
+/* First phase: keeps z and r h. */
+static void gru_gates(const cell *c) {
+    kiln_vf z = clip_act(c->a, 0, gate_sum(c, 0));
+    kiln_vf r = clip_act(c->a, 0, gate_sum(c, 1));
+    vf_store_upto(part(c->a, 3) + c->at, c->n, z);
+    vf_store_upto(part(c->a, 4) + c->at, c->n, vf_mul(r, vf_load_upto(c->h + c->at, c->n)));
+}
+
+static kiln_vf gru_finish(const cell *c) {
+    kiln_vf g = clip_act(c->a, 1, gate_sum(c, 2));
+    kiln_vf z = vf_load_upto(part(c->a, 3) + c->at, c->n);
+    return gru_blend(z, g, vf_load_upto(c->h + c->at, c->n));
+}
+
+static kiln_vf simple_cell(const cell *c) {
+    return clip_act(c->a, 0, gate_sum(c, 0));
+}
+
+/* Whether sample b is still within its sequence at this step, and which time it reads. */
+static bool time_of(const kiln_rnn_args *a, int64_t step, int64_t b, int64_t *t) {
+    int64_t len = a->lens == NULL || a->lens[b] > a->steps ? a->steps : a->lens[b];
+    bool live = step < len;
+    *t = a->reverse && live ? len - 1 - step : step;
+    return live;
+}
+
+/* Past a sequence's end: zeros out, states carried on. */
+static void pass_over(const kiln_rnn_args *a, int64_t step, int64_t t, int64_t unit, int64_t n,
+                      int64_t b) {
+    int64_t at = b * a->hidden + unit;
+    memcpy(hidden_state(a, step + 1) + at, hidden_state(a, step) + at, (size_t)n * sizeof(float));
+    if (a->y != NULL) {
+        memset(a->y + t * a->y_step + b * a->y_batch + unit, 0, (size_t)n * sizeof(float));
+    }
+}
+
+typedef float accumulators[ROWS][4][LANES] KILN_ALIGNED(64);
+
+/* Gates of one block and sample. */
+static void finish_sample(const kiln_rnn_args *a, int64_t step, int phase, int64_t block,
+                          int64_t b, float (*acc)[LANES]) {
+    int64_t unit0 = block * LANES;
+    int64_t units = a->hidden - unit0 < LANES ? a->hidden - unit0 : LANES;
+    int64_t t;
+    bool last_phase = phase == kiln_rnn_phases(a) - 1;
+    if (!time_of(a, step, b, &t)) {
+        if (last_phase) {
+            pass_over(a, step, t, unit0, units, b);
+        }
+        return;
+    }
+    cell c = {.a = a, .xw = a->xw + t * a->xw_step + b * a->xw_batch, .h = hidden_state(a, step)};
+    for (int64_t i = 0; i < units; i += KILN_VLEN) {
+        for (int g = 0; g < 4; g++) {
+            c.acc[g] = &acc[g][i];
+        }
+        c.unit = unit0 + i;
+        c.n = units - i;
+        c.at = b * a->hidden + c.unit;
+        if (!last_phase) {
+            gru_gates(&c);
+            continue;
+        }
+        kiln_vf h = a->kind == KILN_RNN_LSTM     ? lstm_cell(&c)
+                    : a->kind == KILN_RNN_SIMPLE ? simple_cell(&c)
+                    : phase == 1                 ? gru_finish(&c)
+                                                 : gru_cell(&c);
+        vf_store_upto(hidden_state(a, step + 1) + c.at, c.n, h);
+        if (a->y != NULL) {
+            vf_store_upto(a->y + t * a->y_step + b * a->y_batch + c.unit, c.n, h);
+        }
+    }
+}
+
+/* acc[row][gate0 ..] of `gates` gates for samples [b0, b0 + rows) of h against packed r. */
+static void multiply(const kiln_rnn_args *a, const float *h, const float *r, int gates, int gate0,
+                     int64_t b0, int64_t rows, accumulators acc) {
+    static void (*const product[])(float *, const float *, const float *, int64_t) = {
+        NULL, product1, product2, NULL, product4};
+    for (int64_t k = 0; k < a->hidden; k += DEPTH) {
+        int64_t depth = a->hidden - k < DEPTH ? a->hidden - k : DEPTH;
+        for (int64_t i = 0; i < rows; i++) {
+            product[gates](acc[i][gate0], h + (b0 + i) * a->hidden + k, r + k * gates * LANES,
+                           depth);
+        }
+    }
+}
+
+static void step_block(const kiln_rnn_args *a, int64_t step, int phase, int64_t block, int64_t b0,
+                       int64_t rows) {
+    accumulators acc;
+    memset(acc, 0, (size_t)rows * sizeof acc[0]);
+    int64_t gates = kiln_rnn_gates(a->kind);
+    const float *r = a->r + block * a->hidden * gates * LANES;
+    const float *h = hidden_state(a, step);
+    if (a->kind != KILN_RNN_GRU) {
+        multiply(a, h, r, (int)gates, 0, b0, rows, acc);
+    } else {
+        const float *r_h = r + a->hidden * 2 * LANES;
+        if (phase == 0) {
+            multiply(a, h, r, 2, 0, b0, rows, acc);
+        }
+        if (phase == 1 || a->linear_before_reset) {
+            multiply(a, phase == 1 ? part(a, 4) : h, r_h, 1, 2, b0, rows, acc);
+        }
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        finish_sample(a, step, phase, block, b0 + i, acc[i]);
+    }
+}
+
+static void step(const kiln_rnn_args *a, int64_t s, int phase, int64_t block0, int64_t block1,
+                 int64_t batch0, int64_t batch1) {
+    for (int64_t block = block0; block < block1; block++) {
+        for (int64_t b = batch0; b < batch1; b += ROWS) {
+            step_block(a, s, phase, block, b, batch1 - b < ROWS ? batch1 - b : ROWS);
+        }
+    }
+}
+
+/* dst = src, or zeros. */
+static void set_state(float *dst, const float *src, size_t bytes) {
+    if (src != NULL) {
+        memcpy(dst, src, bytes);
+    } else {
+        memset(dst, 0, bytes);
+    }
+}
+
+static void begin(const kiln_rnn_args *a, int64_t batch0, int64_t batch1) {
+    int64_t at = batch0 * a->hidden;
+    size_t bytes = (size_t)((batch1 - batch0) * a->hidden) * sizeof(float);
+    set_state(part(a, 0) + at, a->h0 == NULL ? NULL : a->h0 + at, bytes);
+    set_state(part(a, 2) + at, a->c0 == NULL ? NULL : a->c0 + at, bytes);
+    /* Samples past their end skip the first phase, but the second multiplies what it left. */
+    set_state(part(a, 4) + at, NULL, bytes);
+}
+
+static void end(const kiln_rnn_args *a, int64_t batch0, int64_t batch1) {
+    int64_t at = batch0 * a->hidden;
+    size_t bytes = (size_t)((batch1 - batch0) * a->hidden) * sizeof(float);
+    if (a->y_h != NULL) {
+        memcpy(a->y_h + at, hidden_state(a, a->steps) + at, bytes);
+    }
+    if (a->y_c != NULL) {
+        memcpy(a->y_c + at, part(a, 2) + at, bytes);
+    }
+}
+
+const kiln_rnn_prims KILN_ISA_SYMBOL(kiln_rnn_prims) = {.begin = begin, .step = step, .end = end};

@@ -1,0 +1,11 @@
+#define _GNU_SOURCE 1
+
+#include "base/timer.h"
+
+#include <time.h>
+
+int64_t kiln_now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}

@@ -1,0 +1,179 @@
+/* engine.c - making, describing and giving back engines. */
+#include "engine/engine.h"
+
+#include <string.h>
+
+#include "base/diag.h"
+#include "base/env.h"
+#include "ops/cost.h"
+
+kiln_status kiln_engine_new(kiln_engine **out, const kiln_env *env) {
+    kiln_engine *e = kiln_env_alloc(env, sizeof *e);
+    if (!e) {
+        return KILN_E_MEMORY;
+    }
+    memset(e, 0, sizeof *e);
+    e->env = env;
+    kiln_arena_init(&e->arena, env);
+    kiln_dims_init(&e->dims, &e->arena);
+    *out = e;
+    return KILN_OK;
+}
+
+void kiln_engine_destroy(kiln_engine *engine) {
+    if (!engine) {
+        return;
+    }
+    const kiln_env *env = engine->env;
+    if (engine->file) {
+        kiln_file_close(engine->file);
+    }
+    kiln_hold_drop(engine->hold);
+    kiln_arena_free(&engine->arena);
+    kiln_env_release(env, engine, sizeof *engine);
+}
+
+void kiln_free(const kiln_env *env, void *ptr, size_t len) {
+    kiln_env_release(env, ptr, len);
+}
+
+bool kiln_graph_io(const kiln_graph *graph, bool input, size_t i, kiln_io *out) {
+    if (i >= (input ? graph->n_inputs : graph->n_outputs)) {
+        return false;
+    }
+    const kiln_value *v = input ? graph->inputs[i] : graph->outputs[i];
+    const kiln_type *t = &v->type;
+    memset(out, 0, sizeof *out);
+    out->name = v->name;
+    out->is_sequence = t->kind == KILN_KIND_SEQUENCE;
+    if (t->kind == KILN_KIND_OPTIONAL && t->elem) {
+        out->is_sequence = t->elem->kind == KILN_KIND_SEQUENCE;
+    }
+    while (t->kind != KILN_KIND_TENSOR && t->elem) {
+        t = t->elem;
+    }
+    out->dtype = t->dtype;
+    out->rank = t->rank;
+    for (int32_t d = 0; d < t->rank; d++) {
+        out->dims[d] = t->dims[d] >= 0 ? t->dims[d] : -1;
+    }
+    out->type = kiln_type_text(graph->dims, &v->type, graph->arena);
+    return true;
+}
+
+/* ---- Layers ---- */
+
+/* "Conv+Relu+Add"; sources joined by ", ". */
+static const char *join(kiln_arena *arena, const kiln_claim *claim, bool sources) {
+    const char *text = "";
+    for (int32_t i = 0; i < claim->n_nodes && text; i++) {
+        const kiln_node *n = claim->nodes[i];
+        if (!sources) {
+            text = kiln_arena_printf(arena, "%s%s%s", text, i ? "+" : "", n->op->name);
+            continue;
+        }
+        for (int32_t k = 0; k < n->n_sources && text; k++) {
+            text = kiln_arena_printf(arena, "%s%s%s", text, *text ? ", " : "", n->sources[k]);
+        }
+    }
+    return text;
+}
+
+static kiln_status describe_layer(kiln_engine *e, size_t s) {
+    const kiln_step *step = &e->plan->steps[s];
+    const kiln_claim *claim = step->claim;
+    kiln_layer *l = &e->layers[s];
+    kiln_arena *arena = &e->arena;
+    l->kernel = claim->kernel->name;
+    l->name = claim->anchor ? claim->anchor->name : claim->out[0]->name;
+    l->ops = claim->n_nodes > 0 ? join(arena, claim, false) : "";
+    l->sources = join(arena, claim, true);
+    const char *type = "";
+    if (claim->n_out > 0) {
+        type = kiln_type_text(e->graph->dims, &claim->out[0]->type, arena);
+        bool last = e->plan->slots[step->out[0]].layout == KILN_LAYOUT_LAST;
+        type = type ? kiln_arena_printf(arena, "%s%s", type, last ? " nhwc" : "") : NULL;
+    }
+    l->output = type;
+    if (!l->ops || !l->sources || !type) {
+        return KILN_E_MEMORY;
+    }
+    for (int32_t i = 0; i < claim->n_nodes; i++) {
+        l->macs += kiln_node_macs(claim->nodes[i], e->env);
+    }
+    for (int32_t b = 0; step->claim_index >= 0 && b < e->plan->n_blobs[step->claim_index]; b++) {
+        l->weight_bytes += e->plan->blobs[step->claim_index][b].bytes;
+    }
+    return KILN_OK;
+}
+
+static size_t plan_weights(const kiln_plan *p) {
+    size_t sum = 0;
+    for (size_t i = 0; i < p->n_claims; i++) {
+        for (int32_t b = 0; b < p->n_blobs[i]; b++) {
+            sum += p->blobs[i][b].bytes;
+        }
+    }
+    for (size_t i = 0; i < p->n_slots; i++) {
+        if (p->slots[i].value->constant && p->slots[i].layout == KILN_LAYOUT_ROW) {
+            sum += kiln_tensor_bytes(&p->slots[i].value->constant->tensor);
+        }
+    }
+    for (size_t i = 0; i < p->n_bodies; i++) {
+        sum += plan_weights(p->bodies[i]);
+    }
+    return sum;
+}
+
+kiln_status kiln_engine_describe(kiln_engine *e) {
+    e->info.nodes = kiln_graph_count(e->graph);
+    e->info.macs = kiln_graph_macs(e->graph);
+    if (!e->plan) {
+        return KILN_OK;
+    }
+    e->info.weight_bytes = plan_weights(e->plan);
+    KILN_ALLOC(e->layers, &e->arena, e->plan->n_steps);
+    for (size_t s = 0; s < e->plan->n_steps; s++) {
+        KILN_TRY(describe_layer(e, s));
+    }
+    return KILN_OK;
+}
+
+/* ---- Looking at an engine ---- */
+
+bool kiln_engine_input(const kiln_engine *engine, size_t i, kiln_io *out) {
+    return kiln_graph_io(engine->graph, true, i, out);
+}
+
+bool kiln_engine_output(const kiln_engine *engine, size_t i, kiln_io *out) {
+    return kiln_graph_io(engine->graph, false, i, out);
+}
+
+void kiln_engine_get_info(const kiln_engine *engine, kiln_engine_info *out) {
+    *out = engine->info;
+}
+
+bool kiln_engine_layer(const kiln_engine *engine, size_t i, kiln_layer *out) {
+    if (!engine->plan || i >= engine->plan->n_steps) {
+        return false;
+    }
+    *out = engine->layers[i];
+    return true;
+}
+
+const char *kiln_engine_refusal(const kiln_engine *engine, const char *layer, size_t i) {
+    for (size_t k = 0; k < engine->n_refusals; k++) {
+        if (strcmp(engine->refusals[k].node, layer) == 0 && i-- == 0) {
+            return engine->refusals[k].reason;
+        }
+    }
+    return NULL;
+}
+
+bool kiln_engine_pass(const kiln_engine *engine, size_t i, kiln_pass_info *out) {
+    if (i >= engine->n_passes) {
+        return false;
+    }
+    *out = engine->passes[i];
+    return true;
+}

@@ -1,0 +1,46 @@
+/* engine.h - the engine as its own files and the pipeline see it.
+ *
+ * An engine is the canonical graph, its plan and the packed weights. build fills one (api.c); load reads
+ * one from a file. Both hand over the arenas that hold everything.
+ */
+#ifndef KILN_ENGINE_ENGINE_H
+#define KILN_ENGINE_ENGINE_H
+
+#include "backend/cpu/cpu.h"
+#include "base/file.h"
+
+typedef struct kiln_refusal {
+    const char *node, *kernel, *reason;
+} kiln_refusal;
+
+struct kiln_engine {
+    const kiln_env *env;
+    kiln_arena arena;
+    kiln_dims dims;
+    kiln_graph *graph;
+    kiln_plan *plan;
+    kiln_cpu_target target;
+    const char **off; /* target.off, owned */
+    kiln_engine_info info;
+    kiln_layer *layers; /* per step of the plan */
+    kiln_pass_info *passes;
+    size_t n_passes;
+    kiln_refusal *refusals;
+    size_t n_refusals, cap_refusals;
+    kiln_file *file;   /* mapped engine file, or NULL */
+    struct kiln_hold *hold; /* keeps a model's files mapped while the engine reads them, or NULL */
+};
+
+/* An empty engine. */
+kiln_status kiln_engine_new(kiln_engine **out, const kiln_env *env);
+/* Fills in what is derived from graph and plan: layers, counts, io texts. */
+kiln_status kiln_engine_describe(kiln_engine *engine);
+bool kiln_graph_io(const kiln_graph *graph, bool input, size_t i, kiln_io *out);
+
+/* A counted hold on the files behind a model's constants, shared by the model and engines built from it.
+ * Thread-safe. */
+typedef struct kiln_hold kiln_hold;
+kiln_hold *kiln_hold_take(kiln_hold *hold);
+void kiln_hold_drop(kiln_hold *hold);
+
+#endif

@@ -1,0 +1,513 @@
+/* bind.c - from shapes to calls: infer, place, prepare. */
+#include <string.h>
+
+#include "base/env.h"
+#include "exec/frame.h"
+
+/* At most this many shape sets are kept side by side; then all are dropped. */
+enum { MAX_SIBLINGS = 16 };
+
+typedef struct binding {
+    kiln_frame *frame;
+    kiln_segment *seg;
+    kiln_arena scratch;
+    kiln_dims dims;
+    kiln_diag *diag;
+    kiln_lifetime *lives;  /* per slot */
+    bool *folded;          /* per step of the segment: done at binding */
+} binding;
+
+bool kiln_step_is_always_late(const kiln_plan *plan, const kiln_step *step) {
+    (void)plan;
+    const kiln_claim *claim = step->claim;
+    for (int32_t i = 0; i < claim->n_nodes; i++) {
+        const kiln_node *n = claim->nodes[i];
+        if (n->n_bodies > 0) {
+            return true;
+        }
+        for (int32_t k = 0; k < n->n_in + n->n_out; k++) {
+            const kiln_value *v = k < n->n_in ? n->in[k] : n->out[k - n->n_in];
+            if (v && (v->type.kind != KILN_KIND_TENSOR || v->type.dtype == KILN_DTYPE_STRING)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static kiln_fact **fact_slot(const binding *b, const kiln_value *v) {
+    return &b->seg->facts[v->id - b->frame->plan->graph->first_id];
+}
+
+/* The fact of a value at this binding; facts of constants and captures are made on demand. */
+static kiln_status get_fact(binding *b, const kiln_value *v, kiln_fact *out) {
+    memset(out, 0, sizeof *out);
+    if (!v) {
+        return KILN_OK;
+    }
+    if (v->constant) {
+        *out = kiln_value_fact(v);
+        if (out->data && !out->contents) {
+            kiln_datum d = {.kind = KILN_KIND_TENSOR, .tensor = *out->data};
+            return kiln_datum_fact(&d, &b->seg->arena, out);
+        }
+        return KILN_OK;
+    }
+    const kiln_graph *g = b->frame->plan->graph;
+    if (v->home == g) {
+        const kiln_fact *f = *fact_slot(b, v);
+        if (f) {
+            *out = *f;
+        }
+        return KILN_OK;
+    }
+    for (size_t i = 0; i < g->n_captures; i++) {
+        if (g->captures[i] == v) {
+            const kiln_datum *d = &b->frame->slots[b->frame->plan->capture_slots[i]];
+            KILN_TRY(kiln_datum_fact(d, &b->seg->arena, out));
+            out->data = NULL;
+            out->contents = NULL;
+        }
+    }
+    return KILN_OK;
+}
+
+static kiln_status set_fact(binding *b, const kiln_value *v, const kiln_fact *fact) {
+    kiln_fact *copy = kiln_arena_copy(&b->seg->arena, fact, sizeof *fact);
+    if (!copy) {
+        return KILN_E_MEMORY;
+    }
+    *fact_slot(b, v) = copy;
+    return KILN_OK;
+}
+
+/* A datum's type alone: its values change from run to run, so nothing may be concluded from them. */
+static kiln_status set_datum_fact(binding *b, const kiln_value *v, const kiln_datum *d) {
+    kiln_fact f;
+    KILN_TRY(kiln_datum_fact(d, &b->seg->arena, &f));
+    f.data = NULL;
+    f.contents = NULL;
+    return set_fact(b, v, &f);
+}
+
+static kiln_status infer_one(binding *b, const kiln_node *n) {
+    kiln_fact *facts;
+    KILN_ALLOC(facts, &b->scratch, n->n_in + n->n_out);
+    for (int32_t k = 0; k < n->n_in; k++) {
+        KILN_TRY(get_fact(b, n->in[k], &facts[k]));
+    }
+    KILN_TRY(kiln_infer_concrete(n, facts, facts + n->n_in, &b->seg->arena, &b->dims, b->frame->exec->env,
+                                 b->diag));
+    for (int32_t k = 0; k < n->n_out; k++) {
+        KILN_TRY(set_fact(b, n->out[k], &facts[n->n_in + k]));
+    }
+    return KILN_OK;
+}
+
+/* Infers a step's nodes. *late: some output's size is not known. */
+static kiln_status infer_step(binding *b, const kiln_step *step, bool *late) {
+    const kiln_claim *claim = step->claim;
+    *late = kiln_step_is_always_late(b->frame->plan, step);
+    for (int32_t i = 0; i < claim->n_nodes && !*late; i++) {
+        const kiln_node *n = claim->nodes[i];
+        KILN_TRY(infer_one(b, n));
+        for (int32_t k = 0; k < n->n_out; k++) {
+            *late = *late || !kiln_type_is_static(&(*fact_slot(b, n->out[k]))->type);
+        }
+    }
+    return KILN_OK;
+}
+
+/* The tensor whose elements a fact knows, made in the segment's arena. False when it knows too little. */
+static bool materialize(binding *b, const kiln_fact *f, kiln_tensor *t) {
+    memset(t, 0, sizeof *t);
+    if (!f->contents || !kiln_type_to_tensor(&f->type, t) || kiln_tensor_count(t) != f->n_contents) {
+        return false;
+    }
+    for (int64_t i = 0; i < f->n_contents; i++) {
+        if (!kiln_dim_known(f->contents[i])) {
+            return false;
+        }
+    }
+    t->cap_bytes = kiln_tensor_bytes(t);
+    t->data = kiln_arena_array(&b->seg->arena, t->cap_bytes, 1);
+    for (int64_t i = 0; t->data && i < f->n_contents; i++) {
+        kiln_set_i64(t->dtype, t->data, i, f->contents[i]);
+    }
+    return t->data != NULL;
+}
+
+/* Results that follow from shapes are made now; true when that is all the step does. */
+static bool fold_step(binding *b, const kiln_step *step) {
+    const kiln_claim *claim = step->claim;
+    if (step->claim_index < 0 || claim->n_out == 0) {
+        return false;
+    }
+    kiln_tensor t;
+    for (int32_t i = 0; i < claim->n_out; i++) {
+        const kiln_fact *f = *fact_slot(b, claim->out[i]);
+        if (b->frame->plan->slots[step->out[i]].layout != KILN_LAYOUT_ROW || !f || !materialize(b, f, &t)) {
+            return false;
+        }
+        b->seg->places[step->out[i]] = (kiln_place){.kind = KILN_PLACE_DATA, .data = t.data};
+        /* Later steps may read the elements too. */
+        kiln_tensor *kept = kiln_arena_copy(&b->seg->arena, &t, sizeof t);
+        if (!kept) {
+            return false;
+        }
+        (*fact_slot(b, claim->out[i]))->data = kept;
+    }
+    return true;
+}
+
+static int32_t root_slot(const binding *b, int32_t slot) {
+    const kiln_slot *slots = b->frame->plan->slots;
+    for (;;) {
+        if (b->seg->places[slot].kind == KILN_PLACE_ALIAS) {
+            slot = b->seg->places[slot].alias_of;
+        } else if (b->seg->places[slot].kind == KILN_PLACE_NONE && slots[slot].alias_of >= 0) {
+            slot = slots[slot].alias_of;
+        } else {
+            return slot;
+        }
+    }
+}
+
+static void touch(binding *b, int32_t slot, int32_t step) {
+    kiln_lifetime *life = &b->lives[root_slot(b, slot)];
+    life->last = step > life->last ? step : life->last;
+}
+
+/* Slots that steps at or after `end`, bodies or the outputs read must live through the segment. */
+static void touch_rest(binding *b) {
+    const kiln_plan *p = b->frame->plan;
+    for (size_t s = (size_t)b->seg->end; s < p->n_steps; s++) {
+        for (int32_t i = 0; i < p->steps[s].claim->n_in; i++) {
+            if (p->steps[s].in[i] >= 0) {
+                touch(b, p->steps[s].in[i], b->seg->end);
+            }
+        }
+    }
+    for (size_t i = 0; i < p->graph->n_outputs; i++) {
+        touch(b, p->output_slots[i], b->seg->end);
+    }
+}
+
+static kiln_status slot_bytes(const binding *b, int32_t slot, size_t *bytes) {
+    const kiln_value *v = b->frame->plan->slots[slot].value;
+    const kiln_fact *f = *fact_slot(b, v);
+    kiln_tensor t = {0};
+    if (!f || !kiln_type_to_tensor(&f->type, &t)) {
+        return kiln_fail(b->diag, KILN_F_INTERNAL, "value \"%s\" has no size at binding", v->name);
+    }
+    *bytes = kiln_tensor_bytes(&t);
+    return KILN_OK;
+}
+
+/* First sweep: which slots the segment makes, and until when each is needed. */
+static kiln_status find_lifetimes(binding *b) {
+    const kiln_plan *p = b->frame->plan;
+    for (int32_t s = b->seg->first; s < b->seg->end; s++) {
+        const kiln_step *step = &p->steps[s];
+        if (b->folded[s - b->seg->first]) {
+            continue;
+        }
+        for (int32_t i = 0; i < step->claim->n_in; i++) {
+            if (step->in[i] >= 0) {
+                touch(b, step->in[i], s);
+            }
+        }
+        for (int32_t i = 0; i < step->claim->n_out; i++) {
+            int32_t slot = step->out[i];
+            kiln_place *place = &b->seg->places[slot];
+            if (p->slots[slot].alias_of >= 0) {
+                *place = (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = p->slots[slot].alias_of};
+            } else {
+                *place = (kiln_place){.kind = KILN_PLACE_BUFFER};
+                b->lives[slot].first = b->lives[slot].last = s;
+                KILN_TRY(slot_bytes(b, slot, &b->lives[slot].bytes));
+            }
+        }
+    }
+    touch_rest(b);
+    return KILN_OK;
+}
+
+/* Second sweep: an output takes over the buffer of an input that dies at this step. */
+static void take_over(binding *b) {
+    const kiln_plan *p = b->frame->plan;
+    for (int32_t s = b->seg->first; s < b->seg->end; s++) {
+        const kiln_step *step = &p->steps[s];
+        int32_t i = step->claim->in_place;
+        if (b->folded[s - b->seg->first] || i < 0 || i >= step->claim->n_in || step->in[i] < 0) {
+            continue;
+        }
+        int32_t from = root_slot(b, step->in[i]), to = step->out[0];
+        kiln_lifetime *in = &b->lives[from], *out = &b->lives[to];
+        if (b->seg->places[from].kind != KILN_PLACE_BUFFER || b->seg->places[to].kind != KILN_PLACE_BUFFER ||
+            in->last != s || in->bytes != out->bytes) {
+            continue;
+        }
+        bool once = true;
+        for (int32_t k = 0; k < step->claim->n_in; k++) {
+            once = once && (k == i || step->in[k] < 0 || root_slot(b, step->in[k]) != from);
+        }
+        if (once) {
+            in->last = out->last;
+            b->seg->places[to] = (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = from};
+        }
+    }
+}
+
+static kiln_status place_buffers(binding *b) {
+    const kiln_plan *p = b->frame->plan;
+    kiln_lifetime *items;
+    int32_t *owner;
+    size_t n = 0;
+    KILN_ALLOC(items, &b->scratch, p->n_slots);
+    KILN_ALLOC(owner, &b->scratch, p->n_slots);
+    for (size_t i = 0; i < p->n_slots; i++) {
+        if (b->seg->places[i].kind == KILN_PLACE_BUFFER) {
+            items[n] = b->lives[i];
+            owner[n++] = (int32_t)i;
+        }
+    }
+    KILN_TRY(kiln_plan_memory(&b->seg->activation_bytes, items, n, &b->scratch));
+    for (size_t i = 0; i < n; i++) {
+        b->seg->places[owner[i]].offset = items[i].offset;
+        b->seg->places[owner[i]].bytes = (int64_t)items[i].bytes;
+    }
+    return KILN_OK;
+}
+
+static const kiln_fact *binder_fact(const kiln_binder *self, const kiln_value *v) {
+    binding *b = (binding *)self->facts;
+    if (v->home == b->frame->plan->graph && *fact_slot(b, v)) {
+        return *fact_slot(b, v);
+    }
+    kiln_fact *f = kiln_arena_array(&b->scratch, 1, sizeof *f);
+    return f && get_fact(b, v, f) == KILN_OK ? f : NULL;
+}
+
+static kiln_status make_operand(binding *b, int32_t slot, kiln_operand *out) {
+    memset(out, 0, sizeof *out);
+    if (slot < 0) {
+        return KILN_OK;
+    }
+    const kiln_slot *s = &b->frame->plan->slots[slot];
+    kiln_fact f;
+    KILN_TRY(get_fact(b, s->value, &f));
+    kiln_type_to_tensor(&f.type, &out->tensor);
+    out->tensor.data = f.data ? f.data->data : NULL;
+    out->tensor.cap_bytes = kiln_tensor_bytes(&out->tensor);
+    out->layout = s->layout;
+    return KILN_OK;
+}
+
+static kiln_status bind_step(binding *b, int32_t s) {
+    const kiln_plan *p = b->frame->plan;
+    const kiln_step *step = &p->steps[s];
+    const kiln_claim *claim = step->claim;
+    kiln_operand *in;
+    KILN_ALLOC(in, &b->scratch, claim->n_in + claim->n_out);
+    for (int32_t i = 0; i < claim->n_in + claim->n_out; i++) {
+        int32_t slot = i < claim->n_in ? step->in[i] : step->out[i - claim->n_in];
+        KILN_TRY(make_operand(b, slot, &in[i]));
+    }
+    kiln_binder binder = {.claim = claim,
+                          .target = b->frame->exec->target,
+                          .in = in,
+                          .out = in + claim->n_in,
+                          .blobs = step->claim_index < 0 ? NULL : p->blobs[step->claim_index],
+                          .fact = binder_fact,
+                          .facts = b,
+                          .arena = &b->seg->arena,
+                          .diag = b->diag};
+    kiln_diag_at_node(b->diag, claim->anchor ? claim->anchor->name : NULL, NULL);
+    KILN_TRY(claim->kernel->bind(&binder));
+    kiln_diag_at_node(b->diag, NULL, NULL);
+    kiln_bound *bound = &b->seg->bound[b->seg->n_bound++];
+    KILN_ALLOC(bound->ptrs, &b->seg->arena, claim->n_in + claim->n_out);
+    bound->step = s;
+    bound->call = (kiln_call){.kernel = claim->kernel,
+                              .state = binder.state,
+                              .in = bound->ptrs,
+                              .out = bound->ptrs + claim->n_in,
+                              .blobs = binder.blobs,
+                              .scratch_bytes = (binder.scratch_bytes + 63) & ~(size_t)63};
+    kiln_segment *seg = b->seg;
+    seg->scratch_bytes = bound->call.scratch_bytes > seg->scratch_bytes ? bound->call.scratch_bytes
+                                                                        : seg->scratch_bytes;
+    seg->shared_bytes = binder.shared_bytes > seg->shared_bytes ? binder.shared_bytes : seg->shared_bytes;
+    return KILN_OK;
+}
+
+/* Infers from seg->first until a late step; folds what shapes decide. */
+static kiln_status infer_segment(binding *b) {
+    const kiln_plan *p = b->frame->plan;
+    int32_t s = b->seg->first;
+    for (bool late = false; s < (int32_t)p->n_steps; s++) {
+        if (p->steps[s].claim_index >= 0) {
+            KILN_TRY(infer_step(b, &p->steps[s], &late));
+            if (late) {
+                break;
+            }
+            b->folded[s - b->seg->first] = fold_step(b, &p->steps[s]);
+        }
+    }
+    b->seg->end = s;
+    return KILN_OK;
+}
+
+static kiln_status reserve_memory(kiln_frame *frame, kiln_segment *seg, kiln_diag *diag) {
+    int32_t threads = kiln_pool_threads(frame->exec->pool);
+    if (frame->exec->threads > 0 && frame->exec->threads < threads) {
+        threads = frame->exec->threads;
+    }
+    size_t shared, scratch, bytes;
+    bool fits = kiln_align_size(seg->shared_bytes, 64, &shared) &&
+                kiln_mul_size(seg->scratch_bytes, (size_t)threads, &scratch) &&
+                kiln_add_size(seg->activation_bytes, shared, &bytes) && kiln_add_size(bytes, scratch, &bytes);
+    uint64_t limit = kiln_env_limits(frame->exec->env)->memory_bytes;
+    if (!fits || bytes > limit) {
+        return kiln_fail(diag, KILN_F_RUN_LIMIT, "the run would need more than the limit of %llu bytes",
+                         (unsigned long long)limit);
+    }
+    seg->shared_bytes = shared;
+    return kiln_buffer_reserve(&seg->buffer, bytes, frame->exec->env);
+}
+
+static kiln_status bind_all(binding *b) {
+    const kiln_plan *p = b->frame->plan;
+    size_t n_steps = p->n_steps - (size_t)b->seg->first;
+    KILN_ALLOC(b->folded, &b->scratch, n_steps);
+    KILN_ALLOC(b->lives, &b->scratch, p->n_slots);
+    KILN_ALLOC(b->seg->places, &b->seg->arena, p->n_slots);
+    KILN_ALLOC(b->seg->bound, &b->seg->arena, n_steps);
+    KILN_TRY(infer_segment(b));
+    KILN_TRY(find_lifetimes(b));
+    take_over(b);
+    KILN_TRY(place_buffers(b));
+    for (int32_t s = b->seg->first; s < b->seg->end; s++) {
+        if (!b->folded[s - b->seg->first] && !p->steps[s].claim->alias) {
+            KILN_TRY(bind_step(b, s));
+        }
+    }
+    return reserve_memory(b->frame, b->seg, b->diag);
+}
+
+/* The shapes a segment depends on: of inputs and captures, or of what the late step made. */
+static kiln_status make_key(kiln_frame *frame, const kiln_segment *parent, kiln_arena *arena, int64_t **key,
+                            size_t *n) {
+    const kiln_plan *p = frame->plan;
+    const int32_t *lists[2] = {p->input_slots, p->capture_slots};
+    size_t counts[2] = {p->graph->n_inputs, p->graph->n_captures};
+    if (parent) {
+        const kiln_step *step = &p->steps[parent->end];
+        lists[0] = step->out;
+        counts[0] = (size_t)step->claim->n_out;
+        counts[1] = 0;
+    }
+    size_t cap = 0;
+    *key = NULL;
+    *n = 0;
+    for (int l = 0; l < 2; l++) {
+        for (size_t i = 0; i < counts[l]; i++) {
+            const kiln_datum *d = &frame->slots[lists[l][i]];
+            KILN_PUSH(arena, *key, *n, cap, (int64_t)d->kind << 32 | d->tensor.dtype << 8 | d->tensor.rank);
+            for (int32_t k = 0; k < d->tensor.rank; k++) {
+                KILN_PUSH(arena, *key, *n, cap, d->tensor.dims[k]);
+            }
+        }
+    }
+    return KILN_OK;
+}
+
+/* Facts a new segment starts from: its parent's, and those of what just came to be. */
+static kiln_status start_facts(binding *b, const kiln_segment *parent) {
+    kiln_frame *f = b->frame;
+    const kiln_graph *g = f->plan->graph;
+    size_t n = (size_t)(g->end_id - g->first_id);
+    KILN_ALLOC(b->seg->facts, &b->seg->arena, n);
+    if (!parent) {
+        for (size_t i = 0; i < g->n_inputs; i++) {
+            KILN_TRY(set_datum_fact(b, g->inputs[i], &f->slots[f->plan->input_slots[i]]));
+        }
+        return KILN_OK;
+    }
+    memcpy(b->seg->facts, parent->facts, n * sizeof(kiln_fact *));
+    const kiln_step *late = &f->plan->steps[parent->end];
+    for (int32_t i = 0; i < late->claim->n_out; i++) {
+        KILN_TRY(set_datum_fact(b, late->claim->out[i], &f->slots[late->out[i]]));
+    }
+    return KILN_OK;
+}
+
+void kiln_segments_free(kiln_segment *list, const kiln_env *env) {
+    while (list) {
+        kiln_segment *next = list->next;
+        kiln_segments_free(list->children, env);
+        kiln_env_release(env, list->buffer.data, list->buffer.bytes);
+        kiln_arena_free(&list->arena);
+        kiln_env_release(env, list, sizeof *list);
+        list = next;
+    }
+}
+
+static kiln_status new_segment(kiln_frame *frame, kiln_segment *parent, const int64_t *key, size_t n_key,
+                               kiln_segment **out, kiln_diag *diag) {
+    kiln_segment *seg = kiln_env_alloc(frame->exec->env, sizeof *seg);
+    if (!seg) {
+        return KILN_E_MEMORY;
+    }
+    memset(seg, 0, sizeof *seg);
+    kiln_arena_init(&seg->arena, frame->exec->env);
+    seg->first = parent ? parent->end + 1 : 0;
+    seg->n_key = n_key;
+    seg->key = kiln_arena_copy(&seg->arena, key, n_key * sizeof *key);
+    binding b = {.frame = frame, .seg = seg, .diag = diag};
+    kiln_arena_init(&b.scratch, frame->exec->env);
+    kiln_dims_init(&b.dims, &b.scratch);
+    kiln_status status = seg->key ? start_facts(&b, parent) : KILN_E_MEMORY;
+    if (status == KILN_OK) {
+        status = bind_all(&b);
+    }
+    kiln_arena_free(&b.scratch);
+    if (status != KILN_OK) {
+        kiln_segments_free(seg, frame->exec->env);
+        return status;
+    }
+    *out = seg;
+    return KILN_OK;
+}
+
+kiln_status kiln_frame_segment(kiln_frame *frame, kiln_segment *parent, kiln_segment **out,
+                               kiln_diag *diag) {
+    kiln_segment **list = parent ? &parent->children : &frame->roots;
+    int32_t *count = parent ? &parent->n_children : &frame->n_roots;
+    kiln_arena_mark mark = kiln_arena_here(&frame->late);
+    int64_t *key;
+    size_t n_key;
+    KILN_TRY(make_key(frame, parent, &frame->late, &key, &n_key));
+    for (kiln_segment *s = *list; s; s = s->next) {
+        if (s->n_key == n_key && (n_key == 0 || memcmp(s->key, key, n_key * sizeof *key) == 0)) {
+            kiln_arena_rewind(&frame->late, mark);
+            *out = s;
+            return KILN_OK;
+        }
+    }
+    if (*count >= MAX_SIBLINGS) {
+        kiln_segments_free(*list, frame->exec->env);
+        *list = NULL;
+        *count = 0;
+    }
+    kiln_segment *seg = NULL;
+    kiln_status status = new_segment(frame, parent, key, n_key, &seg, diag);
+    kiln_arena_rewind(&frame->late, mark);
+    KILN_TRY(status);
+    seg->next = *list;
+    *list = seg;
+    (*count)++;
+    *out = seg;
+    return KILN_OK;
+}

@@ -1,0 +1,204 @@
+#include "exec/exec.h"
+
+#include <string.h>
+
+#include "base/env.h"
+#include "exec/frame.h"
+
+kiln_status kiln_buffer_reserve(kiln_buffer *buffer, size_t bytes, const kiln_env *env) {
+    if (bytes <= buffer->bytes && buffer->data) {
+        return KILN_OK;
+    }
+    bytes = bytes < 64 ? 64 : bytes;
+    char *data = kiln_env_alloc(env, bytes);
+    if (!data) {
+        return KILN_E_MEMORY;
+    }
+    kiln_env_release(env, buffer->data, buffer->bytes);
+    buffer->data = data;
+    buffer->bytes = bytes;
+    return KILN_OK;
+}
+
+/* Constants get their addresses once, expressions among them their values. */
+static kiln_status fill_constants(kiln_frame *f, kiln_diag *diag) {
+    for (size_t i = 0; i < f->plan->n_slots; i++) {
+        const kiln_slot *slot = &f->plan->slots[i];
+        if (slot->value->constant && slot->layout == KILN_LAYOUT_ROW) {
+            f->slots[i].kind = KILN_KIND_TENSOR;
+            KILN_TRY(kiln_const_eval(slot->value, &f->slots[i].tensor, &f->arena, diag));
+        }
+    }
+    return KILN_OK;
+}
+
+static kiln_status fill_frame(kiln_frame *f, kiln_diag *diag) {
+    const kiln_plan *p = f->plan;
+    KILN_ALLOC(f->slots, &f->arena, p->n_slots);
+    KILN_ALLOC(f->filled, &f->arena, p->n_slots);
+    KILN_ALLOC(f->outputs, &f->arena, p->graph->n_outputs);
+    KILN_ALLOC(f->bodies, &f->arena, p->n_bodies);
+    KILN_TRY(fill_constants(f, diag));
+    for (size_t i = 0; i < p->n_bodies; i++) {
+        KILN_TRY(kiln_frame_create(&f->bodies[i], f->exec, p->bodies[i], f, diag));
+    }
+    return KILN_OK;
+}
+
+kiln_status kiln_frame_create(kiln_frame **out, kiln_exec *exec, const kiln_plan *plan, kiln_frame *outer,
+                              kiln_diag *diag) {
+    kiln_frame *f = kiln_env_alloc(exec->env, sizeof *f);
+    if (!f) {
+        return KILN_E_MEMORY;
+    }
+    memset(f, 0, sizeof *f);
+    f->exec = exec;
+    f->plan = plan;
+    f->outer = outer;
+    kiln_arena_init(&f->arena, exec->env);
+    kiln_arena_init(&f->late, exec->env);
+    kiln_status status = fill_frame(f, diag);
+    if (status != KILN_OK) {
+        kiln_frame_destroy(f);
+        return status;
+    }
+    *out = f;
+    return KILN_OK;
+}
+
+void kiln_frame_destroy(kiln_frame *f) {
+    if (!f) {
+        return;
+    }
+    const kiln_env *env = f->exec->env;
+    for (size_t i = 0; f->bodies && i < f->plan->n_bodies; i++) {
+        kiln_frame_destroy(f->bodies[i]);
+    }
+    kiln_segments_free(f->roots, env);
+    kiln_arena_free(&f->late);
+    kiln_arena_free(&f->arena);
+    kiln_env_release(env, f, sizeof *f);
+}
+
+static kiln_status fill_exec(kiln_exec *x, const kiln_plan *plan, kiln_diag *diag) {
+    size_t n = plan->graph->n_outputs;
+    KILN_ALLOC(x->user_outputs, &x->arena, n);
+    KILN_ALLOC(x->user_caps, &x->arena, n);
+    KILN_ALLOC(x->step_ns, &x->arena, plan->n_steps);
+    KILN_ALLOC(x->step_runs, &x->arena, plan->n_steps);
+    return kiln_frame_create(&x->root, x, plan, NULL, diag);
+}
+
+kiln_status kiln_exec_create(kiln_exec **out, const kiln_plan *plan, const kiln_cpu_target *target,
+                             const kiln_exec_options *options, kiln_diag *diag) {
+    kiln_exec *x = kiln_env_alloc(options->env, sizeof *x);
+    if (!x) {
+        return KILN_E_MEMORY;
+    }
+    memset(x, 0, sizeof *x);
+    x->env = options->env;
+    x->target = target;
+    x->pool = options->pool;
+    x->threads = options->threads;
+    x->seed = options->seed;
+    kiln_arena_init(&x->arena, x->env);
+    kiln_arena_init(&x->run_arena, x->env);
+    x->run_env.arena = &x->run_arena;
+    x->run_env.seed = options->seed;
+    kiln_status status = fill_exec(x, plan, diag);
+    if (status != KILN_OK) {
+        kiln_exec_destroy(x);
+        return status;
+    }
+    *out = x;
+    return KILN_OK;
+}
+
+void kiln_exec_destroy(kiln_exec *exec) {
+    if (!exec) {
+        return;
+    }
+    const kiln_env *env = exec->env;
+    kiln_frame_destroy(exec->root);
+    kiln_arena_free(&exec->run_arena);
+    kiln_arena_free(&exec->arena);
+    kiln_env_release(env, exec, sizeof *exec);
+}
+
+kiln_status kiln_exec_run(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag) {
+    atomic_store(&exec->cancelled, 0);
+    return kiln_frame_run(exec->root, inputs, diag);
+}
+
+const kiln_datum *kiln_exec_output(const kiln_exec *exec, int32_t i) {
+    return &exec->root->outputs[i];
+}
+
+void kiln_exec_set_output(kiln_exec *exec, int32_t i, void *buffer, size_t cap_bytes) {
+    exec->user_outputs[i] = buffer;
+    exec->user_caps[i] = cap_bytes;
+}
+
+kiln_status kiln_exec_bind(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag) {
+    kiln_frame *f = exec->root;
+    for (size_t i = 0; i < f->plan->graph->n_inputs; i++) {
+        f->slots[f->plan->input_slots[i]] = inputs[i];
+    }
+    kiln_segment *seg;
+    return kiln_frame_segment(f, NULL, &seg, diag);
+}
+
+void kiln_exec_cancel(kiln_exec *exec) {
+    atomic_store(&exec->cancelled, 1);
+}
+
+void kiln_exec_set_taps(kiln_exec *exec, const kiln_taps *taps) {
+    exec->has_taps = taps != NULL;
+    if (taps) {
+        exec->taps = *taps;
+    }
+}
+
+void kiln_exec_set_profile(kiln_exec *exec, bool on) {
+    exec->profiling = on;
+    size_t n = exec->root->plan->n_steps;
+    if (on && n > 0) {
+        memset(exec->step_ns, 0, n * sizeof *exec->step_ns);
+        memset(exec->step_runs, 0, n * sizeof *exec->step_runs);
+    }
+}
+
+bool kiln_exec_profile(const kiln_exec *exec, size_t step, int64_t *t_ns, int64_t *runs) {
+    if (step >= exec->root->plan->n_steps) {
+        return false;
+    }
+    *t_ns = exec->step_ns[step];
+    *runs = exec->step_runs[step];
+    return true;
+}
+
+static size_t segment_memory(const kiln_segment *list, size_t *scratch) {
+    size_t sum = 0;
+    for (; list; list = list->next) {
+        sum += list->buffer.bytes + segment_memory(list->children, scratch);
+        *scratch += list->buffer.bytes - list->activation_bytes;
+    }
+    return sum;
+}
+
+static size_t frame_memory(const kiln_frame *f, size_t *scratch) {
+    size_t sum = segment_memory(f->roots, scratch) + f->late.total_bytes;
+    for (size_t i = 0; i < f->plan->n_bodies; i++) {
+        sum += frame_memory(f->bodies[i], scratch);
+    }
+    return sum;
+}
+
+size_t kiln_exec_memory(const kiln_exec *exec, size_t *scratch_bytes) {
+    size_t scratch = 0;
+    size_t sum = frame_memory(exec->root, &scratch);
+    if (scratch_bytes) {
+        *scratch_bytes = scratch;
+    }
+    return sum;
+}

@@ -1,0 +1,248 @@
+/* late.c - steps that only the data can size, run by the reference; and replays for taps. */
+#include <string.h>
+
+#include "exec/frame.h"
+
+/* Copies elements between the layouts of one tensor: dst[i in ROW order] <-> src. */
+static void relayout(const kiln_tensor *t, const void *src, void *dst, bool to_row) {
+    int64_t n = t->dims[0], c = t->dims[1], inner = 1;
+    for (int32_t d = 2; d < t->rank; d++) {
+        inner *= t->dims[d];
+    }
+    for (int64_t b = 0; b < n; b++) {
+        for (int64_t k = 0; k < c; k++) {
+            for (int64_t s = 0; s < inner; s++) {
+                int64_t row = (b * c + k) * inner + s, last = (b * inner + s) * c + k;
+                kiln_copy_elements(t->dtype, dst, to_row ? row : last, src, to_row ? last : row, 1);
+            }
+        }
+    }
+}
+
+kiln_status kiln_frame_row(kiln_frame *f, int32_t slot, kiln_datum *out, kiln_arena *arena) {
+    *out = f->slots[slot];
+    if (f->plan->slots[slot].layout == KILN_LAYOUT_ROW || out->kind != KILN_KIND_TENSOR) {
+        return KILN_OK;
+    }
+    void *row = kiln_arena_raw(arena, out->tensor.cap_bytes);
+    if (!row) {
+        return KILN_E_MEMORY;
+    }
+    relayout(&out->tensor, out->tensor.data, row, true);
+    out->tensor.data = row;
+    return KILN_OK;
+}
+
+/* Values of a region while it is run node by node. */
+typedef struct region {
+    kiln_frame *frame;
+    const kiln_step *step;
+    kiln_datum *known; /* parallel to values */
+    const kiln_value **values;
+    size_t n, cap;
+    kiln_arena *arena;
+} region;
+
+static kiln_status know(region *r, const kiln_value *v, const kiln_datum *d) {
+    if (r->n == r->cap) {
+        size_t cap = r->cap ? r->cap * 2 : 16;
+        kiln_datum *known = kiln_arena_array(r->arena, cap, sizeof *known);
+        const kiln_value **values = kiln_arena_array(r->arena, cap, sizeof *values);
+        if (!known || !values) {
+            return KILN_E_MEMORY;
+        }
+        if (r->n > 0) {
+            memcpy(known, r->known, r->n * sizeof *known);
+            memcpy(values, r->values, r->n * sizeof *values);
+        }
+        r->known = known;
+        r->values = values;
+        r->cap = cap;
+    }
+    r->values[r->n] = v;
+    r->known[r->n++] = *d;
+    return KILN_OK;
+}
+
+static kiln_status find(region *r, const kiln_value *v, kiln_datum *out, kiln_diag *diag) {
+    memset(out, 0, sizeof *out);
+    if (!v) {
+        return KILN_OK;
+    }
+    for (size_t i = r->n; i-- > 0;) {
+        if (r->values[i] == v) {
+            *out = r->known[i];
+            return KILN_OK;
+        }
+    }
+    if (v->constant) {
+        out->kind = KILN_KIND_TENSOR;
+        return kiln_const_eval(v, &out->tensor, r->arena, diag);
+    }
+    return kiln_fail(diag, KILN_F_INTERNAL, "value \"%s\" is not at hand for the reference", v->name);
+}
+
+/* Bodies run on frames of their own; what they give is copied, since the frame will be run again. */
+static kiln_status copy_datum(kiln_datum *d, kiln_arena *arena) {
+    if (d->kind == KILN_KIND_TENSOR) {
+        d->tensor.cap_bytes = kiln_tensor_bytes(&d->tensor);
+        d->tensor.data = kiln_arena_copy(arena, d->tensor.data, d->tensor.cap_bytes);
+        return d->tensor.data ? KILN_OK : KILN_E_MEMORY;
+    }
+    if (d->n_items > 0) {
+        d->items = kiln_arena_copy(arena, d->items, (size_t)d->n_items * sizeof *d->items);
+        if (!d->items) {
+            return KILN_E_MEMORY;
+        }
+        for (int64_t i = 0; i < d->n_items; i++) {
+            KILN_TRY(copy_datum(&d->items[i], arena));
+        }
+    }
+    return KILN_OK;
+}
+
+/* Captures of a body come from the frame around it: from its own slots, whatever made them. */
+static kiln_status pass_captures(region *r, kiln_frame *body, kiln_diag *diag) {
+    const kiln_graph *g = body->plan->graph;
+    for (size_t i = 0; i < g->n_captures; i++) {
+        KILN_TRY(find(r, g->captures[i], &body->slots[body->plan->capture_slots[i]], diag));
+    }
+    return KILN_OK;
+}
+
+static kiln_status run_body(kiln_ref *self, const kiln_graph *graph, const kiln_datum *inputs,
+                            int32_t n_inputs, kiln_datum *outputs) {
+    region *r = self->driver;
+    kiln_frame *f = r->frame, *body = NULL;
+    for (size_t i = 0; i < f->plan->n_bodies; i++) {
+        body = f->plan->body_graphs[i] == graph ? f->bodies[i] : body;
+    }
+    if (!body || (size_t)n_inputs != graph->n_inputs) {
+        return kiln_fail(self->diag, KILN_F_ARITY, "body \"%s\" takes %zu inputs, the operator gives %d",
+                         graph->name, graph->n_inputs, n_inputs);
+    }
+    KILN_TRY(pass_captures(r, body, self->diag));
+    KILN_TRY(kiln_frame_run(body, inputs, self->diag));
+    for (size_t i = 0; i < graph->n_outputs; i++) {
+        outputs[i] = body->outputs[i];
+        KILN_TRY(copy_datum(&outputs[i], self->arena));
+    }
+    return KILN_OK;
+}
+
+static kiln_status run_node(region *r, const kiln_node *n, kiln_diag *diag) {
+    kiln_datum *in;
+    KILN_ALLOC(in, r->arena, n->n_in + n->n_out);
+    for (int32_t k = 0; k < n->n_in; k++) {
+        KILN_TRY(find(r, n->in[k], &in[k], diag));
+    }
+    kiln_hooks hooks = {.body = run_body, .driver = r, .seed = r->frame->exec->seed + (uint64_t)n->id};
+    KILN_TRY(kiln_eval_node(n, in, in + n->n_in, &hooks, r->arena, diag));
+    for (int32_t k = 0; k < n->n_out; k++) {
+        KILN_TRY(know(r, n->out[k], &in[n->n_in + k]));
+    }
+    return KILN_OK;
+}
+
+static kiln_status start(region *r, kiln_frame *f, int32_t s, kiln_arena *arena) {
+    *r = (region){.frame = f, .step = &f->plan->steps[s], .arena = arena};
+    for (int32_t i = 0; i < r->step->claim->n_in; i++) {
+        if (r->step->in[i] >= 0) {
+            kiln_datum d;
+            KILN_TRY(kiln_frame_row(f, r->step->in[i], &d, arena));
+            KILN_TRY(know(r, r->step->claim->in[i], &d));
+        }
+    }
+    return KILN_OK;
+}
+
+/* Puts a value of the region into its slot, in the slot's layout. */
+static kiln_status put(region *r, int32_t slot, const kiln_datum *d, kiln_diag *diag) {
+    kiln_frame *f = r->frame;
+    const kiln_value *v = f->plan->slots[slot].value;
+    if (v->type.kind == KILN_KIND_TENSOR && v->type.rank >= 0 && d->kind == KILN_KIND_TENSOR &&
+        d->tensor.rank != v->type.rank) {
+        return kiln_fail(diag, KILN_F_INTERNAL, "value \"%s\" has rank %d, was inferred to have %d", v->name,
+                         d->tensor.rank, v->type.rank);
+    }
+    f->slots[slot] = *d;
+    f->filled[slot] = NULL;
+    if (f->plan->slots[slot].layout == KILN_LAYOUT_ROW) {
+        return KILN_OK;
+    }
+    void *last = kiln_arena_raw(r->arena, d->tensor.cap_bytes);
+    if (!last) {
+        return KILN_E_MEMORY;
+    }
+    relayout(&d->tensor, d->tensor.data, last, false);
+    f->slots[slot].tensor.data = last;
+    return KILN_OK;
+}
+
+static kiln_status see(kiln_frame *f, const kiln_value *v, const kiln_datum *d, bool replayed) {
+    kiln_exec *x = f->exec;
+    if (!x->has_taps || !x->taps.wants(x->taps.user, v)) {
+        return KILN_OK;
+    }
+    return x->taps.see(x->taps.user, v, d, replayed);
+}
+
+kiln_status kiln_frame_late(kiln_frame *f, int32_t s, kiln_diag *diag) {
+    region r;
+    KILN_TRY(start(&r, f, s, &f->late));
+    const kiln_claim *claim = r.step->claim;
+    for (int32_t i = 0; i < claim->n_nodes; i++) {
+        KILN_TRY(run_node(&r, claim->nodes[i], diag));
+    }
+    for (int32_t i = 0; i < claim->n_out; i++) {
+        kiln_datum d;
+        KILN_TRY(find(&r, claim->out[i], &d, diag));
+        KILN_TRY(put(&r, r.step->out[i], &d, diag));
+        KILN_TRY(see(f, claim->out[i], &d, false));
+    }
+    return KILN_OK;
+}
+
+static bool is_output(const kiln_claim *claim, const kiln_value *v) {
+    for (int32_t i = 0; i < claim->n_out; i++) {
+        if (claim->out[i] == v) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool taps_inside(const kiln_frame *f, const kiln_claim *claim) {
+    const kiln_taps *taps = &f->exec->taps;
+    for (int32_t i = 0; i < claim->n_nodes; i++) {
+        for (int32_t k = 0; k < claim->nodes[i]->n_out; k++) {
+            const kiln_value *v = claim->nodes[i]->out[k];
+            if (!is_output(claim, v) && taps->wants(taps->user, v)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+kiln_status kiln_frame_tap(kiln_frame *f, int32_t s, kiln_diag *diag) {
+    const kiln_claim *claim = f->plan->steps[s].claim;
+    if (f->plan->steps[s].claim_index < 0 || !taps_inside(f, claim)) {
+        return KILN_OK;
+    }
+    kiln_arena arena;
+    kiln_arena_init(&arena, f->exec->env);
+    region r;
+    kiln_status status = start(&r, f, s, &arena);
+    for (int32_t i = 0; i < claim->n_nodes && status == KILN_OK; i++) {
+        const kiln_node *n = claim->nodes[i];
+        status = run_node(&r, n, diag);
+        for (int32_t k = 0; k < n->n_out && status == KILN_OK; k++) {
+            if (!is_output(claim, n->out[k])) {
+                status = see(f, n->out[k], &r.known[r.n - (size_t)n->n_out + (size_t)k], true);
+            }
+        }
+    }
+    kiln_arena_free(&arena);
+    return status;
+}

@@ -1,0 +1,190 @@
+/* run.c - working through the segments of a frame. */
+#include <string.h>
+
+#include "base/env.h"
+#include "base/timer.h"
+#include "exec/frame.h"
+
+/* One segment in the hands of a team. */
+typedef struct team_run {
+    kiln_exec *exec;
+    kiln_segment *seg;
+    int32_t begin, end; /* of seg->bound */
+    /* Whether to stop after step i stands in stop[i & 1]: member 0 writes it before the barrier that
+     * all read it after, and writes it next two barriers later. */
+    bool stop[2];
+    bool profile;
+} team_run;
+
+static void work(void *arg, const kiln_team *team) {
+    team_run *r = arg;
+    kiln_exec *x = r->exec;
+    for (int32_t i = r->begin; i < r->end; i++) {
+        const kiln_bound *bound = &r->seg->bound[i];
+        int64_t start = r->profile && team->rank == 0 ? kiln_now_ns() : 0;
+        bound->call.kernel->run(&bound->call, team);
+        if (team->rank == 0) {
+            r->stop[i & 1] = x->run_env.status != KILN_OK ||
+                             atomic_load_explicit(&x->cancelled, memory_order_relaxed) != 0;
+        }
+        kiln_team_barrier(team);
+        if (r->profile && team->rank == 0) {
+            x->step_ns[bound->step] += kiln_now_ns() - start;
+            x->step_runs[bound->step]++;
+        }
+        if (r->stop[i & 1]) {
+            return;
+        }
+    }
+}
+
+static kiln_status finish(kiln_exec *x, kiln_diag *diag) {
+    kiln_arena_recycle(&x->run_arena);
+    if (x->run_env.status == KILN_OK && atomic_load(&x->cancelled)) {
+        return kiln_fail(diag, KILN_F_RUN_CANCELLED, "the run was cancelled");
+    }
+    return x->run_env.status;
+}
+
+static kiln_status run_bound(kiln_frame *f, kiln_segment *seg, int32_t begin, int32_t end, kiln_diag *diag) {
+    kiln_exec *x = f->exec;
+    team_run r = {.exec = x, .seg = seg, .begin = begin, .end = end};
+    r.profile = x->profiling && f == x->root;
+    x->run_env.status = KILN_OK;
+    x->run_env.diag = diag;
+    kiln_pool_run(x->pool, x->threads, work, &r);
+    return finish(x, diag);
+}
+
+/* The address of a slot the segment makes. */
+static void *address(const kiln_frame *f, const kiln_segment *seg, int32_t slot) {
+    const kiln_place *p = &seg->places[slot];
+    switch (p->kind) {
+    case KILN_PLACE_BUFFER:
+        return seg->buffer.data + p->offset;
+    case KILN_PLACE_DATA:
+        return p->data;
+    case KILN_PLACE_ALIAS:
+        return f->slots[p->alias_of].tensor.data;
+    default:
+        return f->slots[slot].tensor.data;
+    }
+}
+
+/* Outputs whose buffer is the user's: the slot that owns the bytes is moved there. */
+static void redirect_outputs(kiln_frame *f, const kiln_segment *seg) {
+    kiln_exec *x = f->exec;
+    if (f != x->root) {
+        return;
+    }
+    for (size_t i = 0; i < f->plan->graph->n_outputs; i++) {
+        int32_t slot = f->plan->output_slots[i];
+        while (seg->places[slot].kind == KILN_PLACE_ALIAS) {
+            slot = seg->places[slot].alias_of;
+        }
+        const kiln_place *p = &seg->places[slot];
+        if (x->user_outputs[i] && p->kind == KILN_PLACE_BUFFER && (size_t)p->bytes <= x->user_caps[i]) {
+            f->slots[slot].tensor.data = x->user_outputs[i];
+        }
+    }
+}
+
+/* Fills in dims (once per segment) and addresses (each run) of the slots the segment makes. */
+static void fill_slots(kiln_frame *f, const kiln_segment *seg) {
+    const kiln_plan *p = f->plan;
+    for (size_t i = 0; i < p->n_slots; i++) {
+        if (seg->places[i].kind == KILN_PLACE_NONE) {
+            continue;
+        }
+        kiln_datum *d = &f->slots[i];
+        if (f->filled[i] != seg) {
+            const kiln_fact *fact = seg->facts[p->slots[i].value->id - p->graph->first_id];
+            memset(d, 0, sizeof *d);
+            d->kind = KILN_KIND_TENSOR;
+            kiln_type_to_tensor(&fact->type, &d->tensor);
+            d->tensor.cap_bytes = kiln_tensor_bytes(&d->tensor);
+            f->filled[i] = seg;
+        }
+        if (seg->places[i].kind != KILN_PLACE_ALIAS) {
+            d->tensor.data = address(f, seg, (int32_t)i);
+        }
+    }
+    redirect_outputs(f, seg);
+    /* Aliases follow chains: slots only alias earlier-made ones or take over dead ones, so a walk to the
+     * root is short. */
+    for (size_t i = 0; i < p->n_slots; i++) {
+        int32_t root = (int32_t)i;
+        while (seg->places[root].kind == KILN_PLACE_ALIAS) {
+            root = seg->places[root].alias_of;
+        }
+        if (root != (int32_t)i) {
+            f->slots[i].tensor.data = f->slots[root].tensor.data;
+        }
+    }
+}
+
+static void fill_calls(kiln_frame *f, kiln_segment *seg) {
+    char *shared = seg->buffer.data + seg->activation_bytes;
+    char *scratch = shared + seg->shared_bytes;
+    for (int32_t i = 0; i < seg->n_bound; i++) {
+        kiln_bound *b = &seg->bound[i];
+        const kiln_step *step = &f->plan->steps[b->step];
+        int32_t n_in = step->claim->n_in;
+        for (int32_t k = 0; k < n_in + step->claim->n_out; k++) {
+            int32_t slot = k < n_in ? step->in[k] : step->out[k - n_in];
+            b->ptrs[k] = slot < 0 ? NULL : f->slots[slot].tensor.data;
+        }
+        b->call.shared = shared;
+        b->call.scratch = scratch;
+        b->call.env = &f->exec->run_env;
+    }
+}
+
+/* With taps the same calls run one at a time, each looked at before the next may reuse its inputs. */
+static kiln_status run_tapped(kiln_frame *f, kiln_segment *seg, kiln_diag *diag) {
+    int32_t next = 0;
+    for (int32_t s = seg->first; s < seg->end; s++) {
+        if (next < seg->n_bound && seg->bound[next].step == s) {
+            KILN_TRY(kiln_frame_tap(f, s, diag));
+            KILN_TRY(run_bound(f, seg, next, next + 1, diag));
+            next++;
+        }
+        const kiln_step *step = &f->plan->steps[s];
+        for (int32_t i = 0; step->claim_index >= 0 && i < step->claim->n_out; i++) {
+            const kiln_value *v = step->claim->out[i];
+            if (f->exec->taps.wants(f->exec->taps.user, v)) {
+                kiln_datum d;
+                KILN_TRY(kiln_frame_row(f, step->out[i], &d, &f->late));
+                KILN_TRY(f->exec->taps.see(f->exec->taps.user, v, &d, false));
+            }
+        }
+    }
+    return KILN_OK;
+}
+
+kiln_status kiln_frame_run(kiln_frame *f, const kiln_datum *inputs, kiln_diag *diag) {
+    const kiln_plan *p = f->plan;
+    kiln_arena_recycle(&f->late);
+    for (size_t i = 0; i < p->graph->n_inputs; i++) {
+        f->slots[p->input_slots[i]] = inputs[i];
+    }
+    kiln_segment *seg = NULL;
+    for (;;) {
+        KILN_TRY(kiln_frame_segment(f, seg, &seg, diag));
+        fill_slots(f, seg);
+        fill_calls(f, seg);
+        if (f->exec->has_taps) {
+            KILN_TRY(run_tapped(f, seg, diag));
+        } else if (seg->n_bound > 0) {
+            KILN_TRY(run_bound(f, seg, 0, seg->n_bound, diag));
+        }
+        if (seg->end == (int32_t)p->n_steps) {
+            break;
+        }
+        KILN_TRY(kiln_frame_late(f, seg->end, diag));
+    }
+    for (size_t i = 0; i < p->graph->n_outputs; i++) {
+        f->outputs[i] = f->slots[p->output_slots[i]];
+    }
+    return KILN_OK;
+}

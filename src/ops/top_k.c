@@ -1,0 +1,94 @@
+/* top_k.c - TopK: the K largest or smallest elements along an axis; of equals, the lower index. */
+#include "ops/index.h"
+#include "ops/order.h"
+
+typedef struct top_k_attrs {
+    int64_t axis, largest, sorted;
+} top_k_attrs;
+
+static const kiln_attr table[] = {
+    KILN_A_INT(top_k_attrs, axis, -1),
+    KILN_A_INT(top_k_attrs, largest, 1),
+    KILN_A_INT(top_k_attrs, sorted, 1),
+};
+
+static kiln_status infer(kiln_infer *c) {
+    int32_t rank = kiln_infer_in_rank(c, 0), axis = 0;
+    const uint32_t set = KILN_T_NUMBER;
+    KILN_TRY(kiln_infer_dtype(c, 0, set));
+    KILN_TRY(kiln_infer_rank(c, 0, 1, KILN_MAX_RANK));
+    KILN_TRY(kiln_infer_rank(c, 1, 0, 1));
+    KILN_TRY(kiln_infer_dtype(c, 1, KILN_T(I64)));
+    int64_t len = kiln_infer_length(c, 1), n;
+    if (len >= 0 && len != 1) {
+        return KILN_INFER_FAIL(c, SHAPE, "K has %lld elements, needs 1", (long long)len);
+    }
+    if (rank >= 0) {
+        KILN_TRY(kiln_infer_axis(c, ((const top_k_attrs *)c->attrs)->axis, rank, "axis", &axis));
+    }
+    const kiln_dim *v = kiln_infer_contents(c, 1, &n);
+    kiln_dim size = rank < 0 ? KILN_DIM_UNKNOWN : kiln_infer_dim(c, 0, axis);
+    kiln_dim k = v && n == 1 ? v[0] : KILN_DIM_UNKNOWN;
+    if (kiln_dim_known(k) && (k < 0 || (kiln_dim_known(size) && k > size))) {
+        return KILN_INFER_FAIL(c, VALUE, "K = %lld is out of range for an axis of size %lld", (long long)k,
+                               (long long)size);
+    }
+    if (k == KILN_DIM_UNKNOWN) {
+        k = kiln_dim_found(c->dims, size);
+    }
+    for (int32_t i = 0; i < 2; i++) {
+        kiln_dim *out = kiln_infer_dims(c, i, i ? KILN_DTYPE_I64 : c->in[0].type.dtype, rank);
+        if (!out) {
+            return KILN_E_MEMORY;
+        }
+        for (int32_t d = 0; d < rank; d++) {
+            out[d] = d == axis ? k : c->in[0].type.dims[d];
+        }
+    }
+    return KILN_OK;
+}
+
+typedef struct row {
+    const kiln_tensor *x;
+    int64_t at, stride;
+    bool largest;
+} row;
+
+static int compare(const void *user, int64_t a, int64_t b) {
+    const row *r = user;
+    int order = kiln_order_elements(r->x, r->at + a * r->stride, r->at + b * r->stride);
+    return r->largest ? -order : order;
+}
+
+static kiln_status ref(kiln_ref *c) {
+    const top_k_attrs *a = c->attrs;
+    const kiln_tensor *x = kiln_ref_in(c, 0);
+    kiln_tensor *values = kiln_ref_out(c, 0), *indices = kiln_ref_out(c, 1);
+    int32_t axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
+    int64_t n = x->dims[axis], inner = kiln_index_span(x->dims + axis + 1, x->rank - axis - 1);
+    int64_t k = values->dims[axis], rows = k && inner ? kiln_tensor_count(values) / k : 0, *items, *scratch;
+    KILN_ALLOC(items, c->arena, n);
+    KILN_ALLOC(scratch, c->arena, n);
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t outer = i / inner, column = i % inner;
+        row r = {x, outer * n * inner + column, inner, a->largest != 0};
+        for (int64_t j = 0; j < n; j++) {
+            items[j] = j;
+        }
+        kiln_order_sort(items, scratch, n, compare, &r);
+        for (int64_t j = 0; j < k; j++) {
+            int64_t to = (outer * k + j) * inner + column;
+            kiln_copy_elements(x->dtype, values->data, to, x->data, r.at + items[j] * inner, 1);
+            if (indices) {
+                ((int64_t *)indices->data)[to] = items[j];
+            }
+        }
+    }
+    return KILN_OK;
+}
+
+const kiln_op kiln_op_top_k = {
+    .name = "TopK", .domain = "", .since = 24, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 2,
+    KILN_OP_ATTRS(table, top_k_attrs), .tolerance = KILN_TOL_EXACT,
+    .infer = infer, .ref = ref,
+};

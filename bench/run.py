@@ -14,9 +14,9 @@ How it measures
   would take its cores. A turn begins with untimed runs that bring caches and pool threads back.
 - Each sample is one inference; at least 30 a side over at least 5 rounds. Reported: median, MAD,
   min; the ratio kiln/ort of the medians, and the spread of the ratio between rounds.
-- A machine that is busy before a network starts is waited for, then said (`busy` in the record),
-  or refused under --strict. One file per network and thread count under --out makes the run
-  resumable and easy to shard.
+- The quietest cores are taken. If they are busy before a network starts, that is waited out, then
+  said (`busy` in the record), or refused under --strict. One file per network and thread count
+  under --out makes the run resumable and easy to shard.
 
 Exit status: 0, 1 if a ratio is above --bound, 5 if an engine cannot run a network.
 """
@@ -134,8 +134,8 @@ class Plan:
     min_samples: int
 
 
-def busy_share(cores: list[int], seconds: float = 0.5) -> float:
-    """Part of the time that these cores do not idle, nothing of ours running."""
+def busy_shares(cores: list[int], seconds: float = 0.5) -> dict[int, float]:
+    """Part of the time that each core does not idle, nothing of ours running."""
 
     def read() -> dict[int, tuple[int, int]]:
         found = {}
@@ -149,17 +149,20 @@ def busy_share(cores: list[int], seconds: float = 0.5) -> float:
     before = read()
     time.sleep(seconds)
     after = read()
-    total = sum(after[c][0] - before[c][0] for c in cores)
-    idle = sum(after[c][1] - before[c][1] for c in cores)
-    return 1 - idle / total if total else 0.0
+    return {c: 1 - (after[c][1] - before[c][1]) / max(1, after[c][0] - before[c][0]) for c in cores}
 
 
-def wait_for_quiet(cores: list[int], patience_s: float) -> float:
-    """Waits until the cores are quiet or patience ends; returns the last busy share."""
+def quiet_cores(allowed: list[int], count: int, patience_s: float) -> tuple[list[int], float]:
+    """The quietest `count` cores, and how busy the worst of them is; waits while that is too
+    much."""
     end = time.monotonic() + patience_s
-    while (share := busy_share(cores)) > BUSY_LIMIT and time.monotonic() < end:
+    while True:
+        shares = busy_shares(allowed)
+        cores = sorted(sorted(allowed, key=lambda c: shares[c])[:count])
+        worst = max(shares[c] for c in cores)
+        if worst <= BUSY_LIMIT or time.monotonic() > end:
+            return cores, worst
         time.sleep(1)
-    return share
 
 
 def summary(samples: list[float]) -> dict:
@@ -197,6 +200,7 @@ def measure(first: Served, second: Served, plan: Plan) -> dict:
         second.name: summary(flat[second.name]),
         "rounds": rounds,
         "ratio": statistics.median(flat[first.name]) / statistics.median(flat[second.name]),
+        "ratio_of_mins": min(flat[first.name]) / min(flat[second.name]),
         "ratio_mad": statistics.median(abs(r - middle) for r in ratios),
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
@@ -236,7 +240,7 @@ def build_engine(kiln: str, model: Path, engine: Path, threads: int) -> None:
         raise EngineFailed(f"kiln build: exit {done.returncode}: {words[-1]}")
 
 
-def bench_one(name: str, threads: int, args, about: dict, cores: list[int]) -> dict:
+def bench_one(name: str, threads: int, args, about: dict, allowed: list[int]) -> dict:
     cache = args.cache
     zoo.prepare(name, cache, False)
     case = json.loads((cache / name / "case.json").read_text())
@@ -247,7 +251,7 @@ def bench_one(name: str, threads: int, args, about: dict, cores: list[int]) -> d
     ]
     model, engine = cache / f"{name}.onnx", args.out / "engines" / f"{name}.t{threads}.kiln"
     build_engine(args.kiln, model, engine, threads)
-    share = wait_for_quiet(cores, args.patience)
+    cores, share = quiet_cores(allowed, threads, args.patience)
     if share > BUSY_LIMIT:
         word = f"{name}: cores {cores} are {share:.0%} busy before the start"
         if args.strict:
@@ -286,14 +290,15 @@ def bench_one(name: str, threads: int, args, about: dict, cores: list[int]) -> d
 def table(records: list[dict]) -> str:
     lines = [
         "| network | threads | kiln median ms | MAD | min | ort median ms | MAD | min "
-        "| kiln / ort | rounds' spread |",
-        "|" + " --- |" * 10,
+        "| kiln / ort | rounds' spread | of minima |",
+        "|" + " --- |" * 11,
     ]
     for r in records:
         k, o = r["kiln"], r["ort"]
         cells = [r["model"], str(r["threads"])]
         cells += [f"{e[key]:.3f}" for e in (k, o) for key in ("median_ms", "mad_ms", "min_ms")]
         cells += [f"**{r['ratio']:.2f}**", f"{r['ratio_min']:.2f} to {r['ratio_max']:.2f}"]
+        cells.append(f"{r['ratio_of_mins']:.2f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -322,7 +327,8 @@ def report(out: Path, bound: float) -> int:
     mean = math.exp(statistics.fmean(math.log(r["ratio"]) for r in records))
     print(
         f"{len(records)} measured, geometric mean {mean:.2f}, worst {worst['ratio']:.2f} "
-        f"({worst['model']}, {worst['threads']} threads); above {bound:g}: {', '.join(slow) or 'none'}"
+        f"({worst['model']}, {worst['threads']} threads); "
+        f"above {bound:g}: {', '.join(slow) or 'none'}"
     )
     if any(r["busy"] > BUSY_LIMIT for r in records):
         print(
@@ -385,7 +391,7 @@ def main() -> int:
                 if stored["machine"] == about and stored["quick"] <= args.quick:
                     continue
             try:
-                record = bench_one(name, threads, args, about, allowed[:threads])
+                record = bench_one(name, threads, args, about, allowed)
             except EngineFailed as error:
                 failed.append(f"{name} t{threads}")
                 print(f"FAIL {name} t{threads}: {error}", file=sys.stderr, flush=True)

@@ -1,10 +1,11 @@
-/* vec_bench.c - times the memory- and vector-bound prims of src/backend/cpu/prims on typical shapes.
+/* vec_bench.c - times the memory- and vector-bound prims of src/backend/cpu/prims on typical
+ * shapes.
  *
  *     vec_bench [isa] [seconds]      isa: portable, avx2 (default), avx512
  *
- * One thread; per case the minimum and median over the time given (0.2 s), with the bandwidth of the
- * tensors read and written, or the arithmetic rate, at the minimum. Tensors stay in the caches they
- * fit in, as they do between the layers of a small network.
+ * One thread; per case the minimum and median over the time given (0.2 s), with the bandwidth of
+ * the tensors read and written, or the arithmetic rate, at the minimum. Tensors stay in the caches
+ * they fit in, as they do between the layers of a small network.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "backend/cpu/prims/attention.h"
@@ -33,9 +34,11 @@ typedef struct isa_prims {
 } isa_prims;
 
 #define ISA_ROW(isa)                                                                       \
-    {#isa, &kiln_program_prims_##isa, &kiln_norm_prims_##isa, &kiln_pool_prims_##isa,      \
-     &kiln_move_prims_##isa, &kiln_reduce_prims_##isa, &kiln_attention_prims_##isa,        \
-     &kiln_rnn_prims_##isa}
+    {                                                                                      \
+#isa, &kiln_program_prims_##isa, &kiln_norm_prims_##isa, &kiln_pool_prims_##isa,   \
+            &kiln_move_prims_##isa, &kiln_reduce_prims_##isa, &kiln_attention_prims_##isa, \
+            &kiln_rnn_prims_##isa                                                          \
+    }
 static const isa_prims isas[] = {ISA_ROW(portable), ISA_ROW(avx2), ISA_ROW(avx512)};
 
 typedef struct bench {
@@ -97,8 +100,14 @@ static void body_groupnorm(void *arg) {
 static void bench_norm(const bench *b) {
     float *scale = b->z;
     float *bias = b->z + 4096;
-    kiln_layernorm_args ln = {.cols = 768, .eps = 1e-5f, .x = b->x, .x_ld = 768, .scale = scale,
-                              .bias = bias, .y = b->y, .y_ld = 768};
+    kiln_layernorm_args ln = {.cols = 768,
+                              .eps = 1e-5f,
+                              .x = b->x,
+                              .x_ld = 768,
+                              .scale = scale,
+                              .bias = bias,
+                              .y = b->y,
+                              .y_ld = 768};
     norm_case c = {b->p->norm, &ln, 128};
     report(b, "layernorm 128x768", body_layernorm, &c, 128 * 768 * 8.0, "GB/s");
     ln.residual = b->x + 128 * 768;
@@ -108,8 +117,15 @@ static void bench_norm(const bench *b) {
     kiln_softmax_args sm = {.n = 128, .inner = 1, .x = b->x, .y = b->y};
     norm_case s = {b->p->norm, &sm, 12 * 128};
     report(b, "softmax 12x128x128", body_softmax, &s, 12 * 128 * 128.0, "Gelem/s");
-    kiln_groupnorm_args gn = {.batch = 1, .spatial = 64 * 64, .channels = 320, .groups = 32,
-                              .eps = 1e-5f, .x = b->x, .scale = scale, .bias = bias, .y = b->y};
+    kiln_groupnorm_args gn = {.batch = 1,
+                              .spatial = 64 * 64,
+                              .channels = 320,
+                              .groups = 32,
+                              .eps = 1e-5f,
+                              .x = b->x,
+                              .scale = scale,
+                              .bias = bias,
+                              .y = b->y};
     norm_case g = {b->p->norm, &gn, kiln_groupnorm_units(&gn)};
     report(b, "groupnorm32 64x64x320", body_groupnorm, &g, 64 * 64 * 320 * 8.0, "GB/s");
 }
@@ -129,7 +145,9 @@ static void body_program(void *arg) {
 
 static void bench_program(const bench *b, const char *name, const kiln_program *program,
                           int64_t rows, int64_t cols, bool bias) {
-    program_case c = {.p = b->p->program, .program = program, .in = {b->x, bias ? b->z : b->x + rows * cols},
+    program_case c = {.p = b->p->program,
+                      .program = program,
+                      .in = {b->x, bias ? b->z : b->x + rows * cols},
                       .out = {b->y}};
     kiln_prog_view views[3] = {{.dtype = KILN_DTYPE_F32, .stride = {cols, 1}},
                                {.dtype = KILN_DTYPE_F32, .stride = {bias ? 0 : cols, 1}},
@@ -157,10 +175,14 @@ static void bench_programs(const bench *b) {
     static const struct {
         const char *name;
         kiln_prog_op op;
-    } unary[] = {{"gelu 128x3072", KILN_PROG_GELU},       {"gelu_tanh 128x3072", KILN_PROG_GELU_TANH},
-                 {"silu 128x3072", KILN_PROG_SILU},       {"tanh 128x3072", KILN_PROG_TANH},
-                 {"exp 128x3072", KILN_PROG_EXP},         {"log 128x3072", KILN_PROG_LOG},
-                 {"hardswish 128x3072", KILN_PROG_HARDSWISH}, {"sin 128x3072", KILN_PROG_SIN}};
+    } unary[] = {{"gelu 128x3072", KILN_PROG_GELU},
+                 {"gelu_tanh 128x3072", KILN_PROG_GELU_TANH},
+                 {"silu 128x3072", KILN_PROG_SILU},
+                 {"tanh 128x3072", KILN_PROG_TANH},
+                 {"exp 128x3072", KILN_PROG_EXP},
+                 {"log 128x3072", KILN_PROG_LOG},
+                 {"hardswish 128x3072", KILN_PROG_HARDSWISH},
+                 {"sin 128x3072", KILN_PROG_SIN}};
     for (size_t i = 0; i < KILN_COUNT_OF(unary); i++) {
         kiln_prog_instr in = {.op = (uint8_t)unary[i].op, .dst = 1, .a = 0, .p = 1.0f};
         kiln_program one = {
@@ -228,10 +250,18 @@ static void body_reduce(void *arg) {
 }
 
 static void bench_pool(const bench *b) {
-    kiln_pool_args mp = {.op = KILN_POOL_MAX, .batch = 1, .channels = 64, .in = {1, 112, 112},
-                         .out = {1, 56, 56}, .kernel = {1, 3, 3}, .stride = {1, 2, 2},
-                         .dilation = {1, 1, 1}, .pad = {0, 1, 1}, .pad_end = {0, 1, 1},
-                         .x = b->x, .y = b->y};
+    kiln_pool_args mp = {.op = KILN_POOL_MAX,
+                         .batch = 1,
+                         .channels = 64,
+                         .in = {1, 112, 112},
+                         .out = {1, 56, 56},
+                         .kernel = {1, 3, 3},
+                         .stride = {1, 2, 2},
+                         .dilation = {1, 1, 1},
+                         .pad = {0, 1, 1},
+                         .pad_end = {0, 1, 1},
+                         .x = b->x,
+                         .y = b->y};
     pool_case c = {b->p, &mp, 3136};
     report(b, "maxpool 3x3s2 112x112x64", body_pool, &c, (112 * 112 + 56 * 56) * 64 * 4.0, "GB/s");
     kiln_global_pool_args gp = {
@@ -259,11 +289,22 @@ static void bench_attention(const bench *b) {
     for (size_t i = 0; i < KILN_COUNT_OF(lens); i++) {
         int64_t L = lens[i], H = 12, D = 64;
         attention_case c = {.p = b->p, .scratch = b->z};
-        c.a = (kiln_attention_args){.batch = 1, .heads = H, .kv_heads = H, .q_len = L, .kv_len = L,
-                                    .qk_dim = D, .v_dim = D, .scale = 0.125f, .q = b->x,
-                                    .k = b->x + H * D, .v = b->x + 2 * H * D, .y = b->y,
-                                    .q_stride = {0, D, 3 * H * D}, .k_stride = {0, D, 3 * H * D},
-                                    .v_stride = {0, D, 3 * H * D}, .y_stride = {0, D, H * D}};
+        c.a = (kiln_attention_args){.batch = 1,
+                                    .heads = H,
+                                    .kv_heads = H,
+                                    .q_len = L,
+                                    .kv_len = L,
+                                    .qk_dim = D,
+                                    .v_dim = D,
+                                    .scale = 0.125f,
+                                    .q = b->x,
+                                    .k = b->x + H * D,
+                                    .v = b->x + 2 * H * D,
+                                    .y = b->y,
+                                    .q_stride = {0, D, 3 * H * D},
+                                    .k_stride = {0, D, 3 * H * D},
+                                    .v_stride = {0, D, 3 * H * D},
+                                    .y_stride = {0, D, H * D}};
         char name[64];
         snprintf(name, sizeof name, "attention 12 heads x %d x 64", (int)L);
         report(b, name, body_attention, &c, 4.0 * (double)(L * L * H * D), "GFLOP/s");
@@ -285,9 +326,17 @@ static void bench_rnn(const bench *b) {
     int64_t T = 32, H = 512;
     for (int64_t B = 1; B <= 8; B *= 8) {
         rnn_case c = {.p = b->p};
-        c.a = (kiln_rnn_args){.kind = KILN_RNN_LSTM, .steps = T, .batch = B, .hidden = H,
-                              .xw = b->x, .xw_step = B * 4 * H, .xw_batch = 4 * H,
-                              .r = b->z, .y = b->y, .y_step = B * H, .y_batch = H,
+        c.a = (kiln_rnn_args){.kind = KILN_RNN_LSTM,
+                              .steps = T,
+                              .batch = B,
+                              .hidden = H,
+                              .xw = b->x,
+                              .xw_step = B * 4 * H,
+                              .xw_batch = 4 * H,
+                              .r = b->z,
+                              .y = b->y,
+                              .y_step = B * H,
+                              .y_batch = H,
                               .state = b->y + (1 << 20),
                               .act = {KILN_ACT_SIGMOID, KILN_ACT_TANH, KILN_ACT_TANH}};
         char name[64];

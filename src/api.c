@@ -60,24 +60,17 @@ static void note_refusal(void *user, const kiln_node *node, const kiln_kernel *k
     }
 }
 
-static kiln_status plan_graph(kiln_engine *e, const kiln_graph *g, kiln_plan *parent, kiln_plan **out,
-                              kiln_diag *diag) {
-    kiln_plan *p;
-    KILN_ALLOC(p, &e->arena, 1);
-    p->graph = g;
-    p->parent = parent;
-    for (size_t i = 0; i < g->n_nodes; i++) {
-        for (int32_t b = 0; b < g->nodes[i]->n_bodies; b++) {
-            kiln_plan *body;
-            KILN_TRY(plan_graph(e, g->nodes[i]->bodies[b], p, &body, diag));
-            KILN_TRY(kiln_plan_add_body(p, body, &e->arena));
-        }
+/* The command that makes this engine again, from its model. */
+static kiln_status write_command(kiln_engine *e, const kiln_build_options *o) {
+    const char *text = o->portable ? "kiln build MODEL.onnx -o FILE --portable" : "kiln build MODEL.onnx -o FILE";
+    if (o->max_isa) {
+        text = kiln_arena_printf(&e->arena, "%s --max-isa %s", text, o->max_isa);
     }
-    KILN_TRY(kiln_cpu_cover(p, &e->target, &e->arena, note_refusal, e, diag));
-    KILN_TRY(kiln_cpu_compile(p, &e->arena));
-    KILN_TRY(kiln_cpu_pack(p, &e->target, false, &e->arena, diag));
-    *out = p;
-    return KILN_OK;
+    for (const char *const *off = o->off; off && *off && text; off++) {
+        text = kiln_arena_printf(&e->arena, "%s --off %s", text, *off);
+    }
+    e->info.command = text;
+    return text ? KILN_OK : KILN_E_MEMORY;
 }
 
 static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_options *o, kiln_diag *diag) {
@@ -85,12 +78,13 @@ static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_o
     e->info.version = kiln_version();
     e->info.portable = o->portable;
     memcpy(e->info.model_hash, m->info.hash, sizeof e->info.model_hash);
+    KILN_TRY(write_command(e, o));
     KILN_TRY(choose_target(e, o, diag));
     KILN_TRY(kiln_graph_clone(&e->graph, m->import.graph, &e->arena, &e->dims, e->env));
     kiln_pass_options passes = {.off = o->off, .stop_after = o->stop_after};
     KILN_TRY(kiln_passes_run(e->graph, &passes, &e->passes, &e->n_passes, diag));
     if (!o->canonical_only) {
-        KILN_TRY(plan_graph(e, e->graph, NULL, &e->plan, diag));
+        KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, note_refusal, e, diag));
     }
     return kiln_engine_describe(e);
 }

@@ -11,10 +11,10 @@
 #include "data/input.h"
 
 static const char *const kind_names[KILN_DATASET_KINDS] = {
-    [KILN_DATASET_AUTO] = "auto",     [KILN_DATASET_NPZ] = "npz",
-    [KILN_DATASET_NPY] = "npy",       [KILN_DATASET_IDX] = "idx",
-    [KILN_DATASET_CIFAR] = "cifar",   [KILN_DATASET_IMAGES] = "images",
-    [KILN_DATASET_RAW] = "raw",       [KILN_DATASET_POLYGRAPHY] = "polygraphy",
+    [KILN_DATASET_AUTO] = "auto",   [KILN_DATASET_NPZ] = "npz",
+    [KILN_DATASET_NPY] = "npy",     [KILN_DATASET_IDX] = "idx",
+    [KILN_DATASET_CIFAR] = "cifar", [KILN_DATASET_IMAGES] = "images",
+    [KILN_DATASET_RAW] = "raw",     [KILN_DATASET_POLYGRAPHY] = "polygraphy",
 };
 
 const char *kiln_dataset_kind_name(kiln_dataset_kind kind) {
@@ -48,10 +48,10 @@ static kiln_dataset_kind file_kind(const char *path, const kiln_dataset_spec *sp
         const char *ending;
         kiln_dataset_kind kind;
     } endings[] = {
-        {".npz", KILN_DATASET_NPZ},        {".npy", KILN_DATASET_NPY},
+        {".npz", KILN_DATASET_NPZ},         {".npy", KILN_DATASET_NPY},
         {".json", KILN_DATASET_POLYGRAPHY}, {"-ubyte", KILN_DATASET_IDX},
-        {"-ubyte.gz", KILN_DATASET_IDX},   {".idx", KILN_DATASET_IDX},
-        {".idx.gz", KILN_DATASET_IDX},     {".raw", KILN_DATASET_RAW},
+        {"-ubyte.gz", KILN_DATASET_IDX},    {".idx", KILN_DATASET_IDX},
+        {".idx.gz", KILN_DATASET_IDX},      {".raw", KILN_DATASET_RAW},
     };
     for (size_t i = 0; i < KILN_COUNT_OF(endings); ++i) {
         if (kiln_ends_with(path, endings[i].ending)) {
@@ -95,11 +95,12 @@ static kiln_status choose_kind(kiln_dataset *ds, kiln_diag *diag) {
         kind = file_kind(ds->spec.path, &ds->spec);
     }
     if (kind == KILN_DATASET_AUTO || (uint32_t)kind >= KILN_DATASET_KINDS) {
-        return kiln_hint(diag,
-                         kiln_fail(diag, KILN_F_DATA_MISSING, "\"%s\" is no data set of a known kind",
-                                   ds->spec.path),
-                         "known are .npz, .npy, IDX, CIFAR .bin, raw .bin with dims, Polygraphy JSON, "
-                         "pictures and folders of them");
+        return kiln_hint(
+            diag,
+            kiln_fail(diag, KILN_F_DATA_MISSING, "\"%s\" is no data set of a known kind",
+                      ds->spec.path),
+            "known are .npz, .npy, IDX, CIFAR .bin, raw .bin with dims, Polygraphy JSON, "
+            "pictures and folders of them");
     }
     ds->spec.kind = kind;
     ds->ops = folder ? kind_ops[kind].folder : kind_ops[kind].file;
@@ -143,8 +144,9 @@ static kiln_status draw_order(kiln_dataset *ds, kiln_diag *diag) {
     }
     if (ds->sequential) {
         qsort(all, (size_t)ds->count, sizeof *all, compare_i64);
-        kiln_note(diag, KILN_F_DATA_MISSING,
-                  "compressed data is read in one direction: the samples drawn are visited in order");
+        kiln_note(
+            diag, KILN_F_DATA_MISSING,
+            "compressed data is read in one direction: the samples drawn are visited in order");
     }
     ds->order = all;
     return KILN_OK;
@@ -247,8 +249,9 @@ static kiln_status make_stack(stack *s, kiln_dataset *ds, const kiln_sample *sam
         }
         t->cap_bytes = kiln_tensor_bytes(t);
         if (t->cap_bytes > kiln_env_limits(ds->arena.env)->tensor_bytes) {
-            return kiln_fail(diag, KILN_F_DATA_LIMIT, "a batch of %" PRId64 " samples is over the "
-                                                      "tensor limit",
+            return kiln_fail(diag, KILN_F_DATA_LIMIT,
+                             "a batch of %" PRId64 " samples is over the "
+                             "tensor limit",
                              n);
         }
         t->data = kiln_arena_raw(&ds->batch, t->cap_bytes);
@@ -298,7 +301,8 @@ kiln_status kiln_dataset_next(kiln_dataset *ds, int64_t batch, kiln_batch *out, 
     int64_t rest = ds->count - ds->at;
     int64_t n = ds->whole_batches ? 1 : batch;
     if (batch < 1) {
-        return kiln_fail(diag, KILN_F_OPTION, "a batch has at least one sample, not %" PRId64, batch);
+        return kiln_fail(diag, KILN_F_OPTION, "a batch has at least one sample, not %" PRId64,
+                         batch);
     }
     n = n < rest ? n : rest;
     *out = (kiln_batch){.first = ds->at, .input_count = ds->input_count, .names = ds->names};

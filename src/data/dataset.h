@@ -15,11 +15,13 @@
  *     npz         named arrays whose first dim counts samples; integer (or one-hot) y, label,
  *                 labels, target or targets is the labels, the others are inputs
  *     npy         one such array; or a folder of .npy files, each one sample
- *     idx         the MNIST family, also .gz; ...-images... finds its ...-labels... by name
- *     cifar       CIFAR-10 and CIFAR-100 binary, also .gz; a folder of *.bin is read as one set
+ *     idx         the MNIST family, also .gz; ...-images... finds its ...-labels... by name;
+ *                 or a folder with one such pair
+ *     cifar       CIFAR-10 and CIFAR-100 (fine labels) binary, one file, also .gz
  *     images      a folder of pictures; or of folders of pictures, one for each class in order of
  *                 their names; or one picture
- *     raw         .bin, elements of spec.dtype and sample dims spec.dims without any header
+ *     raw         .bin, elements of spec.dtype and sample dims spec.dims without any header;
+ *                 or a folder of .bin files, each one sample
  *     polygraphy  JSON of Polygraphy's save-inputs or save-outputs: each entry one batch already
  *
  * Labels for images and .npy folders come from the folder names or from a text file of lines
@@ -60,8 +62,8 @@ typedef struct kiln_dataset_spec {
     const char *classes; /* text file with one class name a line, in order of their numbers */
     const char *input;   /* name of the input for kinds that have none ["input"] */
     kiln_preprocess preprocess;
-    int64_t count;  /* samples to visit; 0: all */
-    bool shuffle;   /* visit (or choose) in random order */
+    int64_t count; /* samples to visit; 0: all */
+    bool shuffle;  /* visit (or choose) in random order */
     uint64_t seed;
     kiln_dtype dtype; /* raw: element type [F32] */
     int32_t rank;     /* raw: dims of one sample */
@@ -80,8 +82,8 @@ typedef struct kiln_batch {
     int64_t first; /* how many were visited before */
     int32_t input_count;
     const char *const *names;
-    const kiln_tensor *inputs; /* [input_count], each [count, sample dims] */
-    const kiln_labels *labels; /* [count] */
+    const kiln_tensor *inputs;  /* [input_count], each [count, sample dims] */
+    const kiln_labels *labels;  /* [count] */
     const char *const *sources; /* [count] file or member each sample came from */
 } kiln_batch;
 

@@ -1,5 +1,5 @@
-/* dataset_files.c - data sets with one file for each sample: pictures, .npy or raw .bin, in one folder
- * or in one folder for each class. Only names and labels are held. */
+/* dataset_files.c - data sets with one file for each sample: pictures, .npy or raw .bin, in one
+ * folder or in one folder for each class. Only names and labels are held. */
 #include <inttypes.h>
 #include <string.h>
 

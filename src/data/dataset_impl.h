@@ -16,8 +16,8 @@ typedef struct kiln_sample {
 } kiln_sample;
 
 typedef struct kiln_dataset_ops {
-    /* Sets state, total, names, input_count, has_labels, sequential; classes where known. On failure
-     * `close` is called too. */
+    /* Sets state, total, names, input_count, has_labels, sequential; classes where known. On
+     * failure `close` is called too. */
     kiln_status (*open)(kiln_dataset *ds, kiln_diag *diag);
     kiln_status (*load)(kiln_sample *out, kiln_dataset *ds, int64_t index, kiln_arena *scratch,
                         kiln_diag *diag);
@@ -33,8 +33,8 @@ extern const kiln_dataset_ops kiln_dataset_files; /* folders of .npy, .bin or pi
 extern const kiln_dataset_ops kiln_dataset_polygraphy;
 
 struct kiln_dataset {
-    kiln_arena arena; /* what lives as long as the set */
-    kiln_arena batch; /* the current batch */
+    kiln_arena arena;   /* what lives as long as the set */
+    kiln_arena batch;   /* the current batch */
     kiln_arena scratch; /* one sample */
     kiln_dataset_spec spec;
     const kiln_dataset_ops *ops;
@@ -59,8 +59,8 @@ typedef struct kiln_name_list {
     size_t count;
 } kiln_name_list;
 
-/* Names in folder `path`, sorted by bytes, hidden ones left out; folders only or regular files only.
- * KILN_E_LIMIT above 16 Mi names. */
+/* Names in folder `path`, sorted by bytes, hidden ones left out; folders only or regular files
+ * only. KILN_E_LIMIT above 16 Mi names. */
 kiln_status kiln_list_folder(kiln_name_list *out, const char *path, bool folders, kiln_arena *arena,
                              kiln_diag *diag);
 bool kiln_is_folder(const char *path);

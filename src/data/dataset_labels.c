@@ -217,7 +217,8 @@ static kiln_status read_lines(kiln_label_list *out, const kiln_file *file, kiln_
         }
         if (out->count > 0 && out->named != (line.name != NULL)) {
             return kiln_fail(diag, KILN_F_DATA_FORMAT,
-                             "line %" PRId64 ": some lines have a name and some have none", l.number);
+                             "line %" PRId64 ": some lines have a name and some have none",
+                             l.number);
         }
         out->named = line.name != NULL;
         KILN_PUSH(arena, out->lines, out->count, cap, line);

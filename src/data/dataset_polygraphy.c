@@ -1,12 +1,12 @@
 /* dataset_polygraphy.c - Polygraphy's JSON of input data or run results.
  *
- * save-inputs writes a list of objects {name: array}; run results are {"lst": [[runner, [{"outputs":
- * {name: array}, ...}]]]}, of which the first runner is read. An array is {"array": base64 of an
- * .npy file}, possibly wrapped once in {"values": ...}. Each object marks its class in
+ * save-inputs writes a list of objects {name: array}; run results are {"lst": [[runner,
+ * [{"outputs": {name: array}, ...}]]]}, of which the first runner is read. An array is {"array":
+ * base64 of an .npy file}, possibly wrapped once in {"values": ...}. Each object marks its class in
  * "polygraphy_class"; PyTorch tensors (pickled) are refused. Entries are batches already.
  *
- * The JSON tree has to be in memory, so the file's size is limited; arrays are decoded one entry at a
- * time. */
+ * The JSON tree has to be in memory, so the file's size is limited; arrays are decoded one entry
+ * at a time. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <string.h>
@@ -18,8 +18,8 @@ enum { MAX_JSON_BYTES = 256 << 20 };
 
 typedef struct entries {
     json_t *root;
-    json_t *list;      /* array of entries */
-    const char *wrap;  /* "outputs" when entries are results, else NULL */
+    json_t *list;     /* array of entries */
+    const char *wrap; /* "outputs" when entries are results, else NULL */
 } entries;
 
 /* ---- Base64 (RFC 4648, section 4; padding required) ---- */
@@ -104,8 +104,8 @@ static kiln_status load_entry(kiln_sample *out, kiln_dataset *ds, int64_t index,
     for (int32_t i = 0; i < ds->input_count && status == KILN_OK; ++i) {
         const json_t *value = json_object_get(entry, ds->names[i]);
         status = value ? decode_array(&out->inputs[i], ds->names[i], value, scratch, diag)
-                       : kiln_fail(diag, KILN_F_DATA_FORMAT, "entry %" PRId64 " lacks \"%s\"", index,
-                                   ds->names[i]);
+                       : kiln_fail(diag, KILN_F_DATA_FORMAT, "entry %" PRId64 " lacks \"%s\"",
+                                   index, ds->names[i]);
     }
     kiln_diag_at_file(diag, NULL);
     return status;

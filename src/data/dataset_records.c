@@ -66,7 +66,8 @@ static kiln_status read_idx_header(kiln_npy_header *h, kiln_stream *stream, kiln
 }
 
 /* On success r->stream is open and belongs to the caller. */
-static kiln_status open_idx_array(kiln_rows *r, const char *path, const kiln_env *env, kiln_diag *diag) {
+static kiln_status open_idx_array(kiln_rows *r, const char *path, const kiln_env *env,
+                                  kiln_diag *diag) {
     KILN_TRY(kiln_stream_open(&r->stream, path, env, diag));
     kiln_diag_at_file(diag, path);
     kiln_status status = read_idx_header(&r->header, r->stream, diag);
@@ -170,8 +171,8 @@ static kiln_status open_cifar(kiln_dataset *ds, kiln_diag *diag) {
         if (size == 0 || size % (uint64_t)(CIFAR_PIXELS + s->label_bytes) != 0) {
             status = kiln_hint(diag,
                                kiln_fail(diag, KILN_F_DATA_FORMAT,
-                                         "\"%s\" of %" PRIu64 " bytes is no CIFAR file", ds->spec.path,
-                                         size),
+                                         "\"%s\" of %" PRIu64 " bytes is no CIFAR file",
+                                         ds->spec.path, size),
                                "a raw file needs the dims of one sample");
         }
     }
@@ -208,8 +209,8 @@ static kiln_status load_cifar(kiln_sample *out, kiln_dataset *ds, int64_t index,
         }
     }
     if (*label >= (s->label_bytes == 1 ? 10 : 100)) {
-        return kiln_fail(diag, KILN_F_DATA_FORMAT,
-                         "\"%s\": sample %" PRId64 " has label %" PRId64, ds->spec.path, index, *label);
+        return kiln_fail(diag, KILN_F_DATA_FORMAT, "\"%s\": sample %" PRId64 " has label %" PRId64,
+                         ds->spec.path, index, *label);
     }
     out->labels = (kiln_labels){label, 1};
     const kiln_image image = {CIFAR_SIDE, CIFAR_SIDE, 3, pixels};

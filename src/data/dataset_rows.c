@@ -75,8 +75,8 @@ kiln_status kiln_rows_add(kiln_dataset *ds, const kiln_rows *r, kiln_diag *diag)
                          ds->names[0], ds->total);
     }
     ds->total = n;
-    ds->sequential |= r->stream ? kiln_stream_sequential(r->stream)
-                                : !kiln_npz_stored(s->npz, r->member);
+    ds->sequential |=
+        r->stream ? kiln_stream_sequential(r->stream) : !kiln_npz_stored(s->npz, r->member);
     slot->row = r->header;
     slot->row.rank--;
     memmove(slot->row.dims, slot->row.dims + 1, sizeof slot->row.dims - sizeof slot->row.dims[0]);
@@ -95,8 +95,8 @@ kiln_status kiln_rows_add(kiln_dataset *ds, const kiln_rows *r, kiln_diag *diag)
     return KILN_OK;
 }
 
-kiln_status kiln_rows_load_one(kiln_tensor *out, const kiln_dataset *ds, const kiln_rows *r, int64_t index,
-                            kiln_arena *scratch, kiln_diag *diag) {
+kiln_status kiln_rows_load_one(kiln_tensor *out, const kiln_dataset *ds, const kiln_rows *r,
+                               int64_t index, kiln_arena *scratch, kiln_diag *diag) {
     size_t bytes = r->row.data_bytes;
     size_t first = (size_t)index * bytes;
     void *data = kiln_arena_raw(scratch, bytes);
@@ -112,7 +112,7 @@ kiln_status kiln_rows_load_one(kiln_tensor *out, const kiln_dataset *ds, const k
 }
 
 kiln_status kiln_rows_load(kiln_sample *out, kiln_dataset *ds, int64_t index, kiln_arena *scratch,
-                             kiln_diag *diag) {
+                           kiln_diag *diag) {
     const kiln_row_state *s = ds->state;
     const kiln_preprocess *pre = &ds->spec.preprocess;
     for (int32_t i = 0; i < ds->input_count; ++i) {
@@ -135,8 +135,8 @@ kiln_status kiln_rows_load(kiln_sample *out, kiln_dataset *ds, int64_t index, ki
 
 static kiln_status label_value(int64_t *out, double v, int64_t row, kiln_diag *diag) {
     if (!(v >= 0 && v <= 9007199254740992.0) || v != floor(v)) {
-        return kiln_fail(diag, KILN_F_DATA_FORMAT, "label of sample %" PRId64 " is %g, no class number",
-                         row, v);
+        return kiln_fail(diag, KILN_F_DATA_FORMAT,
+                         "label of sample %" PRId64 " is %g, no class number", row, v);
     }
     *out = (int64_t)v;
     return KILN_OK;
@@ -161,7 +161,8 @@ kiln_status kiln_rows_take_labels(kiln_dataset *ds, const kiln_rows *r, kiln_dia
     if (h->rank < 1 || h->rank > 2 || h->dims[0] != ds->total ||
         kiln_values_per_element(h->dtype) != 1) {
         return kiln_fail(diag, KILN_F_DATA_MISSING,
-                         "labels \"%s\" do not fit %" PRId64 " samples: rank %d, first dim %" PRId64,
+                         "labels \"%s\" do not fit %" PRId64
+                         " samples: rank %d, first dim %" PRId64,
                          r->name, ds->total, h->rank, h->rank > 0 ? h->dims[0] : 0);
     }
     int64_t width = h->rank == 2 ? h->dims[1] : 1;
@@ -186,9 +187,8 @@ kiln_status kiln_rows_label_file(kiln_dataset *ds, kiln_diag *diag) {
     kiln_label_list list;
     KILN_TRY(kiln_read_labels(&list, ds->spec.labels, &ds->arena, diag));
     if ((int64_t)list.count != ds->total) {
-        return kiln_fail(diag, KILN_F_DATA_MISSING,
-                         "\"%s\" has %zu labels for %" PRId64 " samples", ds->spec.labels, list.count,
-                         ds->total);
+        return kiln_fail(diag, KILN_F_DATA_MISSING, "\"%s\" has %zu labels for %" PRId64 " samples",
+                         ds->spec.labels, list.count, ds->total);
     }
     KILN_ALLOC(s->labels, &ds->arena, list.count);
     for (size_t i = 0; i < list.count; ++i) {
@@ -223,7 +223,8 @@ static kiln_status open_npz(kiln_dataset *ds, kiln_diag *diag) {
                          ds->spec.labels);
     }
     for (int64_t i = 0; i < kiln_npz_count(s->npz); ++i) {
-        kiln_rows r = {.name = kiln_npz_name(s->npz, i), .header = *kiln_npz_header(s->npz, i), .member = i};
+        kiln_rows r = {
+            .name = kiln_npz_name(s->npz, i), .header = *kiln_npz_header(s->npz, i), .member = i};
         if (i != label) {
             KILN_TRY(kiln_rows_add(ds, &r, diag));
         }

@@ -1,6 +1,6 @@
-/* dataset_rows.h - data sets that are arrays whose first dim counts samples: .npz, .npy, IDX, CIFAR and
- * raw .bin files. They differ in where the array's header comes from; reading row i is the same for
- * all.
+/* dataset_rows.h - data sets that are arrays whose first dim counts samples: .npz, .npy, IDX,
+ * CIFAR and raw .bin files. They differ in where the array's header comes from; reading row i is
+ * the same for all.
  *
  *     kiln_row_state *s;
  *     KILN_TRY(kiln_rows_state(&s, ds));
@@ -27,8 +27,8 @@ typedef struct kiln_rows {
 typedef struct kiln_row_state {
     kiln_npz *npz;
     kiln_rows inputs[KILN_DATASET_MAX_INPUTS];
-    int64_t *labels; /* [total] or NULL */
-    bool pictures;   /* rows are u8 pictures even when nothing is to be done with them */
+    int64_t *labels;     /* [total] or NULL */
+    bool pictures;       /* rows are u8 pictures even when nothing is to be done with them */
     int32_t label_bytes; /* CIFAR: labels that stand before each row's pixels */
 } kiln_row_state;
 
@@ -48,8 +48,8 @@ kiln_status kiln_rows_load_one(kiln_tensor *out, const kiln_dataset *ds, const k
 kiln_status kiln_rows_load(kiln_sample *out, kiln_dataset *ds, int64_t index, kiln_arena *scratch,
                            kiln_diag *diag);
 
-/* Labels from an array [N] or [N, 1] of class numbers, or [N, C] of one-hot rows. r->stream stays the
- * caller's. */
+/* Labels from an array [N] or [N, 1] of class numbers, or [N, C] of one-hot rows. r->stream stays
+ * the caller's. */
 kiln_status kiln_rows_take_labels(kiln_dataset *ds, const kiln_rows *r, kiln_diag *diag);
 /* Labels from spec.labels, a text file with one for each sample in order. */
 kiln_status kiln_rows_label_file(kiln_dataset *ds, kiln_diag *diag);

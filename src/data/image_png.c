@@ -19,13 +19,17 @@ enum { CHUNK_BYTES = 1 << 20 };
 
 enum { SIZE_SLOT = 64 };
 
+typedef struct memory {
+    const kiln_env *env;
+    bool failed; /* libpng reports it as an error like any other */
+} memory;
+
 static png_voidp png_alloc(png_structp png, png_alloc_size_t bytes) {
+    memory *m = png_get_mem_ptr(png);
     size_t total;
-    if (!kiln_add_size(bytes, SIZE_SLOT, &total)) {
-        return NULL;
-    }
-    uint8_t *block = kiln_env_alloc(png_get_mem_ptr(png), total);
+    uint8_t *block = kiln_add_size(bytes, SIZE_SLOT, &total) ? kiln_env_alloc(m->env, total) : NULL;
     if (!block) {
+        m->failed = true;
         return NULL;
     }
     memcpy(block, &total, sizeof total);
@@ -34,10 +38,11 @@ static png_voidp png_alloc(png_structp png, png_alloc_size_t bytes) {
 
 static void png_release(png_structp png, png_voidp ptr) {
     if (ptr) {
+        const memory *m = png_get_mem_ptr(png);
         uint8_t *block = (uint8_t *)ptr - SIZE_SLOT;
         size_t total;
         memcpy(&total, block, sizeof total);
-        kiln_env_release(png_get_mem_ptr(png), block, total);
+        kiln_env_release(m->env, block, total);
     }
 }
 
@@ -68,6 +73,7 @@ typedef struct reader {
     const kiln_image_input *in;
     size_t at;
     report error;
+    memory memory;
     png_structp png;
     png_infop info;
     kiln_status status; /* of our own checks, which do not jump */
@@ -133,8 +139,8 @@ static bool read_png(reader *r, kiln_image *out) {
         png_error(r->png, "unexpected row size");
     }
     /* Interlaced passes read rows that earlier ones left, so they must hold something. */
-    r->pixels = r->channels == 3 ? out->pixels
-                                 : kiln_arena_raw(r->in->arena, row * (size_t)out->height);
+    r->pixels =
+        r->channels == 3 ? out->pixels : kiln_arena_raw(r->in->arena, row * (size_t)out->height);
     if (!r->pixels) {
         r->status = KILN_E_MEMORY;
         return true;
@@ -159,10 +165,9 @@ static void blend(uint8_t *rgb, const uint8_t *rgba, size_t pixels, const uint8_
 }
 
 kiln_status kiln_png_decode(kiln_image *out, const kiln_image_input *in) {
-    reader r = {.in = in};
-    png_voidp env = (png_voidp)(uintptr_t)in->arena->env;
-    r.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &r.error, on_error, on_warning, env,
-                                     png_alloc, png_release);
+    reader r = {.in = in, .memory = {in->arena->env, false}};
+    r.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &r.error, on_error, on_warning,
+                                     &r.memory, png_alloc, png_release);
     r.info = r.png ? png_create_info_struct(r.png) : NULL;
     if (!r.info) {
         png_destroy_read_struct(&r.png, NULL, NULL);
@@ -170,6 +175,9 @@ kiln_status kiln_png_decode(kiln_image *out, const kiln_image_input *in) {
     }
     bool ok = read_png(&r, out);
     png_destroy_read_struct(&r.png, &r.info, NULL);
+    if (r.memory.failed) {
+        return KILN_E_MEMORY;
+    }
     if (!ok) {
         return kiln_fail(in->diag, KILN_F_DATA_FORMAT, "PNG cannot be decoded: %s", r.error.text);
     }
@@ -184,6 +192,7 @@ kiln_status kiln_png_decode(kiln_image *out, const kiln_image_input *in) {
 
 typedef struct png_out {
     report error;
+    memory memory;
     kiln_writer writer;
     kiln_status status; /* of the writer */
     kiln_diag *diag;
@@ -221,11 +230,9 @@ static bool write_png(png_out *w, const kiln_image *image) {
     return true;
 }
 
-static kiln_status write_whole(png_out *w, const kiln_image *image, const char *path,
-                               const kiln_env *env) {
-    png_voidp mem = (png_voidp)(uintptr_t)env;
-    w->png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &w->error, on_error, on_warning, mem,
-                                       png_alloc, png_release);
+static kiln_status write_whole(png_out *w, const kiln_image *image, const char *path) {
+    w->png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &w->error, on_error, on_warning,
+                                       &w->memory, png_alloc, png_release);
     w->info = w->png ? png_create_info_struct(w->png) : NULL;
     if (!w->info) {
         png_destroy_write_struct(&w->png, NULL);
@@ -235,9 +242,11 @@ static kiln_status write_whole(png_out *w, const kiln_image *image, const char *
     if (status == KILN_OK) {
         bool ok = write_png(w, image);
         status = w->status;
-        if (!ok && status == KILN_OK) {
-            status = kiln_fail(w->diag, KILN_F_FILE_WRITE, "PNG cannot be written: %s",
-                               w->error.text);
+        if (!ok && w->memory.failed) {
+            status = KILN_E_MEMORY;
+        } else if (!ok && status == KILN_OK) {
+            status =
+                kiln_fail(w->diag, KILN_F_FILE_WRITE, "PNG cannot be written: %s", w->error.text);
         }
         if (status == KILN_OK) {
             status = kiln_writer_commit(&w->writer, w->diag);
@@ -254,6 +263,6 @@ kiln_status kiln_image_write_png(const kiln_image *image, const char *path, cons
         return kiln_fail(diag, KILN_F_OPTION, "a picture of %dx%d with %d channels is no PNG",
                          image->width, image->height, image->channels);
     }
-    png_out w = {.diag = diag};
-    return write_whole(&w, image, path, env);
+    png_out w = {.diag = diag, .memory = {env, false}};
+    return write_whole(&w, image, path);
 }

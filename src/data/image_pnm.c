@@ -57,8 +57,8 @@ kiln_status kiln_pnm_decode(kiln_image *out, const kiln_image_input *in) {
     int64_t maxval;
     size_t at = 2;
     if (!pnm_number(in, &at, &width) || !pnm_number(in, &at, &height) ||
-        !pnm_number(in, &at, &maxval) || at >= in->size || !is_space(in->bytes[at]) ||
-        maxval < 1 || maxval > 65535) {
+        !pnm_number(in, &at, &maxval) || at >= in->size || !is_space(in->bytes[at]) || maxval < 1 ||
+        maxval > 65535) {
         return kiln_fail(in->diag, KILN_F_DATA_FORMAT, "PPM header is broken");
     }
     ++at;
@@ -68,8 +68,8 @@ kiln_status kiln_pnm_decode(kiln_image *out, const kiln_image_input *in) {
     size_t pixels = (size_t)width * (size_t)height;
     if (in->size - at < pixels * channels * sample) {
         return kiln_fail(in->diag, KILN_F_DATA_FORMAT,
-                         "PPM of %" PRId64 "x%" PRId64 " needs %zu bytes of samples, has %zu", width,
-                         height, pixels * channels * sample, in->size - at);
+                         "PPM of %" PRId64 "x%" PRId64 " needs %zu bytes of samples, has %zu",
+                         width, height, pixels * channels * sample, in->size - at);
     }
     pnm_scale(out->pixels, in->bytes + at, pixels * channels, sample, (uint32_t)maxval);
     if (channels == 1) {
@@ -128,7 +128,8 @@ static kiln_status bmp_header(bmp_layout *out, const kiln_image_input *in) {
         .pixels_at = le32(b + 10),
         .colors = le32(b + 46),
     };
-    bool known = compression == BMP_RGB || (compression == BMP_BITFIELDS && plain_bitfields(in, out->bits));
+    bool known =
+        compression == BMP_RGB || (compression == BMP_BITFIELDS && plain_bitfields(in, out->bits));
     if (info < BMP_INFO_HEADER || info > in->size - BMP_FILE_HEADER || le16(b + 26) != 1) {
         return kiln_fail(in->diag, KILN_F_DATA_FORMAT, "BMP header is broken");
     }
@@ -175,14 +176,16 @@ kiln_status kiln_bmp_decode(kiln_image *out, const kiln_image_input *in) {
     size_t need = layout.row_bytes * (size_t)layout.height;
     if (layout.pixels_at > in->size || in->size - layout.pixels_at < need) {
         return kiln_fail(in->diag, KILN_F_DATA_FORMAT,
-                         "BMP of %" PRId64 "x%" PRId64 " needs %zu bytes of pixels at %zu, the file "
+                         "BMP of %" PRId64 "x%" PRId64
+                         " needs %zu bytes of pixels at %zu, the file "
                          "has %zu bytes",
                          layout.width, layout.height, need, layout.pixels_at, in->size);
     }
     for (int64_t y = 0; y < layout.height; ++y) {
         int64_t row = layout.top_down ? y : layout.height - 1 - y;
         KILN_TRY(bmp_row(out->pixels + (size_t)y * (size_t)layout.width * 3,
-                         in->bytes + layout.pixels_at + (size_t)row * layout.row_bytes, &layout, in));
+                         in->bytes + layout.pixels_at + (size_t)row * layout.row_bytes, &layout,
+                         in));
     }
     return KILN_OK;
 }

@@ -178,7 +178,8 @@ kiln_status kiln_image_resize(kiln_image *out, const kiln_image *in, int32_t wid
                               kiln_interp interp, kiln_arena *arena, kiln_diag *diag) {
     int64_t most = (int64_t)kiln_env_limits(arena->env)->image_mpixels * 1000000;
     if (width < 1 || height < 1 || in->width < 1 || in->height < 1) {
-        return kiln_fail(diag, KILN_F_OPTION, "a picture cannot be resized to %dx%d", width, height);
+        return kiln_fail(diag, KILN_F_OPTION, "a picture cannot be resized to %dx%d", width,
+                         height);
     }
     if (width > KILN_IMAGE_MAX_SIDE || height > KILN_IMAGE_MAX_SIDE ||
         (int64_t)width * height > most) {
@@ -197,9 +198,8 @@ kiln_status kiln_image_resize(kiln_image *out, const kiln_image *in, int32_t wid
         return KILN_OK;
     }
     kiln_arena_mark mark = kiln_arena_here(arena);
-    kiln_status status = interp == KILN_INTERP_NEAREST
-                             ? resize_nearest(out, in, arena)
-                             : resample(out, in, &filters[interp], arena);
+    kiln_status status = interp == KILN_INTERP_NEAREST ? resize_nearest(out, in, arena)
+                                                       : resample(out, in, &filters[interp], arena);
     kiln_arena_rewind(arena, mark);
     return status;
 }

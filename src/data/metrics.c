@@ -180,8 +180,8 @@ kiln_status kiln_classify_add_class(kiln_classify *c, int64_t predicted, const i
     KILN_TRY(check_labels(c, labels, label_count, diag));
     if (predicted < 0 || predicted >= c->classes) {
         return kiln_fail(diag, KILN_F_DATA_MISSING,
-                         "predicted class %" PRId64 " is outside the %" PRId64 " classes", predicted,
-                         c->classes);
+                         "predicted class %" PRId64 " is outside the %" PRId64 " classes",
+                         predicted, c->classes);
     }
     count_prediction(c, predicted, labels, label_count);
     c->top5_hits += contains(labels, label_count, predicted);
@@ -322,7 +322,8 @@ kiln_status kiln_compare_add(kiln_compare *c, const kiln_tensor *expected,
     if (!kiln_mul_i64(count, per, &count)) {
         return kiln_fail(diag, KILN_F_OVERFLOW, "a tensor is too large to compare");
     }
-    int64_t row = c->row > 0 ? c->row : (expected->rank > 0 ? expected->dims[expected->rank - 1] : 0);
+    int64_t row =
+        c->row > 0 ? c->row : (expected->rank > 0 ? expected->dims[expected->rank - 1] : 0);
     if (row < 2 || count % row != 0 || per != 1) {
         row = 0;
     }

@@ -30,20 +30,21 @@ typedef struct kiln_classify {
     int64_t samples;
     int64_t top1_hits;
     int64_t top5_hits;
-    int64_t nan_rows;    /* samples with a NaN score */
-    double loss_sum;     /* -log of the label's probability, natural logarithm */
-    int64_t loss_rows;   /* samples whose loss is defined */
-    int64_t *actual;     /* [classes] samples with this label */
-    int64_t *predicted;  /* [classes] samples predicted so */
-    int64_t *hits;       /* [classes] samples of this label predicted right */
-    int64_t *confusion;  /* [classes, classes] row = label, column = prediction; NULL when too many */
+    int64_t nan_rows;   /* samples with a NaN score */
+    double loss_sum;    /* -log of the label's probability, natural logarithm */
+    int64_t loss_rows;  /* samples whose loss is defined */
+    int64_t *actual;    /* [classes] samples with this label */
+    int64_t *predicted; /* [classes] samples predicted so */
+    int64_t *hits;      /* [classes] samples of this label predicted right */
+    int64_t
+        *confusion; /* [classes, classes] row = label, column = prediction; NULL when too many */
 } kiln_classify;
 
 typedef struct kiln_classify_report {
     int64_t samples;
-    double top1, top5;                                      /* shares, 0..1 */
-    double loss;                                            /* mean cross-entropy in nats, or NaN */
-    double macro_precision, macro_recall, macro_f1;          /* plain mean over classes seen */
+    double top1, top5;                              /* shares, 0..1 */
+    double loss;                                    /* mean cross-entropy in nats, or NaN */
+    double macro_precision, macro_recall, macro_f1; /* plain mean over classes seen */
     double weighted_precision, weighted_recall, weighted_f1; /* mean weighted by true samples */
     int64_t nan_rows;
 } kiln_classify_report;
@@ -88,7 +89,7 @@ typedef struct kiln_compare {
     int64_t expected_nan, actual_nan, expected_inf, actual_inf;
     int64_t nonfinite_mismatch; /* pairs where one is NaN or Inf and the other is not the same */
     int64_t rows, rows_agree;
-    int64_t worst;              /* flat index, counted over all added tensors, of max_abs */
+    int64_t worst; /* flat index, counted over all added tensors, of max_abs */
     double worst_expected, worst_actual;
     double max_abs, max_rel, sum_abs;
     double dot, expected_sq, actual_sq, error_sq;
@@ -96,20 +97,20 @@ typedef struct kiln_compare {
 } kiln_compare;
 
 typedef struct kiln_compare_report {
-    int64_t count, passed;  /* elements, elements within tolerance */
-    double max_abs;         /* over finite pairs, as all below */
-    double max_rel;         /* |a - e| / |e|, over pairs with e != 0 */
+    int64_t count, passed; /* elements, elements within tolerance */
+    double max_abs;        /* over finite pairs, as all below */
+    double max_rel;        /* |a - e| / |e|, over pairs with e != 0 */
     double mean_abs;
     double rmse;
-    double cosine;          /* 1 when both are all zero, 0 when one is */
-    double sqnr_db;         /* 10 log10(sum e^2 / sum (a - e)^2); +inf when equal */
-    double psnr_db;         /* 10 log10(peak^2 / mean (a - e)^2); +inf when equal */
-    double range;           /* max - min of the expected values */
-    double top1_agreement;  /* share of rows with the same largest element; NaN without rows */
+    double cosine;         /* 1 when both are all zero, 0 when one is */
+    double sqnr_db;        /* 10 log10(sum e^2 / sum (a - e)^2); +inf when equal */
+    double psnr_db;        /* 10 log10(peak^2 / mean (a - e)^2); +inf when equal */
+    double range;          /* max - min of the expected values */
+    double top1_agreement; /* share of rows with the same largest element; NaN without rows */
     int64_t expected_nan, actual_nan, expected_inf, actual_inf, nonfinite_mismatch;
-    int64_t worst;          /* flat index of max_abs, -1 when nothing was compared */
+    int64_t worst; /* flat index of max_abs, -1 when nothing was compared */
     double worst_expected, worst_actual;
-    bool pass;              /* every element passed */
+    bool pass; /* every element passed */
 } kiln_compare_report;
 
 /* Adds all elements of two tensors of equal dims; dtypes may differ (an INT8 output against FP32).

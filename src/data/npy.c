@@ -21,11 +21,11 @@ static const struct {
     int32_t part_bytes; /* what the byte order applies to: half of a complex number */
     kiln_dtype dtype;
 } types[] = {
-    {'f', 4, 4, KILN_DTYPE_F32}, {'f', 8, 8, KILN_DTYPE_F64},  {'f', 2, 2, KILN_DTYPE_F16},
-    {'b', 1, 1, KILN_DTYPE_BOOL}, {'u', 1, 1, KILN_DTYPE_U8},   {'i', 1, 1, KILN_DTYPE_I8},
-    {'u', 2, 2, KILN_DTYPE_U16}, {'i', 2, 2, KILN_DTYPE_I16},  {'u', 4, 4, KILN_DTYPE_U32},
-    {'i', 4, 4, KILN_DTYPE_I32}, {'u', 8, 8, KILN_DTYPE_U64},  {'i', 8, 8, KILN_DTYPE_I64},
-    {'c', 8, 4, KILN_DTYPE_C64}, {'c', 16, 8, KILN_DTYPE_C128},
+    {'f', 4, 4, KILN_DTYPE_F32},  {'f', 8, 8, KILN_DTYPE_F64},   {'f', 2, 2, KILN_DTYPE_F16},
+    {'b', 1, 1, KILN_DTYPE_BOOL}, {'u', 1, 1, KILN_DTYPE_U8},    {'i', 1, 1, KILN_DTYPE_I8},
+    {'u', 2, 2, KILN_DTYPE_U16},  {'i', 2, 2, KILN_DTYPE_I16},   {'u', 4, 4, KILN_DTYPE_U32},
+    {'i', 4, 4, KILN_DTYPE_I32},  {'u', 8, 8, KILN_DTYPE_U64},   {'i', 8, 8, KILN_DTYPE_I64},
+    {'c', 8, 4, KILN_DTYPE_C64},  {'c', 16, 8, KILN_DTYPE_C128},
 };
 
 static int32_t part_bytes(kiln_dtype dtype) {
@@ -106,6 +106,26 @@ static bool take_dim(cursor *c, int64_t *out) {
     return ok;
 }
 
+/* "<f4": byte order, kind, bytes. False for what is no plain number. */
+static bool parse_descr(kiln_npy_header *h, const char *s, size_t len) {
+    int32_t bytes = 0;
+    size_t end = 2;
+    for (; end < len && s[end] >= '0' && s[end] <= '9' && bytes < 1000; ++end) {
+        bytes = bytes * 10 + (s[end] - '0');
+    }
+    if (end != len || !memchr("<>=|", s[0], 4) || s[2] == '0' || (s[0] == '|' && bytes != 1)) {
+        return false;
+    }
+    for (size_t i = 0; i < KILN_COUNT_OF(types); ++i) {
+        if (types[i].kind == s[1] && types[i].bytes == bytes) {
+            h->dtype = types[i].dtype;
+            h->swapped = s[0] == '>' && bytes > 1;
+            return true;
+        }
+    }
+    return false;
+}
+
 static kiln_status read_descr(kiln_npy_header *h, cursor *c, kiln_diag *diag) {
     const char *s;
     size_t len;
@@ -119,21 +139,11 @@ static kiln_status read_descr(kiln_npy_header *h, cursor *c, kiln_diag *diag) {
         return kiln_fail(diag, KILN_F_DATA_UNSUPPORTED,
                          "object arrays hold pickled Python objects and are never read");
     }
-    int32_t bytes = 0;
-    for (size_t i = 2; i < len && s[i] >= '0' && s[i] <= '9' && bytes < 1000; ++i) {
-        bytes = bytes * 10 + (s[i] - '0');
+    if (!parse_descr(h, s, len)) {
+        return kiln_fail(diag, KILN_F_DATA_UNSUPPORTED, ".npy element type \"%.*s\" is not read",
+                         (int)(len < 32 ? len : 32), s);
     }
-    bool order_known = s[0] == '<' || s[0] == '>' || s[0] == '|' || s[0] == '=';
-    for (size_t i = 0; order_known && i < KILN_COUNT_OF(types); ++i) {
-        bool same = types[i].kind == s[1] && types[i].bytes == bytes;
-        if (same && len == (bytes >= 10 ? 4u : 3u) && (s[0] != '|' || bytes == 1)) {
-            h->dtype = types[i].dtype;
-            h->swapped = s[0] == '>' && bytes > 1;
-            return KILN_OK;
-        }
-    }
-    return kiln_fail(diag, KILN_F_DATA_UNSUPPORTED, ".npy element type \"%.*s\" is not read",
-                     (int)(len < 32 ? len : 32), s);
+    return KILN_OK;
 }
 
 static kiln_status read_shape(kiln_npy_header *h, cursor *c, kiln_diag *diag) {
@@ -150,7 +160,8 @@ static kiln_status read_shape(kiln_npy_header *h, cursor *c, kiln_diag *diag) {
             break;
         }
     }
-    return ok ? KILN_OK : kiln_fail(diag, KILN_F_DATA_FORMAT, ".npy header: shape is no tuple of sizes");
+    return ok ? KILN_OK
+              : kiln_fail(diag, KILN_F_DATA_FORMAT, ".npy header: shape is no tuple of sizes");
 }
 
 static kiln_status read_order(kiln_npy_header *h, cursor *c, kiln_diag *diag) {
@@ -219,7 +230,8 @@ kiln_status kiln_npy_parse(kiln_npy_header *out, const void *bytes, size_t size,
         return kiln_fail(diag, KILN_F_DATA_FORMAT, "the data does not begin like an .npy file");
     }
     if (b[6] < 1 || b[6] > 3) {
-        return kiln_fail(diag, KILN_F_DATA_UNSUPPORTED, ".npy version %d.%d is not read", b[6], b[7]);
+        return kiln_fail(diag, KILN_F_DATA_UNSUPPORTED, ".npy version %d.%d is not read", b[6],
+                         b[7]);
     }
     size_t prefix = b[6] == 1 ? PREFIX_V1 : PREFIX_V2;
     size_t len = (size_t)b[8] | (size_t)b[9] << 8;
@@ -227,8 +239,9 @@ kiln_status kiln_npy_parse(kiln_npy_header *out, const void *bytes, size_t size,
         len |= (size_t)b[10] << 16 | (size_t)b[11] << 24;
     }
     if (size >= prefix && len > KILN_NPY_MAX_HEADER - prefix) {
-        return kiln_fail(diag, KILN_F_DATA_LIMIT, ".npy header of %zu bytes is over the limit of %d",
-                         len, KILN_NPY_MAX_HEADER);
+        return kiln_fail(diag, KILN_F_DATA_LIMIT,
+                         ".npy header of %zu bytes is over the limit of %d", len,
+                         KILN_NPY_MAX_HEADER);
     }
     if (size < prefix || size - prefix < len) {
         return kiln_fail(diag, KILN_F_DATA_FORMAT, ".npy file ends inside its header");

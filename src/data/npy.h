@@ -23,8 +23,8 @@ typedef struct kiln_npy_header {
     kiln_dtype dtype;
     int32_t rank;
     int64_t dims[KILN_MAX_RANK];
-    bool fortran; /* first dim varies fastest */
-    bool swapped; /* big-endian elements */
+    bool fortran;      /* first dim varies fastest */
+    bool swapped;      /* big-endian elements */
     size_t data_at;    /* where the elements begin */
     size_t data_bytes; /* what they take */
 } kiln_npy_header;
@@ -33,9 +33,10 @@ typedef struct kiln_npy_header {
  * KILN_E_MALFORMED, KILN_E_UNSUPPORTED for element types that are not numbers. */
 kiln_status kiln_npy_parse(kiln_npy_header *out, const void *bytes, size_t size, kiln_diag *diag);
 
-/* Reads a whole file held in memory. The tensor is a view of `bytes` when they can serve as they are
- * (row-major, little-endian, aligned to the element), else a copy in `arena`: treat it as read-only
- * and keep `bytes` alive. Bytes after the elements are refused, as is a file that ends early. */
+/* Reads a whole file held in memory. The tensor is a view of `bytes` when they can serve as they
+ * are (row-major, little-endian, aligned to the element), else a copy in `arena`: treat it as
+ * read-only and keep `bytes` alive. Bytes after the elements are refused, as is a file that ends
+ * early. */
 kiln_status kiln_npy_decode(kiln_tensor *out, const void *bytes, size_t size, kiln_arena *arena,
                             kiln_diag *diag);
 

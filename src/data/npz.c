@@ -14,7 +14,8 @@ enum {
     MAX_RATIO = 1000,            /* deflate itself cannot exceed 1032 */
     RATIO_FREE_BYTES = 16 << 20, /* below this any ratio is harmless (arrays of zeros) */
     SKIP_BYTES = 65536,
-    ZIP_DATE_1980 = 1 << 5 | 1, /* 1 January 1980 in DOS form: archives do not depend on the clock */
+    ZIP_DATE_1980 =
+        1 << 5 | 1, /* 1 January 1980 in DOS form: archives do not depend on the clock */
 };
 
 typedef struct member {
@@ -113,8 +114,8 @@ static kiln_status read_stream(void *dst, const kiln_npz *npz, member *m, size_t
         zip_int64_t n = zip_fread(m->stream, &beyond, 1);
         if (n != 0) {
             return n < 0 ? zip_failed(npz, m, diag)
-                         : kiln_fail(diag, KILN_F_DATA_FORMAT, "member \"%s\" is longer than it says",
-                                     m->name);
+                         : kiln_fail(diag, KILN_F_DATA_FORMAT,
+                                     "member \"%s\" is longer than it says", m->name);
         }
     }
     return KILN_OK;
@@ -176,12 +177,14 @@ static kiln_status read_member(kiln_npz *npz, zip_uint64_t index, kiln_arena *sc
                          (uint64_t)index);
     }
     if (!clean_name(st.name)) {
-        return kiln_fail(diag, KILN_F_DATA_FORMAT, "the archive has a member named \"%s\"", st.name);
+        return kiln_fail(diag, KILN_F_DATA_FORMAT, "the archive has a member named \"%s\"",
+                         st.name);
     }
     KILN_TRY(check_stat(&st, st.name, npz->arena.env, diag));
     size_t len = strlen(st.name);
     if (len < 5 || strcmp(st.name + len - 4, ".npy") != 0) {
-        kiln_warn(diag, KILN_F_DATA_FORMAT, "member \"%s\" is no .npy array and is skipped", st.name);
+        kiln_warn(diag, KILN_F_DATA_FORMAT, "member \"%s\" is no .npy array and is skipped",
+                  st.name);
         return KILN_OK;
     }
     member *m = &npz->members[npz->count];

@@ -7,9 +7,10 @@
  *     status = kiln_npz_bytes(dst, npz, i, first, n, diag);   // or a part of it, as stored
  *     kiln_npz_close(npz);
  *
- * Stored and deflated members, ZIP64 included. Refused: encrypted members, other compressions, names
- * that are absolute or hold "..", two members of one name, members that claim to grow more than
- * 1000 times beyond 16 MiB, sizes that do not match the array's header. Not for two threads at once.
+ * Stored and deflated members, ZIP64 included. Refused: encrypted members, other compressions,
+ * names that are absolute or hold "..", two members of one name, members that claim to grow more
+ * than 1000 times beyond 16 MiB, sizes that do not match the array's header. Not for two threads
+ * at once.
  */
 #ifndef KILN_DATA_NPZ_H
 #define KILN_DATA_NPZ_H

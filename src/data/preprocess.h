@@ -13,7 +13,8 @@
  *
  * The keys of the text form, which are the command's flags and the JSON's fields too:
  *
- *     resize   none | WxH | S (shorter side to S, aspect kept) | letterbox:WxH (aspect kept, padded)
+ *     resize   none | WxH | S (shorter side to S, aspect kept)
+ *              letterbox:WxH (aspect kept, padded)
  *     interp   bilinear | bicubic     antialiased, as Pillow and torchvision resize pictures
  *              bilinear-plain | bicubic-plain   the 2x2 or 4x4 nearest pixels, as OpenCV
  *              nearest
@@ -80,8 +81,8 @@ kiln_status kiln_preprocess_check(const kiln_preprocess *pre, kiln_diag *diag);
 /* True when nothing is set. */
 bool kiln_preprocess_is_identity(const kiln_preprocess *pre);
 
-/* A JSON object with the keys above: {"resize": "256", "scale": 0.5, "mean": [1, 2, 3]}. Absent keys
- * keep their zero, unknown or repeated ones are refused (KILN_E_MALFORMED). */
+/* A JSON object with the keys above: {"resize": "256", "scale": 0.5, "mean": [1, 2, 3]}. Absent
+ * keys keep their zero, unknown or repeated ones are refused (KILN_E_MALFORMED). */
 kiln_status kiln_preprocess_from_json(kiln_preprocess *out, const char *json, size_t len,
                                       kiln_diag *diag);
 

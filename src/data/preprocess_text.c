@@ -10,8 +10,8 @@ enum { MAX_NUMBERS = KILN_PREPROCESS_CHANNELS, MAX_VALUE_BYTES = 256 };
 
 /* ---- Numbers, independent of the locale ---- */
 
-/* A decimal number at *at: digits, a point, an exponent. Exact to a rounding or two: the digits make
- * an integer, which one power of ten scales. */
+/* A decimal number at *at: digits, a point, an exponent. Exact to a rounding or two: the digits
+ * make an integer, which one power of ten scales. */
 static bool read_number(const char **at, double *out) {
     const char *p = *at;
     double sign = *p == '-' ? -1 : 1;
@@ -130,8 +130,11 @@ static const word pad_places[] = {
     {NULL, 0},
 };
 static const word colors[] = {
-    {"rgb", KILN_COLOR_RGB}, {"bgr", KILN_COLOR_BGR}, {"gray", KILN_COLOR_GRAY},
-    {"grey", KILN_COLOR_GRAY}, {NULL, 0},
+    {"rgb", KILN_COLOR_RGB},
+    {"bgr", KILN_COLOR_BGR},
+    {"gray", KILN_COLOR_GRAY},
+    {"grey", KILN_COLOR_GRAY},
+    {NULL, 0},
 };
 static const word layouts[] = {
     {"nchw", KILN_LAYOUT_NCHW},
@@ -172,7 +175,8 @@ static bool set_resize(kiln_preprocess *pre, const char *text) {
     if (!read_size(text, &pre->resize_w, &pre->resize_h, &single)) {
         return false;
     }
-    pre->resize = boxed ? KILN_RESIZE_LETTERBOX : (single ? KILN_RESIZE_SHORTER : KILN_RESIZE_EXACT);
+    pre->resize =
+        boxed ? KILN_RESIZE_LETTERBOX : (single ? KILN_RESIZE_SHORTER : KILN_RESIZE_EXACT);
     return true;
 }
 
@@ -281,8 +285,8 @@ kiln_status kiln_preprocess_set(kiln_preprocess *pre, const char *name, const ch
     double numbers[MAX_NUMBERS];
     kiln_preprocess changed = *pre;
     int32_t count = k->numbers ? read_list(value, numbers) : 0;
-    bool ok = k->numbers ? count > 0 && k->numbers(&changed, numbers, count)
-                         : k->text(&changed, value);
+    bool ok =
+        k->numbers ? count > 0 && k->numbers(&changed, numbers, count) : k->text(&changed, value);
     if (!ok) {
         return kiln_fail(diag, KILN_F_OPTION, "%s takes %s, not \"%s\"", k->name, k->takes, value);
     }
@@ -303,7 +307,8 @@ kiln_status kiln_preprocess_parse(kiln_preprocess *pre, const char *text, kiln_d
         char item[MAX_VALUE_BYTES];
         if (len > 0) {
             if (len >= sizeof item) {
-                return kiln_fail(diag, KILN_F_OPTION, "a preprocessing item is longer than %d bytes",
+                return kiln_fail(diag, KILN_F_OPTION,
+                                 "a preprocessing item is longer than %d bytes",
                                  MAX_VALUE_BYTES - 1);
             }
             memcpy(item, text, len);
@@ -354,7 +359,8 @@ static kiln_status set_json(kiln_preprocess *pre, const char *name, const json_t
     bool ok = k->numbers ? count > 0 && k->numbers(pre, numbers, count)
                          : json_is_string(value) && k->text(pre, json_string_value(value));
     return ok ? KILN_OK
-              : kiln_fail(diag, KILN_F_DATA_FORMAT, "preprocessing: \"%s\" takes %s", name, k->takes);
+              : kiln_fail(diag, KILN_F_DATA_FORMAT, "preprocessing: \"%s\" takes %s", name,
+                          k->takes);
 }
 
 static kiln_status set_object(kiln_preprocess *pre, json_t *root, kiln_diag *diag) {

@@ -59,9 +59,9 @@ kiln_status kiln_stream_open(kiln_stream **out, const char *path, const kiln_env
     memset(s, 0, sizeof *s);
     kiln_arena_init(&s->arena, env);
     s->path = kiln_arena_text(&s->arena, path, strlen(path));
-    kiln_status status = s->path ? kiln_file_open(&s->file, env, path,
-                                                  kiln_env_limits(env)->external_bytes, 0, diag)
-                                 : KILN_E_MEMORY;
+    kiln_status status =
+        s->path ? kiln_file_open(&s->file, env, path, kiln_env_limits(env)->external_bytes, 0, diag)
+                : KILN_E_MEMORY;
     if (status != KILN_OK) {
         kiln_stream_close(s);
         return status;
@@ -150,9 +150,9 @@ static kiln_status inflate_some(size_t *got, void *dst, kiln_stream *s, size_t b
 
 static kiln_status ends_early(const kiln_stream *s, uint64_t need, uint64_t have, kiln_diag *diag) {
     kiln_diag_at_file(diag, s->path);
-    kiln_status status = kiln_fail(diag, KILN_F_DATA_FORMAT,
-                                   "the file ends early: byte %" PRIu64 " is needed, it has %" PRIu64,
-                                   need, have);
+    kiln_status status =
+        kiln_fail(diag, KILN_F_DATA_FORMAT,
+                  "the file ends early: byte %" PRIu64 " is needed, it has %" PRIu64, need, have);
     kiln_diag_at_file(diag, NULL);
     return status;
 }
@@ -165,8 +165,8 @@ static kiln_status read_gzip(void *dst, kiln_stream *s, uint64_t first, size_t b
     size_t got = 1;
     while (s->out_at < first && got > 0) {
         uint64_t rest = first - s->out_at;
-        KILN_TRY(inflate_some(&got, s->skipped, s, rest < SKIP_BYTES ? (size_t)rest : SKIP_BYTES,
-                              diag));
+        KILN_TRY(
+            inflate_some(&got, s->skipped, s, rest < SKIP_BYTES ? (size_t)rest : SKIP_BYTES, diag));
     }
     KILN_TRY(inflate_some(&got, dst, s, bytes, diag));
     return got == bytes && s->out_at == first + bytes

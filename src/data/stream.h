@@ -1,8 +1,8 @@
 /* stream.h - byte ranges of a file that may be gzip-compressed.
  *
- * A plain file is mapped and read anywhere. A gzip file (RFC 1952, members concatenated) is inflated
- * as it is read: ascending ranges cost one pass, going back starts anew. Nothing is held but the
- * inflater's window.
+ * A plain file is mapped and read anywhere. A gzip file (RFC 1952, members concatenated) is
+ * inflated as it is read: ascending ranges cost one pass, going back starts anew. Nothing is held
+ * but the inflater's window.
  *
  *     kiln_stream *s;
  *     KILN_TRY(kiln_stream_open(&s, "t10k-images-idx3-ubyte.gz", env, diag));

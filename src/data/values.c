@@ -8,23 +8,23 @@
 typedef void (*loader)(double *dst, const void *data, int64_t first, int64_t count);
 
 /* One loader for each type: `expr` turns src[i] into a number. */
-#define LOADER(name, type, expr)                                                        \
-    static void load_##name(double *dst, const void *data, int64_t first, int64_t n) {  \
-        const type *src = (const type *)data + first;                                   \
-        for (int64_t i = 0; i < n; ++i) {                                               \
-            dst[i] = (double)(expr);                                                    \
-        }                                                                               \
+#define LOADER(name, type, expr)                                                       \
+    static void load_##name(double *dst, const void *data, int64_t first, int64_t n) { \
+        const type *src = (const type *)data + first;                                  \
+        for (int64_t i = 0; i < n; ++i) {                                              \
+            dst[i] = (double)(expr);                                                   \
+        }                                                                              \
     }
 
 /* Packed types: element k is `bits` bits wide, first in the low bits; `expr` sees its code `c`. */
-#define PACKED_LOADER(name, bits, expr)                                                 \
-    static void load_##name(double *dst, const void *data, int64_t first, int64_t n) {  \
-        const uint8_t *src = data;                                                      \
-        for (int64_t i = 0; i < n; ++i) {                                               \
-            uint64_t bit = (uint64_t)(first + i) * (bits);                              \
-            uint8_t c = (uint8_t)(src[bit / 8] >> (bit % 8) & ((1u << (bits)) - 1));    \
-            dst[i] = (double)(expr);                                                    \
-        }                                                                               \
+#define PACKED_LOADER(name, bits, expr)                                                \
+    static void load_##name(double *dst, const void *data, int64_t first, int64_t n) { \
+        const uint8_t *src = data;                                                     \
+        for (int64_t i = 0; i < n; ++i) {                                              \
+            uint64_t bit = (uint64_t)(first + i) * (bits);                             \
+            uint8_t c = (uint8_t)(src[bit / 8] >> (bit % 8) & ((1u << (bits)) - 1));   \
+            dst[i] = (double)(expr);                                                   \
+        }                                                                              \
     }
 
 LOADER(f32, float, src[i])

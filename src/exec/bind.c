@@ -39,6 +39,12 @@ static kiln_fact **fact_slot(const binding *b, const kiln_value *v) {
     return &b->seg->facts[v->id - b->frame->plan->graph->first_id];
 }
 
+static void forget_values(kiln_fact *f) {
+    f->data = NULL;
+    f->contents = NULL;
+    f->n_contents = 0;
+}
+
 /* The fact of a value at this binding; facts of constants and captures are made on demand. */
 static kiln_status get_fact(binding *b, const kiln_value *v, kiln_fact *out) {
     memset(out, 0, sizeof *out);
@@ -49,7 +55,8 @@ static kiln_status get_fact(binding *b, const kiln_value *v, kiln_fact *out) {
         *out = kiln_value_fact(v);
         if (out->data && !out->contents) {
             kiln_datum d = {.kind = KILN_KIND_TENSOR, .tensor = *out->data};
-            return kiln_datum_fact(&d, &b->seg->arena, out);
+            KILN_TRY(kiln_datum_fact(&d, &b->seg->arena, out));
+            out->data = kiln_value_data(v);
         }
         return KILN_OK;
     }
@@ -65,10 +72,27 @@ static kiln_status get_fact(binding *b, const kiln_value *v, kiln_fact *out) {
         if (g->captures[i] == v) {
             const kiln_datum *d = &b->frame->slots[b->frame->plan->capture_slots[i]];
             KILN_TRY(kiln_datum_fact(d, &b->seg->arena, out));
-            out->data = NULL;
-            out->contents = NULL;
+            forget_values(out);
         }
     }
+    return KILN_OK;
+}
+
+/* Contents may hold expressions of this binding's table, which does not outlive it. */
+static kiln_status forget_expressions(binding *b, kiln_fact *f) {
+    bool all = true;
+    for (int64_t i = 0; f->contents && i < f->n_contents; i++) {
+        all = all && kiln_dim_known(f->contents[i]);
+    }
+    if (all) {
+        return KILN_OK;
+    }
+    kiln_dim *known;
+    KILN_ALLOC(known, &b->seg->arena, f->n_contents);
+    for (int64_t i = 0; i < f->n_contents; i++) {
+        known[i] = kiln_dim_known(f->contents[i]) ? f->contents[i] : KILN_DIM_UNKNOWN;
+    }
+    f->contents = known;
     return KILN_OK;
 }
 
@@ -85,8 +109,7 @@ static kiln_status set_fact(binding *b, const kiln_value *v, const kiln_fact *fa
 static kiln_status set_datum_fact(binding *b, const kiln_value *v, const kiln_datum *d) {
     kiln_fact f;
     KILN_TRY(kiln_datum_fact(d, &b->seg->arena, &f));
-    f.data = NULL;
-    f.contents = NULL;
+    forget_values(&f);
     return set_fact(b, v, &f);
 }
 
@@ -99,6 +122,7 @@ static kiln_status infer_one(binding *b, const kiln_node *n) {
     KILN_TRY(kiln_infer_concrete(n, facts, facts + n->n_in, &b->seg->arena, &b->dims, b->frame->exec->env,
                                  b->diag));
     for (int32_t k = 0; k < n->n_out; k++) {
+        KILN_TRY(forget_expressions(b, &facts[n->n_in + k]));
         KILN_TRY(set_fact(b, n->out[k], &facts[n->n_in + k]));
     }
     return KILN_OK;

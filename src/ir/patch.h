@@ -93,8 +93,8 @@ void kiln_patch_ints(kiln_patch *p, kiln_value *value, const char *attr, const i
 /* New constants; the tensor's data is copied. */
 kiln_value *kiln_patch_constant(kiln_patch *p, const kiln_tensor *tensor);
 kiln_value *kiln_patch_vector(kiln_patch *p, const int64_t *v, int64_t n); /* int64, 1-D */
-/* A new constant that is an operator applied to constants, evaluated when it is needed. `attr` (may be
- * NULL) names an INT or INTS attribute set to v[0..n). The caller states the result's type. */
+/* A new constant that is an operator applied to constants, evaluated when it is needed. The caller states
+ * the result's type; attributes are set as for new nodes. */
 kiln_value *kiln_patch_expr(kiln_patch *p, const char *op, kiln_value *const *in, int32_t n_in,
                             const kiln_tensor *type);
 /* The same with the operator and attributes of `like`, for its output `out`. */

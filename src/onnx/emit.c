@@ -233,7 +233,10 @@ kiln_status kiln_emit(kiln_importer *im, kiln_frame *frame, kiln_source *s, kiln
     KILN_TRY(decode_attrs(im, s, node));
     KILN_TRY(set_outputs(im, frame, s, node));
     KILN_ALLOC(node->sources, im->arena, 1);
-    node->sources[0] = node->name;
+    node->sources[0] = s->origin ? kiln_arena_text(im->arena, s->origin, strlen(s->origin)) : node->name;
+    if (!node->sources[0]) {
+        return KILN_E_MEMORY;
+    }
     node->n_sources = 1;
     KILN_TRY(kiln_graph_append(frame->graph, node));
     if (out) {

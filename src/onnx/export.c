@@ -154,6 +154,7 @@ static kiln_status prepare(kiln_exporter *x, const char *location, size_t thresh
     if (!x->seen) {
         return KILN_E_MEMORY;
     }
+    KILN_TRY(kiln_names_init(&x->node_names, x->arena, 0, NULL, x->graph->n_nodes));
     KILN_TRY(kiln_export_graph(x, x->graph, &x->body));
     uint64_t total = x->body.len;
     for (size_t i = 0; i < x->n_consts; i++) {

@@ -8,6 +8,7 @@
 #define KILN_ONNX_EXPORT_H
 
 #include "onnx/encode.h"
+#include "onnx/names.h"
 #include "onnx/onnx.h"
 
 /* A constant that becomes an initializer. */
@@ -27,6 +28,7 @@ typedef struct kiln_exporter {
     kiln_export_const *consts;
     size_t n_consts, cap_consts;
     uint8_t *seen; /* by value id */
+    kiln_names node_names; /* given out so far: ONNX Runtime wants them unique */
     int64_t opset;
     bool contrib;     /* com.microsoft is used */
     uint32_t renamed; /* for outputs that need a name of their own */

@@ -3,6 +3,7 @@
 
 #include "onnx/export.h"
 #include "onnx/proto.h"
+#include "ops/util.h"
 
 /* Operators newer than the oldest operator set we write (attr NULL), and attributes that later versions
  * added to operators they had: the set must be at least this. */
@@ -24,6 +25,30 @@ static const struct {
     {"Swish", NULL, 24},
     {"TensorScatter", NULL, 24},
 };
+/* Element types that later versions added to operators they had. */
+#define NARROW_FLOATS                                                                                      \
+    (KILN_T(BF16) | KILN_T(F8E4M3FN) | KILN_T(F8E4M3FNUZ) | KILN_T(F8E5M2) | KILN_T(F8E5M2FNUZ) |           \
+     KILN_T(I4) | KILN_T(U4))
+static const struct {
+    const char *op;
+    uint32_t dtypes;
+    int64_t since;
+} typed_demands[] = {
+    {"BitShift", KILN_T_SINT, 28},
+    {"Celu", KILN_T_FLOAT & ~KILN_T(F32), 28},
+    {"Compress", KILN_T(BF16), 28},
+    {"Einsum", KILN_T(BF16), 28},
+    {"OneHot", KILN_T(BF16), 28},
+    {"Optional", NARROW_FLOATS, 28},
+    {"OptionalGetElement", NARROW_FLOATS, 28},
+    {"OptionalHasElement", NARROW_FLOATS, 28},
+    {"Range", KILN_T(F16) | KILN_T(BF16), 27},
+    {"ReverseSequence", KILN_T(BF16), 28},
+    {"SplitToSequence", KILN_T(BF16), 24},
+    {"TopK", KILN_T(BF16), 24},
+    {"Unique", KILN_T(BF16), 28},
+};
+
 enum { FIRST_OPSET = 23, ATTENTION_NONPAD_INPUT = 6, ATTENTION_NONPAD_SINCE = 24 };
 
 static void demand(kiln_exporter *x, int64_t opset) {
@@ -41,6 +66,24 @@ static void demand_form(kiln_exporter *x, const kiln_op *op, const char *attr) {
         bool same = given && attr ? strcmp(given, attr) == 0 : given == attr;
         if (same && strcmp(demands[i].op, op->name) == 0) {
             demand(x, demands[i].since);
+        }
+    }
+}
+
+/* What the element types of a node's edges ask for. */
+static void demand_types(kiln_exporter *x, const kiln_node *node, const kiln_value *v) {
+    if (!v || v->type.kind == KILN_KIND_NONE) {
+        return;
+    }
+    const kiln_type *t = &v->type;
+    while (t->elem) {
+        t = t->elem;
+    }
+    demand_dtype(x, t->dtype);
+    for (size_t i = 0; i < KILN_COUNT_OF(typed_demands); i++) {
+        bool has = (typed_demands[i].dtypes >> t->dtype & 1) != 0;
+        if (has && strcmp(typed_demands[i].op, node->op->name) == 0) {
+            demand(x, typed_demands[i].since);
         }
     }
 }
@@ -282,6 +325,20 @@ static void put_sources(const kiln_node *node, kiln_out *out) {
     kiln_out_end(out, entry);
 }
 
+/* The node's name, or one made of it that no node has yet. */
+static kiln_status put_node_name(kiln_exporter *x, const char *name, kiln_out *out) {
+    const char *text = name;
+    void *item;
+    while (text && kiln_names_find(&x->node_names, kiln_view_of(text, strlen(text)), &item)) {
+        text = kiln_arena_printf(x->arena, "%s~%u", name, ++x->renamed);
+    }
+    if (!text) {
+        return KILN_E_MEMORY;
+    }
+    kiln_out_text(out, 3, text);
+    return kiln_names_put(&x->node_names, kiln_view_of(text, strlen(text)), x);
+}
+
 static kiln_status put_node(kiln_exporter *x, const kiln_node *node, kiln_out *out) {
     size_t begin = kiln_out_begin(out, KILN_PB_GRAPH_NODE);
     bool standard = node->op->domain[0] == 0;
@@ -292,14 +349,16 @@ static kiln_status put_node(kiln_exporter *x, const kiln_node *node, kiln_out *o
     }
     for (int32_t i = 0; i < node->n_in; i++) {
         kiln_out_text(out, KILN_PB_NODE_INPUT, node->in[i] ? node->in[i]->name : "");
+        demand_types(x, node, node->in[i]);
         if (node->in[i]) {
             KILN_TRY(note_constant(x, node->in[i]));
         }
     }
     for (int32_t i = 0; i < node->n_out; i++) {
         kiln_out_text(out, KILN_PB_NODE_OUTPUT, node->out[i]->name);
+        demand_types(x, node, node->out[i]);
     }
-    kiln_out_text(out, 3, node->name);
+    KILN_TRY(put_node_name(x, node->name, out));
     kiln_out_text(out, 4, node->op->name);
     KILN_TRY(put_attrs(x, node, out));
     if (!standard) {
@@ -330,7 +389,7 @@ static kiln_status put_output(kiln_exporter *x, const kiln_graph *g, size_t i, k
         size_t node = kiln_out_begin(out, KILN_PB_GRAPH_NODE);
         kiln_out_text(out, KILN_PB_NODE_INPUT, v->name);
         kiln_out_text(out, KILN_PB_NODE_OUTPUT, name);
-        kiln_out_text(out, 3, name);
+        KILN_TRY(put_node_name(x, name, out));
         kiln_out_text(out, 4, "Identity");
         kiln_out_end(out, node);
     }

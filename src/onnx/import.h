@@ -48,6 +48,7 @@ typedef struct kiln_source_attr {
 typedef struct kiln_source {
     const char *domain, *op; /* NUL-terminated */
     const char *name;        /* with the prefixes of the calls around it */
+    const char *origin;      /* the name of the node an upgrade made it from, or NULL */
     kiln_view overload;
     int64_t version; /* of the operator set of its domain */
     int64_t offset;

@@ -180,17 +180,16 @@ static kiln_status wrong_type(kiln_wire *wire, const char *message, const kiln_f
 
 static kiln_status check_text(kiln_wire *wire, const kiln_field *f) {
     const char *text = (const char *)f->data;
-    kiln_diag_at_offset(wire->diag, kiln_wire_offset(wire, f->at));
-    kiln_status status = KILN_OK;
-    if (f->len > wire->max_name) {
-        status = kiln_fail(wire->diag, KILN_F_GRAPH_LIMIT,
-                           "a name has %zu bytes, the limit is %u (name_bytes)", f->len,
-                           wire->max_name);
-    } else if (f->len && memchr(text, 0, f->len)) {
-        status = kiln_fail(wire->diag, KILN_F_WIRE_TEXT, "a name holds a NUL byte");
-    } else if (!kiln_utf8_valid(text, f->len)) {
-        status = kiln_fail(wire->diag, KILN_F_WIRE_TEXT, "a name is not valid UTF-8");
+    bool nul = f->len && memchr(text, 0, f->len);
+    if (f->len <= wire->max_name && !nul && kiln_utf8_valid(text, f->len)) {
+        return KILN_OK;
     }
+    kiln_diag_at_offset(wire->diag, kiln_wire_offset(wire, f->at));
+    kiln_status status =
+        f->len > wire->max_name
+            ? kiln_fail(wire->diag, KILN_F_GRAPH_LIMIT, "a name has %zu bytes, the limit is %u (name_bytes)", f->len,
+                        wire->max_name)
+            : kiln_fail(wire->diag, KILN_F_WIRE_TEXT, "%s", nul ? "a name holds a NUL byte" : "a name is not valid UTF-8");
     kiln_diag_at_offset(wire->diag, -1);
     return status;
 }

@@ -373,7 +373,13 @@ kiln_status kiln_source_make(kiln_importer *im, const kiln_source *from, const c
     memset(made, 0, sizeof *made);
     made->domain = "";
     made->op = op;
-    made->name = from->name;
+    made->origin = from->origin ? from->origin : from->name;
+    made->name = n_out == from->n_out && n_out > 0 && out[0] == from->out[0]
+                     ? from->name
+                     : kiln_arena_printf(&im->temp, "%s/%s", from->name, op);
+    if (!made->name) {
+        return KILN_E_MEMORY;
+    }
     made->version = KILN_OPSET_MAX;
     made->offset = from->offset;
     KILN_ALLOC(made->in, &im->temp, n_in);

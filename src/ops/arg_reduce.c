@@ -1,4 +1,5 @@
-/* arg_reduce.c - ArgMax and ArgMin: where along an axis the extreme stands. NaN counts as extreme. */
+/* arg_reduce.c - ArgMax and ArgMin: where along an axis the extreme stands. NaN counts as extreme.
+ * */
 #include <math.h>
 
 #include "ops/attrs.h"
@@ -59,7 +60,8 @@ static kiln_status apply(kiln_ref *c, int sign) {
         int64_t at = kiln_lane_start(&l, k), best = 0;
         for (int64_t i = 1; i < l.n; i++) {
             int64_t here = at + i * l.inner, old = at + best * l.inner;
-            bool better = a->select_last_index ? !beats(x, old, here, sign) : beats(x, here, old, sign);
+            bool better =
+                a->select_last_index ? !beats(x, old, here, sign) : beats(x, here, old, sign);
             best = better ? i : best;
         }
         y[k] = best;

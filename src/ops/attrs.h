@@ -33,8 +33,8 @@ typedef struct kiln_perm_attrs { /* Transpose */
 
 /* ---- Elementwise, convolutions, pools, matrices, reductions, norms, quantization ---- */
 
-/* Activations with parameters, each operator using those its table lists: LeakyRelu, Elu, Celu, Selu,
- * ThresholdedRelu, HardSigmoid, Swish, SwiGLU, Shrink, Gelu. */
+/* Activations with parameters, each operator using those its table lists: LeakyRelu, Elu, Celu,
+ * Selu, ThresholdedRelu, HardSigmoid, Swish, SwiGLU, Shrink, Gelu. */
 typedef struct kiln_activation_attrs {
     float alpha;
     float beta;          /* HardSigmoid */
@@ -186,5 +186,36 @@ typedef enum kiln_resize_coords {
     KILN_RESIZE_ASYMMETRIC,
     KILN_RESIZE_TF_CROP,
 } kiln_resize_coords;
+
+/* ---- Recurrent networks and attention ---- */
+
+typedef struct kiln_rnn_attrs { /* LSTM, GRU, RNN; see ops/recurrent.h for the activations */
+    kiln_floats activation_alpha, activation_beta;
+    kiln_strings activations;
+    float clip;        /* 0: none */
+    int32_t direction; /* 0 forward, 1 reverse, 2 bidirectional */
+    int64_t hidden_size;
+    int64_t input_forget; /* LSTM */
+    int64_t layout;       /* 0: [steps, batch, ...], 1: [batch, steps, ...] */
+    int64_t linear_before_reset; /* GRU */
+} kiln_rnn_attrs;
+
+typedef struct kiln_attention_attrs {
+    int64_t is_causal;
+    int64_t kv_num_heads, q_num_heads; /* KILN_ABSENT unless the inputs are 3-D */
+    int64_t left_window_size, right_window_size; /* -1: unbounded */
+    int64_t qk_matmul_output_mode; /* 0 scores, 1 after softcap, 2 with the mask, 3 probabilities */
+    float scale;                   /* 0: 1 / sqrt(head size) */
+    float softcap;                 /* 0: none */
+    int64_t softmax_precision;     /* a dtype; KILN_ABSENT: the input's */
+} kiln_attention_attrs;
+
+typedef struct kiln_rotary_attrs { /* RotaryEmbedding, both domains */
+    int64_t interleaved;
+    int64_t is_packed_batching; /* com.microsoft */
+    int64_t num_heads;
+    int64_t rotary_embedding_dim; /* 0: the whole head */
+    float scale;                  /* com.microsoft */
+} kiln_rotary_attrs;
 
 #endif

@@ -1,7 +1,8 @@
 /* binary.c - operators of two broadcast inputs, and Max, Min, Mean, Sum of any number.
  *
- * Floats are computed in double and rounded once (exact for + - * / of float32 and narrower); integers
- * modulo their width. Division by zero is defined: quotient 0, remainder 0, so that no input can trap. */
+ * Floats are computed in double and rounded once (exact for + - * / of float32 and narrower);
+ * integers modulo their width. Division by zero is defined: quotient 0, remainder 0, so that no
+ * input can trap. */
 #include <math.h>
 #include <string.h>
 
@@ -227,6 +228,7 @@ static kiln_dim d_xor(const kiln_infer *c, const kiln_dim *x) {
 
 static kiln_status infer_two(kiln_infer *c, uint32_t set, kiln_dtype out, dim_fn *contents) {
     KILN_TRY(kiln_infer_dtype(c, 0, set));
+    KILN_TRY(kiln_infer_dtype(c, 1, set));
     KILN_TRY(kiln_infer_same_dtype(c, 0, 1));
     kiln_dtype dtype = out != KILN_DTYPE_NONE ? out : c->in[0].type.dtype;
     KILN_TRY(kiln_infer_broadcast(c, 0, dtype, 0, 2));
@@ -281,31 +283,31 @@ static kiln_status apply(kiln_ref *c, float_fn *f, int_fn *g) {
 
 /* id, ONNX name, opset, input dtypes, output dtype (NONE: the inputs'), float and integer formula,
  * rule for contents, tolerance, further flags. */
-#define OPERATOR(id, onnx, version, set, result, f, g, d, tol, more) \
-    static kiln_status infer_##id(kiln_infer *c) {                   \
-        return infer_two(c, set, result, d);                         \
-    }                                                                \
-    static kiln_status ref_##id(kiln_ref *c) {                       \
-        return apply(c, f, g);                                       \
-    }                                                                \
-    const kiln_op kiln_op_##id = {.name = onnx,                      \
-                                  .domain = "",                      \
-                                  .since = version,                  \
-                                  .min_in = 2,                       \
-                                  .max_in = 2,                       \
-                                  .min_out = 1,                      \
-                                  .max_out = 1,                      \
+#define OPERATOR(id, onnx, version, set, result, f, g, d, tol, more)   \
+    static kiln_status infer_##id(kiln_infer *c) {                     \
+        return infer_two(c, set, result, d);                           \
+    }                                                                  \
+    static kiln_status ref_##id(kiln_ref *c) {                         \
+        return apply(c, f, g);                                         \
+    }                                                                  \
+    const kiln_op kiln_op_##id = {.name = onnx,                        \
+                                  .domain = "",                        \
+                                  .since = version,                    \
+                                  .min_in = 2,                         \
+                                  .max_in = 2,                         \
+                                  .min_out = 1,                        \
+                                  .max_out = 1,                        \
                                   .flags = KILN_OP_ELEMENTWISE | more, \
-                                  .tolerance = tol,                  \
-                                  .infer = infer_##id,               \
+                                  .tolerance = tol,                    \
+                                  .infer = infer_##id,                 \
                                   .ref = ref_##id};
 
-#define ARITHMETIC(id, onnx, version, more) \
+#define ARITHMETIC(id, onnx, version, more)                                             \
     OPERATOR(id, onnx, version, KILN_T_NUMBER, KILN_DTYPE_NONE, f_##id, i_##id, d_##id, \
              KILN_TOL_ROUND, more)
 #define COMPARISON(id, onnx, version, set, more) \
     OPERATOR(id, onnx, version, set, KILN_DTYPE_BOOL, f_##id, i_##id, d_##id, KILN_TOL_EXACT, more)
-#define LOGICAL(id, onnx, version, set, formula) \
+#define LOGICAL(id, onnx, version, set, formula)                                      \
     OPERATOR(id, onnx, version, set, KILN_DTYPE_NONE, NULL, i_##formula, d_##formula, \
              KILN_TOL_EXACT, KILN_OP_COMMUTATIVE)
 
@@ -400,6 +402,9 @@ const kiln_op kiln_op_prelu = {
 
 static kiln_status infer_many(kiln_infer *c, uint32_t set, dim_fn *contents) {
     for (int32_t i = 0; i < c->n_in; i++) {
+        if (!kiln_infer_has(c, i)) {
+            return KILN_INFER_FAIL(c, ARITY, "input %d is left out", i);
+        }
         KILN_TRY(kiln_infer_dtype(c, i, set));
         KILN_TRY(kiln_infer_same_dtype(c, 0, i));
     }
@@ -460,23 +465,23 @@ static kiln_status apply_many(kiln_ref *c, float_fn *f, int_fn *g, double scale)
     return KILN_OK;
 }
 
-#define VARIADIC(id, onnx, set, f, g, d, scale, more)                    \
-    static kiln_status infer_##id(kiln_infer *c) {                       \
-        return infer_many(c, set, d);                                    \
-    }                                                                    \
-    static kiln_status ref_##id(kiln_ref *c) {                           \
-        return apply_many(c, f, g, scale);                               \
-    }                                                                    \
-    const kiln_op kiln_op_##id = {.name = onnx,                          \
-                                  .domain = "",                          \
-                                  .since = 13,                           \
-                                  .min_in = 1,                           \
-                                  .max_in = -1,                          \
-                                  .min_out = 1,                          \
-                                  .max_out = 1,                          \
-                                  .flags = KILN_OP_ELEMENTWISE | more,   \
-                                  .tolerance = KILN_TOL_ROUND,           \
-                                  .infer = infer_##id,                   \
+#define VARIADIC(id, onnx, set, f, g, d, scale, more)                  \
+    static kiln_status infer_##id(kiln_infer *c) {                     \
+        return infer_many(c, set, d);                                  \
+    }                                                                  \
+    static kiln_status ref_##id(kiln_ref *c) {                         \
+        return apply_many(c, f, g, scale);                             \
+    }                                                                  \
+    const kiln_op kiln_op_##id = {.name = onnx,                        \
+                                  .domain = "",                        \
+                                  .since = 13,                         \
+                                  .min_in = 1,                         \
+                                  .max_in = -1,                        \
+                                  .min_out = 1,                        \
+                                  .max_out = 1,                        \
+                                  .flags = KILN_OP_ELEMENTWISE | more, \
+                                  .tolerance = KILN_TOL_ROUND,         \
+                                  .infer = infer_##id,                 \
                                   .ref = ref_##id};
 
 VARIADIC(max, "Max", KILN_T_NUMBER, f_max, i_max, d_max, 1, KILN_OP_COMMUTATIVE)

@@ -41,10 +41,10 @@ static kiln_status infer_to(kiln_infer *c, int64_t to) {
     KILN_TRY(kiln_infer_dtype(c, 0, KILN_T_ANY));
     KILN_TRY(check_to(c, to));
     if (((T_NO_CAST >> from) & 1) || ((T_NO_CAST >> to) & 1)) {
-        return from == (kiln_dtype)to ? kiln_infer_like(c, 0, 0, from)
-                                      : KILN_INFER_FAIL(c, VARIANT, "casting %s to %s",
-                                                        kiln_dtype_name(from),
-                                                        kiln_dtype_name((kiln_dtype)to));
+        return from == (kiln_dtype)to
+                   ? kiln_infer_like(c, 0, 0, from)
+                   : KILN_INFER_FAIL(c, VARIANT, "casting %s to %s", kiln_dtype_name(from),
+                                     kiln_dtype_name((kiln_dtype)to));
     }
     KILN_TRY(kiln_infer_like(c, 0, 0, (kiln_dtype)to));
     bool from_int = kiln_dtype_is_int(from) || from == KILN_DTYPE_BOOL;
@@ -89,8 +89,7 @@ static kiln_status infer_bits(kiln_infer *c) {
     kiln_dtype from = c->in[0].type.dtype;
     KILN_TRY(kiln_infer_dtype(c, 0, KILN_T_ANY & ~KILN_T(STRING)));
     KILN_TRY(check_to(c, a->to));
-    if (from != KILN_DTYPE_NONE &&
-        kiln_dtype_bits(from) != kiln_dtype_bits((kiln_dtype)a->to)) {
+    if (from != KILN_DTYPE_NONE && kiln_dtype_bits(from) != kiln_dtype_bits((kiln_dtype)a->to)) {
         return KILN_INFER_FAIL(c, DTYPE, "%s and %s have different widths", kiln_dtype_name(from),
                                kiln_dtype_name((kiln_dtype)a->to));
     }

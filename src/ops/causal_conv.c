@@ -57,7 +57,8 @@ static kiln_status infer(kiln_infer *c) {
     return KILN_OK;
 }
 
-/* Position p of past ++ input for row r (image and channel); p counts from the start of the past. */
+/* Position p of past ++ input for row r (image and channel); p counts from the start of the past.
+ * */
 static double element(const kiln_ref *c, int64_t r, int64_t p, int64_t state) {
     const kiln_tensor *x = kiln_ref_in(c, INPUT), *past = kiln_ref_in(c, PAST);
     if (p >= state) {

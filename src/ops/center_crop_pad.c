@@ -14,7 +14,8 @@ static kiln_status infer(kiln_infer *c) {
     const kiln_dim *shape = kiln_infer_contents(c, 1, &n);
     n = axes->v ? axes->n : rank;
     if (len >= 0 && n >= 0 && len != n) {
-        return KILN_INFER_FAIL(c, SHAPE, "shape has %lld entries for %lld axes", (long long)len, (long long)n);
+        return KILN_INFER_FAIL(c, SHAPE, "shape has %lld entries for %lld axes", (long long)len,
+                               (long long)n);
     }
     kiln_dim *out = kiln_infer_dims(c, 0, c->in[0].type.dtype, rank);
     if (!out) {
@@ -59,7 +60,15 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_center_crop_pad = {
-    .name = "CenterCropPad", .domain = "", .since = 18, .min_in = 2, .max_in = 2, .min_out = 1,
-    .max_out = 1, KILN_OP_ATTRS(table, kiln_axes_attrs), .tolerance = KILN_TOL_EXACT, .infer = infer,
+    .name = "CenterCropPad",
+    .domain = "",
+    .since = 18,
+    .min_in = 2,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, kiln_axes_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
     .ref = ref,
 };

@@ -3,8 +3,7 @@
 
 #include "ops/util.h"
 
-#define T_F8 \
-    (KILN_T(F8E4M3FN) | KILN_T(F8E4M3FNUZ) | KILN_T(F8E5M2) | KILN_T(F8E5M2FNUZ))
+#define T_F8 (KILN_T(F8E4M3FN) | KILN_T(F8E4M3FNUZ) | KILN_T(F8E5M2) | KILN_T(F8E5M2FNUZ))
 
 typedef struct is_inf_attrs {
     int64_t detect_negative, detect_positive;

@@ -20,20 +20,24 @@ static int64_t attr_at(const kiln_ints *v, int64_t i, int64_t otherwise) {
     return v->v ? v->v[i] : otherwise;
 }
 
-static kiln_status read_axis(kiln_diag *diag, const col2im_attrs *a, int64_t n, int64_t i, axis *x) {
+static kiln_status read_axis(kiln_diag *diag, const col2im_attrs *a, int64_t n, int64_t i,
+                             axis *x) {
     x->dilation = attr_at(&a->dilations, i, 1);
     x->stride = attr_at(&a->strides, i, 1);
     x->pad = attr_at(&a->pads, i, 0);
     int64_t end = attr_at(&a->pads, i + n, 0), reach, size;
-    bool ok = x->image >= 0 && x->block > 0 && x->dilation > 0 && x->stride > 0 && x->pad >= 0 && end >= 0;
-    ok = ok && kiln_mul_i64(x->dilation, x->block - 1, &reach) && kiln_add_i64(x->image, x->pad, &size) &&
-         kiln_add_i64(size, end, &size) && reach < INT64_MAX && size - (reach + 1) >= 0;
+    bool ok = x->image >= 0 && x->block > 0 && x->dilation > 0 && x->stride > 0 && x->pad >= 0 &&
+              end >= 0;
+    ok = ok && kiln_mul_i64(x->dilation, x->block - 1, &reach) &&
+         kiln_add_i64(x->image, x->pad, &size) && kiln_add_i64(size, end, &size) &&
+         reach < INT64_MAX && size - (reach + 1) >= 0;
     if (!ok) {
-        return kiln_fail(diag, KILN_F_ATTR_VALUE,
-                         "axis %lld: an image of %lld cannot be made of blocks of %lld (dilation %lld, "
-                         "stride %lld, pads %lld and %lld)",
-                         (long long)i, (long long)x->image, (long long)x->block, (long long)x->dilation,
-                         (long long)x->stride, (long long)x->pad, (long long)end);
+        return kiln_fail(
+            diag, KILN_F_ATTR_VALUE,
+            "axis %lld: an image of %lld cannot be made of blocks of %lld (dilation %lld, "
+            "stride %lld, pads %lld and %lld)",
+            (long long)i, (long long)x->image, (long long)x->block, (long long)x->dilation,
+            (long long)x->stride, (long long)x->pad, (long long)end);
     }
     x->blocks = (size - (reach + 1)) / x->stride + 1;
     return KILN_OK;
@@ -52,15 +56,17 @@ static kiln_status read_axes(kiln_diag *diag, const col2im_attrs *a, const int64
 static kiln_status check_sizes(kiln_infer *c, const axis *axes, int64_t n, kiln_dim *out) {
     int64_t block = 1, columns = 1;
     for (int64_t i = 0; i < n; i++) {
-        if (!kiln_mul_i64(block, axes[i].block, &block) || !kiln_mul_i64(columns, axes[i].blocks, &columns)) {
+        if (!kiln_mul_i64(block, axes[i].block, &block) ||
+            !kiln_mul_i64(columns, axes[i].blocks, &columns)) {
             return KILN_INFER_FAIL(c, OVERFLOW, "the blocks are too large to count");
         }
         out[2 + i] = axes[i].image;
     }
     kiln_dim rows = kiln_infer_dim(c, 0, 1), have = kiln_infer_dim(c, 0, 2);
     if ((kiln_dim_known(rows) && rows % block != 0) || kiln_dim_differ(have, columns)) {
-        return KILN_INFER_FAIL(c, SHAPE, "the input is %lld x %lld, needs a multiple of %lld x %lld",
-                               (long long)rows, (long long)have, (long long)block, (long long)columns);
+        return KILN_INFER_FAIL(
+            c, SHAPE, "the input is %lld x %lld, needs a multiple of %lld x %lld", (long long)rows,
+            (long long)have, (long long)block, (long long)columns);
     }
     out[1] = kiln_dim_div(c->dims, rows, block);
     return KILN_OK;
@@ -78,11 +84,13 @@ static kiln_status infer(kiln_infer *c) {
     if (n == 0 || n > KILN_MAX_RANK - 2 ||
         (n > 0 && ((a->dilations.v && a->dilations.n != n) || (a->strides.v && a->strides.n != n) ||
                    (a->pads.v && a->pads.n != 2 * n)))) {
-        return KILN_INFER_FAIL(c, SHAPE, "the attributes do not fit %lld spatial axes", (long long)n);
+        return KILN_INFER_FAIL(c, SHAPE, "the attributes do not fit %lld spatial axes",
+                               (long long)n);
     }
     KILN_TRY(kiln_infer_ints(c, 1, &image, &n_image));
     KILN_TRY(kiln_infer_ints(c, 2, &block, &n_block));
-    kiln_dim *out = kiln_infer_dims(c, 0, c->in[0].type.dtype, n < 0 ? KILN_RANK_UNKNOWN : (int32_t)n + 2);
+    kiln_dim *out =
+        kiln_infer_dims(c, 0, c->in[0].type.dtype, n < 0 ? KILN_RANK_UNKNOWN : (int32_t)n + 2);
     if (!out) {
         return KILN_E_MEMORY;
     }
@@ -94,8 +102,8 @@ static kiln_status infer(kiln_infer *c) {
         return KILN_OK;
     }
     if (n_image != n_block) {
-        return KILN_INFER_FAIL(c, SHAPE, "image_shape has %lld entries, block_shape %lld", (long long)n_image,
-                               (long long)n_block);
+        return KILN_INFER_FAIL(c, SHAPE, "image_shape has %lld entries, block_shape %lld",
+                               (long long)n_image, (long long)n_block);
     }
     axis axes[KILN_MAX_RANK];
     KILN_TRY(read_axes(c->diag, a, image, block, n, axes));
@@ -103,8 +111,8 @@ static kiln_status infer(kiln_infer *c) {
 }
 
 /* Adds one row of columns, the block element at offset[], into the image at `base`. */
-static void add_row(const kiln_tensor *x, int64_t row, const axis *axes, int32_t n, const int64_t *offset,
-                    kiln_tensor *y, int64_t base) {
+static void add_row(const kiln_tensor *x, int64_t row, const axis *axes, int32_t n,
+                    const int64_t *offset, kiln_tensor *y, int64_t base) {
     kiln_walk w;
     int64_t blocks[KILN_MAX_RANK], i = row;
     for (int32_t d = 0; d < n; d++) {
@@ -120,7 +128,8 @@ static void add_row(const kiln_tensor *x, int64_t row, const axis *axes, int32_t
             at = at * axes[d].image + p;
         }
         if (inside && kiln_dtype_is_float(y->dtype)) {
-            double sum = kiln_get_f64(y->dtype, y->data, base + at) + kiln_get_f64(x->dtype, x->data, i);
+            double sum =
+                kiln_get_f64(y->dtype, y->data, base + at) + kiln_get_f64(x->dtype, x->data, i);
             kiln_set_f64(y->dtype, y->data, base + at, sum);
         } else if (inside) {
             uint64_t sum = (uint64_t)kiln_get_i64(y->dtype, y->data, base + at);
@@ -132,7 +141,8 @@ static void add_row(const kiln_tensor *x, int64_t row, const axis *axes, int32_t
 }
 
 static kiln_status ref(kiln_ref *c) {
-    const kiln_tensor *x = kiln_ref_in(c, 0), *image = kiln_ref_in(c, 1), *block = kiln_ref_in(c, 2);
+    const kiln_tensor *x = kiln_ref_in(c, 0), *image = kiln_ref_in(c, 1),
+                      *block = kiln_ref_in(c, 2);
     kiln_tensor *y = kiln_ref_out(c, 0);
     axis axes[KILN_MAX_RANK];
     int32_t n = y->rank - 2;
@@ -151,6 +161,15 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_col2im = {
-    .name = "Col2Im", .domain = "", .since = 18, .min_in = 3, .max_in = 3, .min_out = 1, .max_out = 1,
-    KILN_OP_ATTRS(table, col2im_attrs), .tolerance = KILN_TOL_REDUCE, .infer = infer, .ref = ref,
+    .name = "Col2Im",
+    .domain = "",
+    .since = 18,
+    .min_in = 3,
+    .max_in = 3,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, col2im_attrs),
+    .tolerance = KILN_TOL_REDUCE,
+    .infer = infer,
+    .ref = ref,
 };

@@ -22,7 +22,8 @@ static kiln_status infer(kiln_infer *c) {
                           : kiln_infer_dim(c, 0, axis);
     kiln_dim len = kiln_infer_dim(c, 1, 0);
     if (kiln_dim_known(n) && kiln_dim_known(len) && len > n) {
-        return KILN_INFER_FAIL(c, SHAPE, "condition has %lld entries for %lld", (long long)len, (long long)n);
+        return KILN_INFER_FAIL(c, SHAPE, "condition has %lld entries for %lld", (long long)len,
+                               (long long)n);
     }
     kiln_dim *out = kiln_infer_dims(c, 0, c->in[0].type.dtype, flat ? 1 : rank);
     if (!out) {
@@ -67,7 +68,16 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_compress = {
-    .name = "Compress", .domain = "", .since = 28, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
-    .flags = KILN_OP_DATA_SIZED, KILN_OP_ATTRS(table, compress_attrs), .tolerance = KILN_TOL_EXACT,
-    .infer = infer, .ref = ref,
+    .name = "Compress",
+    .domain = "",
+    .since = 28,
+    .min_in = 2,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = 1,
+    .flags = KILN_OP_DATA_SIZED,
+    KILN_OP_ATTRS(table, compress_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

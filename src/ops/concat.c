@@ -4,7 +4,7 @@
 
 static const kiln_attr table[] = {KILN_A_INT_REQUIRED(kiln_axis_attrs, axis)};
 
-/* Contents of 1-D inputs; those of one with a known length but unknown contents are unknown dims. */
+/* Contents of 1-D inputs; elements of an input whose length alone is known are unknown dims. */
 static kiln_status concat_contents(kiln_infer *c) {
     kiln_tensor y;
     bool some = false;
@@ -26,13 +26,15 @@ static kiln_status concat_contents(kiln_infer *c) {
     return KILN_OK;
 }
 
-static kiln_status merge_input(kiln_infer *c, int32_t i, int32_t rank, int32_t axis, kiln_dim *out) {
+static kiln_status merge_input(kiln_infer *c, int32_t i, int32_t rank, int32_t axis,
+                               kiln_dim *out) {
     for (int32_t d = 0; d < rank; d++) {
         kiln_dim dim = c->in[i].type.dims[d];
         if (d == axis) {
             out[d] = kiln_dim_add(c->dims, out[d], dim);
         } else if (kiln_dim_differ(out[d], dim)) {
-            return KILN_INFER_FAIL(c, SHAPE, "input %d has %lld in dim %d where the others have %lld", i,
+            return KILN_INFER_FAIL(c, SHAPE,
+                                   "input %d has %lld in dim %d where the others have %lld", i,
                                    (long long)dim, d, (long long)out[d]);
         } else {
             out[d] = kiln_dim_merge(out[d], dim);
@@ -55,7 +57,8 @@ static kiln_status infer(kiln_infer *c) {
         rank = r >= 0 ? r : rank;
     }
     if (rank >= 0) {
-        KILN_TRY(kiln_infer_axis(c, ((const kiln_axis_attrs *)c->attrs)->axis, rank, "axis", &axis));
+        KILN_TRY(
+            kiln_infer_axis(c, ((const kiln_axis_attrs *)c->attrs)->axis, rank, "axis", &axis));
     }
     kiln_dim *out = kiln_infer_dims(c, 0, c->in[0].type.dtype, rank);
     if (!out) {
@@ -88,6 +91,15 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_concat = {
-    .name = "Concat", .domain = "", .since = 13, .min_in = 1, .max_in = -1, .min_out = 1, .max_out = 1,
-    KILN_OP_ATTRS(table, kiln_axis_attrs), .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "Concat",
+    .domain = "",
+    .since = 13,
+    .min_in = 1,
+    .max_in = -1,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, kiln_axis_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

@@ -15,7 +15,8 @@ typedef struct constant_attrs {
     kiln_strings value_strings;
 } constant_attrs;
 
-/* Absence of value_float. Infinity would come as a tensor: exporters write value_float for literals. */
+/* Absence of value_float. Infinity would come as a tensor: exporters write value_float for
+ * literals. */
 #define NO_FLOAT (-INFINITY)
 
 static const kiln_attr constant_table[] = {
@@ -143,13 +144,29 @@ static kiln_status fill_ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_constant = {
-    .name = "Constant", .domain = "", .since = 25, .min_in = 0, .max_in = 0, .min_out = 1, .max_out = 1,
-    KILN_OP_ATTRS(constant_table, constant_attrs), .tolerance = KILN_TOL_EXACT,
-    .infer = constant_infer, .ref = constant_ref,
+    .name = "Constant",
+    .domain = "",
+    .since = 25,
+    .min_in = 0,
+    .max_in = 0,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(constant_table, constant_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = constant_infer,
+    .ref = constant_ref,
 };
 
 const kiln_op kiln_op_constant_of_shape = {
-    .name = "ConstantOfShape", .domain = "", .since = 25, .min_in = 1, .max_in = 1, .min_out = 1,
-    .max_out = 1, KILN_OP_ATTRS(fill_table, fill_attrs), .tolerance = KILN_TOL_EXACT,
-    .infer = fill_infer, .ref = fill_ref,
+    .name = "ConstantOfShape",
+    .domain = "",
+    .since = 25,
+    .min_in = 1,
+    .max_in = 1,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(fill_table, fill_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = fill_infer,
+    .ref = fill_ref,
 };

@@ -15,10 +15,8 @@ const kiln_attr kiln_conv_table[6] = {
 };
 
 static kiln_window_attrs window_attrs(const kiln_conv_attrs *a) {
-    return (kiln_window_attrs){.auto_pad = a->auto_pad,
-                               .dilations = a->dilations,
-                               .pads = a->pads,
-                               .strides = a->strides};
+    return (kiln_window_attrs){
+        .auto_pad = a->auto_pad, .dilations = a->dilations, .pads = a->pads, .strides = a->strides};
 }
 
 /* C = G * W's channels, and G divides M. */
@@ -96,6 +94,19 @@ static tap make_tap(const kiln_window *w, int64_t number) {
     return t;
 }
 
+/* dst[k] += weight * src[k * stride]; in fours where the source is dense. */
+static void add_row(double *dst, const double *src, double weight, int64_t n, int64_t stride) {
+    int64_t k = 0;
+    for (; stride == 1 && k + 4 <= n; k += 4) {
+        for (int64_t i = 0; i < 4; i++) {
+            dst[k + i] += weight * src[k + i];
+        }
+    }
+    for (; k < n; k++) {
+        dst[k] += weight * src[k * stride];
+    }
+}
+
 /* acc[o] += weight * plane[o * stride + shift] over the tap's positions. */
 static void add_tap(const kiln_window *w, const tap *t, double weight, const double *plane,
                     double *acc) {
@@ -110,9 +121,8 @@ static void add_tap(const kiln_window *w, const tap *t, double weight, const dou
         }
         double *dst = acc + out;
         const double *src = plane + in + t->shift[last];
-        for (int64_t k = t->lo[last]; k < t->hi[last]; k++) {
-            dst[k] += weight * src[k * stride];
-        }
+        add_row(dst + t->lo[last], src + t->lo[last] * stride, weight, t->hi[last] - t->lo[last],
+                stride);
         int32_t i = last - 1;
         while (i >= 0 && ++o[i] == t->hi[i]) {
             o[i] = t->lo[i];

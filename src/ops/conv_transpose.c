@@ -1,7 +1,8 @@
 /* conv_transpose.c - ConvTranspose: every input element adds a scaled kernel to the output.
  *
- * Legend: X [N, C, in...], W [C, M/G, kernel...], Y [N, M, out...]. It is the adjoint of a convolution
- * from Y to X, and its kiln_window is that convolution's: window.in holds Y's sizes, window.out X's. */
+ * Legend: X [N, C, in...], W [C, M/G, kernel...], Y [N, M, out...]. It is the adjoint of a
+ * convolution from Y to X, and its kiln_window is that convolution's: window.in holds Y's sizes,
+ * window.out X's. */
 #include "ops/conv_transpose.h"
 
 #include <string.h>

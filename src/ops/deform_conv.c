@@ -35,14 +35,13 @@ static kiln_status check_groups(const kiln_infer *c) {
         return KILN_INFER_FAIL(c, ATTR_VALUE, "group is %lld, offset_group is %lld",
                                (long long)a->group, (long long)a->offset_group);
     }
-    if (kiln_dim_known(channels) &&
-        (channels % a->group != 0 || channels % a->offset_group != 0 ||
-         kiln_dim_differ(per_group, channels / a->group))) {
+    if (kiln_dim_known(channels) && (channels % a->group != 0 || channels % a->offset_group != 0 ||
+                                     kiln_dim_differ(per_group, channels / a->group))) {
         return KILN_INFER_FAIL(c, SHAPE,
                                "%lld channels do not fit %lld groups, %lld offset groups and a "
                                "weight of %lld channels",
-                               (long long)channels, (long long)a->group,
-                               (long long)a->offset_group, (long long)per_group);
+                               (long long)channels, (long long)a->group, (long long)a->offset_group,
+                               (long long)per_group);
     }
     if (kiln_dim_known(outputs) && outputs % a->group != 0) {
         return KILN_INFER_FAIL(c, SHAPE, "%lld output channels do not divide into %lld groups",
@@ -79,8 +78,8 @@ static kiln_status infer(kiln_infer *c) {
     KILN_TRY(kiln_infer_same_dtype(c, X, BIAS));
     int32_t rank = kiln_infer_in_rank(c, X);
     if (rank >= 0 && rank != 4) {
-        return KILN_INFER_FAIL(c, VARIANT, "the input has rank %d; only 2-D images (4) are supported",
-                               rank);
+        return KILN_INFER_FAIL(c, VARIANT,
+                               "the input has rank %d; only 2-D images (4) are supported", rank);
     }
     KILN_TRY(kiln_window_kernel(c, WEIGHT, 2, &a->kernel_shape, kernel, &known));
     KILN_TRY(check_groups(c));

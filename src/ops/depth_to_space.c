@@ -1,13 +1,15 @@
 /* depth_to_space.c - DepthToSpace and SpaceToDepth: blocks of pixels to channels and back.
  *
- * Both see the deep tensor as [n, b, b, c, h, w] (DCR) or [n, c, b, b, h, w] (CRD), and the wide one as
- * [n, c, h, b, w, b]: a transposition of six axes. */
+ * Both see the deep tensor as [n, b, b, c, h, w] (DCR) or [n, c, b, b, h, w] (CRD), and the wide
+ * one as [n, c, h, b, w, b]: a transposition of six axes. */
 #include "ops/attrs.h"
 #include "ops/move.h"
 
 static const char *const modes[] = {"DCR", "CRD", NULL};
 static const kiln_attr table[] = {
-    {.name = "blocksize", .kind = KILN_ATTR_INT, .required = true,
+    {.name = "blocksize",
+     .kind = KILN_ATTR_INT,
+     .required = true,
      .offset = offsetof(kiln_blocks_attrs, blocksize)},
     KILN_A_ENUM(kiln_blocks_attrs, mode, modes, 0),
 };
@@ -24,8 +26,8 @@ static kiln_status check(kiln_infer *c, int64_t *b) {
 static kiln_status divisible(const kiln_infer *c, int32_t d, int64_t by) {
     kiln_dim dim = kiln_infer_dim(c, 0, d);
     if (kiln_dim_known(dim) && dim % by != 0) {
-        return KILN_INFER_FAIL(c, SHAPE, "dim %d of size %lld is not a multiple of %lld", d, (long long)dim,
-                               (long long)by);
+        return KILN_INFER_FAIL(c, SHAPE, "dim %d of size %lld is not a multiple of %lld", d,
+                               (long long)dim, (long long)by);
     }
     return KILN_OK;
 }
@@ -62,11 +64,13 @@ static kiln_status to_depth_infer(kiln_infer *c) {
 }
 
 /* Walks the wide tensor as [n, c, h, by, w, bx] together with the deep one. */
-static kiln_status move(kiln_ref *c, const kiln_tensor *deep, const kiln_tensor *wide, bool to_depth) {
+static kiln_status move(kiln_ref *c, const kiln_tensor *deep, const kiln_tensor *wide,
+                        bool to_depth) {
     const kiln_blocks_attrs *a = c->attrs;
     int64_t b = a->blocksize, channels = wide->dims[1], h = deep->dims[2], w = deep->dims[3];
     int64_t dims[6] = {wide->dims[0], channels, h, b, w, b}, strides[6], plane = h * w;
-    int64_t per_block = a->mode ? plane : channels * plane, per_channel = a->mode ? b * b * plane : plane;
+    int64_t per_block = a->mode ? plane : channels * plane,
+            per_channel = a->mode ? b * b * plane : plane;
     int64_t other[6] = {b * b * channels * plane, per_channel, w, b * per_block, 1, per_block};
     kiln_strides(dims, 6, strides);
     if (to_depth) {
@@ -86,13 +90,29 @@ static kiln_status to_depth_ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_depth_to_space = {
-    .name = "DepthToSpace", .domain = "", .since = 28, .min_in = 1, .max_in = 1, .min_out = 1,
-    .max_out = 1, KILN_OP_ATTRS(table, kiln_blocks_attrs), .tolerance = KILN_TOL_EXACT,
-    .infer = to_space_infer, .ref = to_space_ref,
+    .name = "DepthToSpace",
+    .domain = "",
+    .since = 28,
+    .min_in = 1,
+    .max_in = 1,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, kiln_blocks_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = to_space_infer,
+    .ref = to_space_ref,
 };
 
 const kiln_op kiln_op_space_to_depth = {
-    .name = "SpaceToDepth", .domain = "", .since = 28, .min_in = 1, .max_in = 1, .min_out = 1,
-    .max_out = 1, KILN_OP_ATTRS(table, kiln_blocks_attrs), .tolerance = KILN_TOL_EXACT,
-    .infer = to_depth_infer, .ref = to_depth_ref,
+    .name = "SpaceToDepth",
+    .domain = "",
+    .since = 28,
+    .min_in = 1,
+    .max_in = 1,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, kiln_blocks_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = to_depth_infer,
+    .ref = to_depth_ref,
 };

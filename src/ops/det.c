@@ -9,8 +9,8 @@ static kiln_status infer(kiln_infer *c) {
     int32_t rank = kiln_infer_in_rank(c, 0);
     kiln_dim rows = kiln_infer_dim(c, 0, -2), cols = kiln_infer_dim(c, 0, -1);
     if (kiln_dim_differ(rows, cols)) {
-        return KILN_INFER_FAIL(c, SHAPE, "the matrices are %lld x %lld, not square", (long long)rows,
-                               (long long)cols);
+        return KILN_INFER_FAIL(c, SHAPE, "the matrices are %lld x %lld, not square",
+                               (long long)rows, (long long)cols);
     }
     kiln_dim *dims =
         kiln_infer_dims(c, 0, c->in[0].type.dtype, rank < 0 ? KILN_RANK_UNKNOWN : rank - 2);

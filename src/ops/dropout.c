@@ -1,5 +1,5 @@
-/* dropout.c - Dropout: the input itself outside training; with training_mode, elements are dropped with
- * probability `ratio` and the rest scaled by 1 / (1 - ratio). */
+/* dropout.c - Dropout: the input itself outside training; with training_mode, elements are dropped
+ * with probability `ratio` and the rest scaled by 1 / (1 - ratio). */
 #include "ops/util.h"
 
 typedef struct dropout_attrs {
@@ -35,12 +35,42 @@ static kiln_status infer(kiln_infer *c) {
     return kiln_infer_like(c, 1, DATA, KILN_DTYPE_BOOL);
 }
 
-/* SplitMix64 (Steele, Lea, Flood 2014): a number in [0, 1) from a running state. */
-static double uniform(uint64_t *state) {
-    uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
+/* MT19937 (Matsumoto and Nishimura 1998): with a seed attribute the same elements are dropped as by
+ * ONNX's reference implementation. */
+enum { MT_WORDS = 624, MT_MIDDLE = 397 };
+typedef struct twister {
+    uint32_t word[MT_WORDS];
+    int32_t at;
+} twister;
+
+static void twister_seed(twister *t, uint32_t seed) {
+    t->word[0] = seed;
+    for (uint32_t i = 1; i < MT_WORDS; i++) {
+        uint32_t last = t->word[i - 1];
+        t->word[i] = UINT32_C(1812433253) * (last ^ last >> 30) + i;
+    }
+    t->at = MT_WORDS;
+}
+
+static uint32_t twister_next(twister *t) {
+    for (int32_t i = 0; t->at == MT_WORDS && i < MT_WORDS; i++) {
+        uint32_t low = t->word[(i + 1) % MT_WORDS];
+        uint32_t v = (t->word[i] & UINT32_C(0x80000000)) | (low & UINT32_C(0x7FFFFFFF));
+        uint32_t twist = low & 1 ? UINT32_C(0x9908B0DF) : 0;
+        t->word[i] = t->word[(i + MT_MIDDLE) % MT_WORDS] ^ v >> 1 ^ twist;
+    }
+    t->at = t->at == MT_WORDS ? 0 : t->at;
+    uint32_t y = t->word[t->at++];
+    y ^= y >> 11;
+    y ^= y << 7 & UINT32_C(0x9D2C5680);
+    y ^= y << 15 & UINT32_C(0xEFC60000);
+    return y ^ y >> 18;
+}
+
+/* A number in [0, 1) of 53 random bits. */
+static double uniform(twister *t) {
+    uint32_t high = twister_next(t) >> 5, low = twister_next(t) >> 6;
+    return ((double)high * 67108864.0 + (double)low) / 9007199254740992.0;
 }
 
 static kiln_status ref(kiln_ref *c) {
@@ -50,7 +80,8 @@ static kiln_status ref(kiln_ref *c) {
     kiln_tensor *y = kiln_ref_out(c, 0), *mask = kiln_ref_out(c, 1);
     double ratio = ratio_in ? kiln_get_f64(ratio_in->dtype, ratio_in->data, 0) : 0.5;
     bool drops = training && kiln_get_i64(training->dtype, training->data, 0) && ratio > 0;
-    uint64_t state = a->seed == KILN_ABSENT ? c->seed : (uint64_t)a->seed;
+    twister state;
+    twister_seed(&state, (uint32_t)(a->seed == KILN_ABSENT ? c->seed : (uint64_t)a->seed));
     int64_t n = kiln_tensor_count(x);
     for (int64_t i = 0; i < n; i++) {
         bool kept = !drops || uniform(&state) >= ratio;
@@ -67,7 +98,8 @@ static kiln_status ref(kiln_ref *c) {
     return KILN_OK;
 }
 
-/* Random as far as passes can tell: those that know training_mode is false replace it by its input. */
+/* Random as far as passes can tell: those that know training_mode is false replace it by its input.
+ * */
 const kiln_op kiln_op_dropout = {
     .name = "Dropout",
     .domain = "",

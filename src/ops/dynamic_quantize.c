@@ -1,5 +1,5 @@
-/* dynamic_quantize.c - DynamicQuantizeLinear: uint8 with scale and zero point from the data's range,
- * widened to hold 0. */
+/* dynamic_quantize.c - DynamicQuantizeLinear: uint8 with scale and zero point from the data's
+ * range, widened to hold 0. */
 #include <math.h>
 
 #include "ops/requantize.h"

@@ -1,7 +1,8 @@
 /* einsum.c - Einsum: sums of products named by index letters.
  *
- * Letters and the dims of an ellipsis become labels; the operands are contracted one after the other
- * from the left, each step keeping only the labels that later operands or the output still need. */
+ * Letters and the dims of an ellipsis become labels; the operands are contracted one after the
+ * other from the left, each step keeping only the labels that later operands or the output still
+ * need. */
 #include <string.h>
 
 #include "ops/attrs.h"
@@ -24,8 +25,8 @@ typedef struct equation {
     term *in; /* one per operand */
     int32_t n_in;
     term out;
-    bool has_out;      /* an arrow was there */
-    int32_t ellipsis;  /* dims of the longest ellipsis */
+    bool has_out;     /* an arrow was there */
+    int32_t ellipsis; /* dims of the longest ellipsis */
     int32_t uses[LABELS];
 } equation;
 
@@ -57,7 +58,8 @@ static kiln_status read_term(const kiln_infer *c, const char **at, term *t) {
         }
         bool dots = strncmp(s, "...", 3) == 0;
         if ((!dots && letter(*s) == ELLIPSIS) || (dots && ellipsis)) {
-            return malformed(c, dots ? "two ellipses in a term" : "only letters, ... , -> may stand");
+            return malformed(c,
+                             dots ? "two ellipses in a term" : "only letters, ... , -> may stand");
         }
         if (t->n == KILN_MAX_RANK) {
             return malformed(c, "a term has too many letters");
@@ -111,7 +113,8 @@ static kiln_status check_output(const kiln_infer *c, const equation *e) {
     for (int32_t i = 0; i < e->out.n; i++) {
         int32_t l = e->out.label[i];
         if (seen[l] || e->uses[l] == 0) {
-            return malformed(c, seen[l] ? "an output index repeats" : "an output index has no input");
+            return malformed(c,
+                             seen[l] ? "an output index repeats" : "an output index has no input");
         }
         seen[l] = true;
     }
@@ -119,8 +122,8 @@ static kiln_status check_output(const kiln_infer *c, const equation *e) {
         distinct += e->uses[l] > 0;
     }
     if (distinct > KILN_MAX_RANK) {
-        return KILN_INFER_FAIL(c, VARIANT, "%d different indices; at most %d are supported", distinct,
-                               KILN_MAX_RANK);
+        return KILN_INFER_FAIL(c, VARIANT, "%d different indices; at most %d are supported",
+                               distinct, KILN_MAX_RANK);
     }
     return KILN_OK;
 }
@@ -180,8 +183,9 @@ static kiln_status label_dims(const kiln_infer *c, const equation *e, kiln_dim *
             kiln_dim own = kiln_infer_dim(c, i, d), *dim = &dims[e->in[i].label[d]];
             kiln_dim before = *dim;
             if (!kiln_dim_broadcast(c->dims, before, own, dim)) {
-                return KILN_INFER_FAIL(c, SHAPE, "dim %d of operand %d is %lld where another has %lld",
-                                       d, i, (long long)own, (long long)before);
+                return KILN_INFER_FAIL(c, SHAPE,
+                                       "dim %d of operand %d is %lld where another has %lld", d, i,
+                                       (long long)own, (long long)before);
             }
         }
     }
@@ -191,6 +195,9 @@ static kiln_status label_dims(const kiln_infer *c, const equation *e, kiln_dim *
 static kiln_status infer(kiln_infer *c) {
     bool known = true;
     for (int32_t i = 0; i < c->n_in; i++) {
+        if (!kiln_infer_has(c, i)) {
+            return KILN_INFER_FAIL(c, ARITY, "operand %d is left out", i);
+        }
         KILN_TRY(kiln_infer_dtype(c, i, KILN_T_NUMBER));
         KILN_TRY(kiln_infer_same_dtype(c, 0, i));
         known = known && kiln_infer_in_rank(c, i) >= 0;
@@ -237,7 +244,8 @@ static kiln_status make_partial(kiln_ref *c, const int64_t *sizes, const bool *w
         }
     }
     if ((uint64_t)p->count > c->limits->tensor_bytes / sizeof(double)) {
-        return KILN_INFER_FAIL(c, RUN_SIZE, "an intermediate result of %lld elements is over the limit",
+        return KILN_INFER_FAIL(c, RUN_SIZE,
+                               "an intermediate result of %lld elements is over the limit",
                                (long long)p->count);
     }
     int64_t step = 1;
@@ -315,8 +323,12 @@ static void needed(const equation *e, int32_t k, bool *have, bool *wanted) {
 
 /* The equation once more, and the label sizes as numbers. */
 static kiln_status prepare(kiln_ref *c, equation *e, int64_t *sizes) {
-    kiln_infer i = {.node = c->node, .attrs = c->attrs, .n_in = c->n_in, .arena = c->arena,
-                    .diag = c->diag, .limits = c->limits};
+    kiln_infer i = {.node = c->node,
+                    .attrs = c->attrs,
+                    .n_in = c->n_in,
+                    .arena = c->arena,
+                    .diag = c->diag,
+                    .limits = c->limits};
     kiln_fact *facts;
     KILN_ALLOC(facts, c->arena, c->n_in);
     for (int32_t k = 0; k < c->n_in; k++) {

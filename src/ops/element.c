@@ -69,6 +69,9 @@ int64_t kiln_get_i64(kiln_dtype dtype, const void *data, int64_t i) {
         return (int64_t)(get_packed(data, i, 2) ^ 2) - 2;
     default: {
         /* A float: toward zero, saturated, NaN to 0. */
+        if (!kiln_dtype_is_float(dtype)) {
+            return 0;
+        }
         double d = kiln_get_f64(dtype, data, i);
         if (!(d > -9.3e18)) {
             return d < 0 ? INT64_MIN : 0;
@@ -105,7 +108,9 @@ void kiln_set_i64(kiln_dtype dtype, void *data, int64_t i, int64_t v) {
         set_packed(data, i, 2, (uint8_t)(v & 3));
         return;
     default:
-        kiln_set_f64(dtype, data, i, (double)v);
+        if (kiln_dtype_is_float(dtype)) {
+            kiln_set_f64(dtype, data, i, (double)v);
+        }
     }
 }
 

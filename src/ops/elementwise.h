@@ -1,7 +1,7 @@
 /* elementwise.h - what operators that broadcast element by element share.
  *
- * In ref, the output is walked row by row; each input has a start and a step within the row (0 where
- * it is repeated):
+ * In ref, the output is walked row by row; each input has a start and a step within the row (0
+ * where it is repeated):
  *
  *     kiln_rows r;
  *     kiln_rows_init(&r, out, in, 2);
@@ -11,8 +11,8 @@
  *         }
  *     }
  *
- * In infer, kiln_contents_map computes the known elements of small integer outputs, which is how the
- * shape arithmetic of exported models vanishes.
+ * In infer, kiln_contents_map computes the known elements of small integer outputs, which is how
+ * the shape arithmetic of exported models vanishes.
  */
 #ifndef KILN_OPS_ELEMENTWISE_H
 #define KILN_OPS_ELEMENTWISE_H
@@ -36,9 +36,9 @@ void kiln_rows_init(kiln_rows *r, const kiln_tensor *out, const kiln_tensor *con
 /* Moves to the next row; false after the last. */
 bool kiln_rows_next(kiln_rows *r);
 
-/* If output 0 is a small int32, int64 or bool tensor of known shape, sets its contents to
- * fn(c, elements of inputs 0..n_in-1 broadcast to it). Elements of inputs that are not known are given
- * as KILN_DIM_UNKNOWN, as fn may answer. Results outside int32 become unknown in int32 outputs. */
+/* If output 0 is a small int32, int64 or bool tensor of known shape, sets its contents to fn(c,
+ * elements of inputs 0..n_in-1 broadcast to it). Elements of inputs that are not known are given as
+ * KILN_DIM_UNKNOWN, as fn may answer. Results outside int32 become unknown in int32 outputs. */
 kiln_status kiln_contents_map(kiln_infer *c, int32_t n_in,
                               kiln_dim (*fn)(const kiln_infer *c, const kiln_dim *x));
 

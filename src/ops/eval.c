@@ -187,7 +187,13 @@ kiln_status kiln_eval_graph(const kiln_graph *graph, const kiln_datum *inputs, k
 kiln_status kiln_const_eval(const kiln_value *value, kiln_tensor *out, kiln_arena *arena,
                             kiln_diag *diag) {
     const kiln_const *c = value->constant;
-    if (c->tensor.data || !c->expr) {
+    if (!c->tensor.data && !c->expr) {
+        return kiln_hint(diag,
+                         kiln_fail(diag, KILN_F_SHAPE_OPEN,
+                                   "constant \"%s\" is in this engine in packed form only", value->name),
+                         "build with --portable to keep the source weights");
+    }
+    if (c->tensor.data) {
         *out = c->tensor;
         return KILN_OK;
     }

@@ -29,8 +29,8 @@ static kiln_status infer(kiln_infer *c) {
         kiln_dim a = i < 0 ? 1 : c->in[0].type.dims[i];
         kiln_dim b = k < 0 ? 1 : shape ? shape[k] : KILN_DIM_UNKNOWN;
         if ((kiln_dim_known(b) && b < 0) || !kiln_dim_broadcast(c->dims, a, b, &out[d])) {
-            return KILN_INFER_FAIL(c, SHAPE, "dim %d of size %lld does not expand to %lld", i, (long long)a,
-                                   (long long)b);
+            return KILN_INFER_FAIL(c, SHAPE, "dim %d of size %lld does not expand to %lld", i,
+                                   (long long)a, (long long)b);
         }
     }
     kiln_tensor x, y;
@@ -49,6 +49,14 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_expand = {
-    .name = "Expand", .domain = "", .since = 13, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
-    .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "Expand",
+    .domain = "",
+    .since = 13,
+    .min_in = 2,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = 1,
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

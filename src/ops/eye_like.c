@@ -18,7 +18,8 @@ static kiln_status infer(kiln_infer *c) {
     kiln_dtype dtype = c->in[0].type.dtype;
     if (a->dtype != KILN_ABSENT) {
         if (a->dtype <= 0 || a->dtype >= KILN_DTYPE_COUNT) {
-            return KILN_INFER_FAIL(c, ATTR_VALUE, "dtype = %lld is no element type", (long long)a->dtype);
+            return KILN_INFER_FAIL(c, ATTR_VALUE, "dtype = %lld is no element type",
+                                   (long long)a->dtype);
         }
         dtype = (kiln_dtype)a->dtype;
     }
@@ -42,6 +43,15 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_eye_like = {
-    .name = "EyeLike", .domain = "", .since = 22, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
-    KILN_OP_ATTRS(table, eye_attrs), .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "EyeLike",
+    .domain = "",
+    .since = 22,
+    .min_in = 1,
+    .max_in = 1,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, eye_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

@@ -16,8 +16,8 @@ static kiln_status infer(kiln_infer *c) {
         return KILN_OK;
     }
     if (axis < -(int64_t)rank || axis > rank) {
-        return KILN_INFER_FAIL(c, ATTR_VALUE, "axis = %lld is out of range for rank %d", (long long)axis,
-                               rank);
+        return KILN_INFER_FAIL(c, ATTR_VALUE, "axis = %lld is out of range for rank %d",
+                               (long long)axis, rank);
     }
     int32_t at = (int32_t)(axis < 0 ? axis + rank : axis);
     out[0] = kiln_dim_product(c->dims, c->in[0].type.dims, at);
@@ -26,7 +26,16 @@ static kiln_status infer(kiln_infer *c) {
 }
 
 const kiln_op kiln_op_flatten = {
-    .name = "Flatten", .domain = "", .since = 25, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
-    .flags = KILN_OP_VIEW, KILN_OP_ATTRS(table, kiln_axis_attrs), .tolerance = KILN_TOL_EXACT,
-    .infer = infer, .ref = kiln_ref_view,
+    .name = "Flatten",
+    .domain = "",
+    .since = 25,
+    .min_in = 1,
+    .max_in = 1,
+    .min_out = 1,
+    .max_out = 1,
+    .flags = KILN_OP_VIEW,
+    KILN_OP_ATTRS(table, kiln_axis_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = kiln_ref_view,
 };

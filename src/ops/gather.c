@@ -5,11 +5,11 @@
 
 static const kiln_attr table[] = {KILN_A_INT(kiln_axis_attrs, axis, 0)};
 
-static kiln_status gather(kiln_diag *diag, int32_t axis, const kiln_tensor *x, const kiln_tensor *index,
-                          kiln_tensor *y) {
+static kiln_status gather(kiln_diag *diag, int32_t axis, const kiln_tensor *x,
+                          const kiln_tensor *index, kiln_tensor *y) {
     int64_t outer = kiln_index_span(x->dims, axis), n = x->dims[axis];
     int64_t inner = kiln_index_span(x->dims + axis + 1, x->rank - axis - 1);
-    int64_t count = kiln_tensor_count(index), at = 0, k;
+    int64_t count = kiln_tensor_count(index), at = 0, k = 0;
     for (int64_t j = 0; j < count; j++) {
         KILN_TRY(kiln_index_in(diag, kiln_get_i64(index->dtype, index->data, j), n, &k));
     }
@@ -54,11 +54,13 @@ static kiln_status infer(kiln_infer *c) {
     KILN_TRY(kiln_infer_dtype(c, 1, KILN_T_INDEX));
     int32_t rank = kiln_infer_in_rank(c, 0), q = kiln_infer_in_rank(c, 1), axis = 0;
     if (rank >= 0) {
-        KILN_TRY(kiln_infer_axis(c, ((const kiln_axis_attrs *)c->attrs)->axis, rank, "axis", &axis));
+        KILN_TRY(
+            kiln_infer_axis(c, ((const kiln_axis_attrs *)c->attrs)->axis, rank, "axis", &axis));
         KILN_TRY(check_known(c, c->in[0].type.dims[axis]));
     }
     bool known = rank >= 0 && q >= 0;
-    kiln_dim *out = kiln_infer_dims(c, 0, c->in[0].type.dtype, known ? rank - 1 + q : KILN_RANK_UNKNOWN);
+    kiln_dim *out =
+        kiln_infer_dims(c, 0, c->in[0].type.dtype, known ? rank - 1 + q : KILN_RANK_UNKNOWN);
     if (!out) {
         return KILN_E_MEMORY;
     }
@@ -78,6 +80,15 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_gather = {
-    .name = "Gather", .domain = "", .since = 13, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
-    KILN_OP_ATTRS(table, kiln_axis_attrs), .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "Gather",
+    .domain = "",
+    .since = 13,
+    .min_in = 2,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, kiln_axis_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

@@ -72,7 +72,8 @@ static void finish(const kiln_gemm_attrs *a, kiln_tensor *y, const kiln_tensor *
                 kiln_set_f64(y->dtype, y->data, o, a->alpha * sums[o] + add);
                 continue;
             }
-            int64_t v = (int64_t)bits[o], add = bias ? kiln_get_i64(bias->dtype, bias->data, at) : 0;
+            int64_t v = (int64_t)bits[o],
+                    add = bias ? kiln_get_i64(bias->dtype, bias->data, at) : 0;
             v = a->alpha == 1 ? v : (int64_t)(a->alpha * (double)v);
             add = a->beta == 1 ? add : (int64_t)(a->beta * (double)add);
             kiln_set_i64(y->dtype, y->data, o, (int64_t)((uint64_t)v + (uint64_t)add));

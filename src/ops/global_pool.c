@@ -83,18 +83,18 @@ static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *ou
     result->macs = kiln_type_to_tensor(&in->type, &x) ? kiln_tensor_count(&x) : 0;
 }
 
-#define OPERATOR(id, onnx, infer_fn, ref_fn, tol, ...)              \
-    const kiln_op kiln_op_##id = {.name = onnx,                     \
-                                  .domain = "",                     \
-                                  .since = 22,                      \
-                                  .min_in = 1,                      \
-                                  .max_in = 1,                      \
-                                  .min_out = 1,                     \
-                                  .max_out = 1,                     \
-                                  .tolerance = tol,                 \
-                                  .infer = infer_fn,                \
-                                  .ref = ref_fn,                    \
-                                  .cost = cost,                     \
+#define OPERATOR(id, onnx, infer_fn, ref_fn, tol, ...) \
+    const kiln_op kiln_op_##id = {.name = onnx,        \
+                                  .domain = "",        \
+                                  .since = 22,         \
+                                  .min_in = 1,         \
+                                  .max_in = 1,         \
+                                  .min_out = 1,        \
+                                  .max_out = 1,        \
+                                  .tolerance = tol,    \
+                                  .infer = infer_fn,   \
+                                  .ref = ref_fn,       \
+                                  .cost = cost,        \
                                   __VA_ARGS__};
 
 OPERATOR(global_average_pool, "GlobalAveragePool", infer, ref_average, KILN_TOL_REDUCE,

@@ -9,6 +9,13 @@ static void load_f64(const kiln_tensor *t, int64_t at, int64_t step, int64_t n, 
         kiln_load_f64(t, at, n, dst);
         return;
     }
+    if (t->dtype == KILN_DTYPE_F32) {
+        const float *src = (const float *)t->data + at;
+        for (int64_t i = 0; i < n; i++) {
+            dst[i] = src[i * step];
+        }
+        return;
+    }
     for (int64_t i = 0; i < n; i++) {
         dst[i] = kiln_get_f64(t->dtype, t->data, at + i * step);
     }
@@ -22,46 +29,40 @@ static void load_u64(const kiln_tensor *t, int64_t at, int64_t step, int64_t n, 
 
 enum { BLOCK = 16 }; /* rows of A that share one pass over B */
 
-/* B is read once for every BLOCK rows of A: column by column as dot products when its columns are
- * contiguous, else row by row as scaled additions. */
-#define DEFINE_PRODUCT(name, type, load)                                                           \
-    kiln_status name(kiln_ref *c, const kiln_product *p, type *y) {                                \
-        kiln_arena_mark mark = kiln_arena_here(c->arena);                                          \
-        bool columns = p->b_row == 1 && p->b_col != 1;                                             \
-        int64_t lines = columns ? p->n : p->k, length = columns ? p->k : p->n;                     \
-        type *rows, *line;                                                                         \
-        KILN_ALLOC(line, c->arena, length);                                                        \
-        rows = kiln_arena_array(c->arena, (size_t)p->k, BLOCK * sizeof *rows);                     \
-        if (!rows) {                                                                               \
-            return KILN_E_MEMORY;                                                                  \
-        }                                                                                          \
-        for (int64_t m = 0; m < p->m; m += BLOCK) {                                                \
-            int64_t count = p->m - m < BLOCK ? p->m - m : BLOCK;                                   \
-            for (int64_t i = 0; i < count; i++) {                                                  \
-                load(p->a, p->a_at + (m + i) * p->a_row, p->a_col, p->k, rows + i * p->k);         \
-            }                                                                                      \
-            for (int64_t l = 0; l < lines; l++) {                                                  \
-                int64_t at = p->b_at + l * (columns ? p->b_col : p->b_row);                        \
-                load(p->b, at, columns ? 1 : p->b_col, length, line);                              \
-                for (int64_t i = 0; i < count; i++) {                                              \
-                    const type *row = rows + i * p->k;                                             \
-                    type *dst = y + (m + i) * p->n;                                                \
-                    if (columns) {                                                                 \
-                        type sum = 0;                                                              \
-                        for (int64_t k = 0; k < length; k++) {                                     \
-                            sum += row[k] * line[k];                                               \
-                        }                                                                          \
-                        dst[l] += sum;                                                             \
-                        continue;                                                                  \
-                    }                                                                              \
-                    for (int64_t n = 0; n < length; n++) {                                         \
-                        dst[n] += row[l] * line[n];                                                \
-                    }                                                                              \
-                }                                                                                  \
-            }                                                                                      \
-        }                                                                                          \
-        kiln_arena_rewind(c->arena, mark);                                                         \
-        return KILN_OK;                                                                            \
+/* Rows of A stand interleaved, so that one element of a column of B meets BLOCK of them at once;
+ * each element of Y is still one sum from the first to the last k. */
+#define DEFINE_PRODUCT(name, type, load)                                        \
+    kiln_status name(kiln_ref *c, const kiln_product *p, type *y) {             \
+        kiln_arena_mark mark = kiln_arena_here(c->arena);                       \
+        type *rows, *line;                                                      \
+        KILN_ALLOC(line, c->arena, p->k);                                       \
+        rows = kiln_arena_array(c->arena, (size_t)p->k, BLOCK * sizeof *rows);  \
+        if (!rows) {                                                            \
+            return KILN_E_MEMORY;                                               \
+        }                                                                       \
+        for (int64_t m = 0; m < p->m; m += BLOCK) {                             \
+            int64_t count = p->m - m < BLOCK ? p->m - m : BLOCK;                \
+            for (int64_t i = 0; i < count; i++) {                               \
+                load(p->a, p->a_at + (m + i) * p->a_row, p->a_col, p->k, line); \
+                for (int64_t k = 0; k < p->k; k++) {                            \
+                    rows[k * BLOCK + i] = line[k];                              \
+                }                                                               \
+            }                                                                   \
+            for (int64_t n = 0; n < p->n; n++) {                                \
+                type sums[BLOCK] = {0};                                         \
+                load(p->b, p->b_at + n * p->b_col, p->b_row, p->k, line);       \
+                for (int64_t k = 0; k < p->k; k++) {                            \
+                    for (int64_t i = 0; i < BLOCK; i++) {                       \
+                        sums[i] += rows[k * BLOCK + i] * line[k];               \
+                    }                                                           \
+                }                                                               \
+                for (int64_t i = 0; i < count; i++) {                           \
+                    y[(m + i) * p->n + n] += sums[i];                           \
+                }                                                               \
+            }                                                                   \
+        }                                                                       \
+        kiln_arena_rewind(c->arena, mark);                                      \
+        return KILN_OK;                                                         \
     }
 
 DEFINE_PRODUCT(kiln_product_f64, double, load_f64)
@@ -101,23 +102,23 @@ static void make_walk(kiln_walk *w, const kiln_tensor *a, const kiln_tensor *b) 
     kiln_walk_operand(w, strides);
 }
 
-#define DEFINE_MATMUL(name, type, product)                                              \
-    kiln_status name(kiln_ref *c, const kiln_tensor *a, const kiln_tensor *b,           \
-                     const kiln_tensor *out, type *y) {                                 \
-        if (kiln_tensor_count(out) == 0) {                                              \
-            return KILN_OK;                                                             \
-        }                                                                               \
-        kiln_product p;                                                                 \
-        kiln_walk w;                                                                    \
-        make_product(&p, a, b);                                                         \
-        make_walk(&w, a, b);                                                            \
-        do {                                                                            \
-            p.a_at = w.offset[0] * p.m * p.k;                                           \
-            p.b_at = w.offset[1] * p.k * p.n;                                           \
-            KILN_TRY(product(c, &p, y));                                                \
-            y += p.m * p.n;                                                             \
-        } while (kiln_walk_next(&w));                                                   \
-        return KILN_OK;                                                                 \
+#define DEFINE_MATMUL(name, type, product)                                    \
+    kiln_status name(kiln_ref *c, const kiln_tensor *a, const kiln_tensor *b, \
+                     const kiln_tensor *out, type *y) {                       \
+        if (kiln_tensor_count(out) == 0) {                                    \
+            return KILN_OK;                                                   \
+        }                                                                     \
+        kiln_product p;                                                       \
+        kiln_walk w;                                                          \
+        make_product(&p, a, b);                                               \
+        make_walk(&w, a, b);                                                  \
+        do {                                                                  \
+            p.a_at = w.offset[0] * p.m * p.k;                                 \
+            p.b_at = w.offset[1] * p.k * p.n;                                 \
+            KILN_TRY(product(c, &p, y));                                      \
+            y += p.m * p.n;                                                   \
+        } while (kiln_walk_next(&w));                                         \
+        return KILN_OK;                                                       \
     }
 
 DEFINE_MATMUL(kiln_matmul_f64, double, kiln_product_f64)

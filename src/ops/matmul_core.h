@@ -1,7 +1,8 @@
 /* matmul_core.h - matrix products for references: any dtype, any strides, batches.
  *
- * Legend: A [.., M, K], B [.., K, N], Y [.., M, N]; leading dims broadcast; a 1-D A or B is a row or a
- * column whose dim of 1 does not appear in Y. Floats are summed in double, integers modulo 2^64. */
+ * Legend: A [.., M, K], B [.., K, N], Y [.., M, N]; leading dims broadcast; a 1-D A or B is a row
+ * or a column whose dim of 1 does not appear in Y. Floats are summed in double, integers modulo
+ * 2^64. */
 #ifndef KILN_OPS_MATMUL_CORE_H
 #define KILN_OPS_MATMUL_CORE_H
 

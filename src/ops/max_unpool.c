@@ -1,6 +1,7 @@
 /* max_unpool.c - MaxUnpool: puts values back where MaxPool found them, zeros elsewhere.
  *
- * Indices count in the tensor that the attributes describe; an output_shape input only enlarges it. */
+ * Indices count in the tensor that the attributes describe; an output_shape input only enlarges it.
+ * */
 #include "ops/window.h"
 
 static const kiln_attr table[] = {
@@ -49,8 +50,7 @@ static kiln_status infer(kiln_infer *c) {
     KILN_TRY(kiln_infer_dtype(c, X, KILN_T_FLOAT));
     KILN_TRY(kiln_infer_dtype(c, INDICES, KILN_T(I64)));
     KILN_TRY(kiln_window_rank(c, X, &n));
-    kiln_dim *dims =
-        kiln_infer_dims(c, 0, c->in[X].type.dtype, n < 0 ? KILN_RANK_UNKNOWN : n + 2);
+    kiln_dim *dims = kiln_infer_dims(c, 0, c->in[X].type.dtype, n < 0 ? KILN_RANK_UNKNOWN : n + 2);
     if (!dims) {
         return KILN_E_MEMORY;
     }

@@ -54,11 +54,11 @@ static void copy_run(kiln_dtype dtype, size_t bytes, int64_t n, void *dst, int64
         return;
     }
     switch (bytes) {
-#define X(size, type)                                                                              \
-    case size:                                                                                     \
-        for (int64_t i = 0; i < n; i++) {                                                          \
-            ((type *)dst)[d + i * ds] = ((const type *)src)[s + i * ss];                           \
-        }                                                                                          \
+#define X(size, type)                                                    \
+    case size:                                                           \
+        for (int64_t i = 0; i < n; i++) {                                \
+            ((type *)dst)[d + i * ds] = ((const type *)src)[s + i * ss]; \
+        }                                                                \
         return;
         X(1, uint8_t)
         X(2, uint16_t)
@@ -113,12 +113,12 @@ void kiln_move_fill(kiln_dtype dtype, void *dst, int64_t at, int64_t n, const vo
 static void map_row(kiln_dtype dtype, size_t bytes, int64_t n, void *dst, int64_t at,
                     const void *src, int64_t base, const int64_t *map, const void *fill) {
     switch (bytes) {
-#define X(size, type)                                                                              \
-    case size:                                                                                     \
-        for (int64_t i = 0; i < n; i++) {                                                          \
-            ((type *)dst)[at + i] =                                                                \
-                map[i] < 0 ? *(const type *)fill : ((const type *)src)[base + map[i]];             \
-        }                                                                                          \
+#define X(size, type)                                                                  \
+    case size:                                                                         \
+        for (int64_t i = 0; i < n; i++) {                                              \
+            ((type *)dst)[at + i] =                                                    \
+                map[i] < 0 ? *(const type *)fill : ((const type *)src)[base + map[i]]; \
+        }                                                                              \
         return;
         X(1, uint8_t)
         X(2, uint16_t)
@@ -136,8 +136,8 @@ static void map_row(kiln_dtype dtype, size_t bytes, int64_t n, void *dst, int64_
     }
 }
 
-void kiln_move_mapped(kiln_dtype dtype, int32_t rank, const int64_t *dims, void *dst, const void *src,
-                      int64_t *const *map, const void *fill) {
+void kiln_move_mapped(kiln_dtype dtype, int32_t rank, const int64_t *dims, void *dst,
+                      const void *src, int64_t *const *map, const void *fill) {
     static const int64_t zero = 0;
     kiln_walk w;
     kiln_walk_init(&w, dims, rank > 0 ? rank - 1 : 0);

@@ -9,7 +9,8 @@ static kiln_status infer(kiln_infer *c) {
     if (!out) {
         return KILN_E_MEMORY;
     }
-    kiln_dim all = rank < 0 ? KILN_DIM_UNKNOWN : kiln_dim_product(c->dims, c->in[0].type.dims, rank);
+    kiln_dim all =
+        rank < 0 ? KILN_DIM_UNKNOWN : kiln_dim_product(c->dims, c->in[0].type.dims, rank);
     out[0] = rank < 0 ? KILN_DIM_UNKNOWN : rank;
     out[1] = kiln_dim_found(c->dims, all);
     return KILN_OK;
@@ -43,6 +44,15 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_non_zero = {
-    .name = "NonZero", .domain = "", .since = 13, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
-    .flags = KILN_OP_DATA_SIZED, .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "NonZero",
+    .domain = "",
+    .since = 13,
+    .min_in = 1,
+    .max_in = 1,
+    .min_out = 1,
+    .max_out = 1,
+    .flags = KILN_OP_DATA_SIZED,
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

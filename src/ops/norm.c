@@ -1,8 +1,9 @@
-/* norm.c - LayerNormalization, RMSNormalization, InstanceNormalization, GroupNormalization: statistics
- * over runs of contiguous elements.
+/* norm.c - LayerNormalization, RMSNormalization, InstanceNormalization, GroupNormalization:
+ * statistics over runs of contiguous elements.
  *
  * A run is `length` elements; element k of the input has run k / length. stash_type only names the
- * precision of the statistics; they are double here, and the outputs Mean and InvStdDev have its type. */
+ * precision of the statistics; they are double here, and the outputs Mean and InvStdDev have its
+ * type. */
 #include <math.h>
 
 #include "ops/bulk.h"
@@ -47,7 +48,8 @@ static kiln_status check_affine(const kiln_infer *c, int32_t i, int32_t axis, co
 static kiln_status check_stash(const kiln_infer *c, int64_t stash) {
     uint32_t set = KILN_T_FLOAT;
     if (stash < 1 || stash >= KILN_DTYPE_COUNT || !((set >> stash) & 1)) {
-        return KILN_INFER_FAIL(c, ATTR_VALUE, "stash_type is %lld, no float type", (long long)stash);
+        return KILN_INFER_FAIL(c, ATTR_VALUE, "stash_type is %lld, no float type",
+                               (long long)stash);
     }
     return KILN_OK;
 }
@@ -217,8 +219,10 @@ static kiln_status ref_group(kiln_ref *c) {
                                   .infer = infer_fn,                           \
                                   .ref = ref_fn};
 
-OPERATOR(layer_normalization, "LayerNormalization", 17, 2, 3, 3, layer_table, infer_layer, ref_layer)
+OPERATOR(layer_normalization, "LayerNormalization", 17, 2, 3, 3, layer_table, infer_layer,
+         ref_layer)
 OPERATOR(rms_normalization, "RMSNormalization", 23, 2, 2, 1, layer_table, infer_layer, ref_rms)
-OPERATOR(instance_normalization, "InstanceNormalization", 22, 3, 3, 1, instance_table, infer_channels,
-         ref_instance)
-OPERATOR(group_normalization, "GroupNormalization", 21, 3, 3, 1, group_table, infer_group, ref_group)
+OPERATOR(instance_normalization, "InstanceNormalization", 22, 3, 3, 1, instance_table,
+         infer_channels, ref_instance)
+OPERATOR(group_normalization, "GroupNormalization", 21, 3, 3, 1, group_table, infer_group,
+         ref_group)

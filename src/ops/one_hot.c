@@ -22,7 +22,7 @@ static kiln_status read_depth(kiln_infer *c, kiln_dim *depth) {
 
 static kiln_status infer(kiln_infer *c) {
     int32_t rank = kiln_infer_in_rank(c, 0), axis = 0;
-    kiln_dim depth, values = kiln_infer_dim(c, 2, 0);
+    kiln_dim depth = KILN_DIM_UNKNOWN, values = kiln_infer_dim(c, 2, 0);
     KILN_TRY(kiln_infer_rank(c, 0, 0, KILN_MAX_RANK - 1));
     KILN_TRY(kiln_infer_dtype(c, 0, KILN_T_NUMBER));
     KILN_TRY(kiln_infer_dtype(c, 1, KILN_T_NUMBER));
@@ -31,7 +31,8 @@ static kiln_status infer(kiln_infer *c) {
         return KILN_INFER_FAIL(c, SHAPE, "values has %lld entries, needs 2", (long long)values);
     }
     if (rank >= 0) {
-        KILN_TRY(kiln_infer_axis(c, ((const kiln_axis_attrs *)c->attrs)->axis, rank + 1, "axis", &axis));
+        KILN_TRY(
+            kiln_infer_axis(c, ((const kiln_axis_attrs *)c->attrs)->axis, rank + 1, "axis", &axis));
     }
     KILN_TRY(read_depth(c, &depth));
     kiln_dim *out = kiln_infer_dims(c, 0, c->in[2].type.dtype, rank < 0 ? rank : rank + 1);
@@ -57,12 +58,22 @@ static kiln_status ref(kiln_ref *c) {
             continue;
         }
         k = k < 0 ? k + depth : k;
-        kiln_copy_elements(y->dtype, y->data, (i / inner * depth + k) * inner + i % inner, values->data, 1, 1);
+        kiln_copy_elements(y->dtype, y->data, (i / inner * depth + k) * inner + i % inner,
+                           values->data, 1, 1);
     }
     return KILN_OK;
 }
 
 const kiln_op kiln_op_one_hot = {
-    .name = "OneHot", .domain = "", .since = 28, .min_in = 3, .max_in = 3, .min_out = 1, .max_out = 1,
-    KILN_OP_ATTRS(table, kiln_axis_attrs), .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "OneHot",
+    .domain = "",
+    .since = 28,
+    .min_in = 3,
+    .max_in = 3,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, kiln_axis_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

@@ -12,7 +12,8 @@ static void merge(const int64_t *src, int64_t *dst, int64_t lo, int64_t mid, int
     }
 }
 
-void kiln_order_sort(int64_t *items, int64_t *scratch, int64_t n, kiln_order_fn *compare, const void *user) {
+void kiln_order_sort(int64_t *items, int64_t *scratch, int64_t n, kiln_order_fn *compare,
+                     const void *user) {
     int64_t *src = items, *dst = scratch;
     for (int64_t width = 1; width < n; width *= 2) {
         for (int64_t lo = 0; lo < n; lo += 2 * width) {

@@ -12,7 +12,8 @@
 typedef int kiln_order_fn(const void *user, int64_t a, int64_t b);
 
 /* Sorts items[0..n) with scratch[0..n). */
-void kiln_order_sort(int64_t *items, int64_t *scratch, int64_t n, kiln_order_fn *compare, const void *user);
+void kiln_order_sort(int64_t *items, int64_t *scratch, int64_t n, kiln_order_fn *compare,
+                     const void *user);
 /* Compares elements a and b of t. */
 int kiln_order_elements(const kiln_tensor *t, int64_t a, int64_t b);
 

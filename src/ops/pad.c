@@ -30,7 +30,8 @@ static int64_t source(int32_t mode, int64_t i, int64_t n) {
 }
 
 /* What negative pads leave of an axis of size n: its first index and size. */
-static void kept(int32_t mode, int64_t n, int64_t begin, int64_t end, int64_t *first, int64_t *size) {
+static void kept(int32_t mode, int64_t n, int64_t begin, int64_t end, int64_t *first,
+                 int64_t *size) {
     *first = mode != CONSTANT && begin < 0 ? -begin : 0;
     *size = n - *first + (mode != CONSTANT && end < 0 ? end : 0);
 }
@@ -88,7 +89,8 @@ static kiln_status pad_dim(kiln_infer *c, int32_t mode, kiln_dim dim, kiln_dim b
         int64_t first, size;
         kept(mode, dim, begin, end, &first, &size);
         if (size <= 0) {
-            return KILN_INFER_FAIL(c, SHAPE, "mode \"%s\" has nothing to repeat in dim %d of size %lld",
+            return KILN_INFER_FAIL(c, SHAPE,
+                                   "mode \"%s\" has nothing to repeat in dim %d of size %lld",
                                    modes[mode], d, (long long)dim);
         }
     }
@@ -96,7 +98,8 @@ static kiln_status pad_dim(kiln_infer *c, int32_t mode, kiln_dim dim, kiln_dim b
 }
 
 /* Pads per axis into begin and end; *known is false when inputs 1 or 3 are not known. */
-static kiln_status read_pads(kiln_infer *c, int32_t rank, kiln_dim *begin, kiln_dim *end, bool *known) {
+static kiln_status read_pads(kiln_infer *c, int32_t rank, kiln_dim *begin, kiln_dim *end,
+                             bool *known) {
     const int64_t *axes;
     int64_t n, n_axes, len = kiln_infer_length(c, 1);
     const kiln_dim *pads = kiln_infer_contents(c, 1, &n);
@@ -110,14 +113,16 @@ static kiln_status read_pads(kiln_infer *c, int32_t rank, kiln_dim *begin, kiln_
     return *known ? spread(c, pads, axes, n_axes, rank, begin, end) : KILN_OK;
 }
 
-static kiln_status pad_contents(kiln_infer *c, int32_t mode, const kiln_dim *begin, const kiln_dim *end) {
+static kiln_status pad_contents(kiln_infer *c, int32_t mode, const kiln_dim *begin,
+                                const kiln_dim *end) {
     kiln_tensor x, y, value;
     bool has_value = kiln_contents_in(c, 2, &value);
     if (!kiln_contents_in(c, 0, &x) || (kiln_infer_has(c, 2) && !has_value)) {
         return KILN_OK;
     }
     KILN_TRY(kiln_contents_out(c, 0, &y));
-    return y.data ? pad(c->arena, mode, begin, end, &x, has_value ? value.data : NULL, &y) : KILN_OK;
+    return y.data ? pad(c->arena, mode, begin, end, &x, has_value ? value.data : NULL, &y)
+                  : KILN_OK;
 }
 
 static kiln_status infer(kiln_infer *c) {
@@ -130,7 +135,8 @@ static kiln_status infer(kiln_infer *c) {
     KILN_TRY(kiln_infer_dtype(c, 3, KILN_T_INDEX));
     int64_t values = kiln_infer_has(c, 2) ? kiln_infer_length(c, 2) : 1;
     if (values >= 0 && values != 1) {
-        return KILN_INFER_FAIL(c, SHAPE, "constant_value has %lld elements, needs 1", (long long)values);
+        return KILN_INFER_FAIL(c, SHAPE, "constant_value has %lld elements, needs 1",
+                               (long long)values);
     }
     kiln_dim begin[KILN_MAX_RANK], end[KILN_MAX_RANK];
     bool known;
@@ -164,6 +170,15 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_pad = {
-    .name = "Pad", .domain = "", .since = 25, .min_in = 2, .max_in = 4, .min_out = 1, .max_out = 1,
-    KILN_OP_ATTRS(table, kiln_pad_attrs), .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "Pad",
+    .domain = "",
+    .since = 25,
+    .min_in = 2,
+    .max_in = 4,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, kiln_pad_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

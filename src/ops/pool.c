@@ -1,19 +1,19 @@
 /* pool.c - MaxPool, AveragePool and LpPool.
  *
- * MaxPool ignores NaN and padding; a window of nothing else gives the lowest value. AveragePool divides
- * by the elements read, with count_include_pad also by the padding that was asked for (not by what
- * ceil_mode lets a window reach beyond it). */
+ * MaxPool ignores NaN and padding; a window of nothing else gives the lowest value. AveragePool
+ * divides by the elements read, with count_include_pad also by the padding that was asked for (not
+ * by what ceil_mode lets a window reach beyond it). */
 #include "ops/pool.h"
 
 #include <math.h>
 
 #include "ops/bulk.h"
 
-#define SHARED_ROWS                                                                     \
-    KILN_A_ENUM(kiln_pool_attrs, auto_pad, kiln_auto_pad_words, KILN_PAD_NOTSET),       \
-        KILN_A_INT(kiln_pool_attrs, ceil_mode, 0), KILN_A_INTS(kiln_pool_attrs, dilations), \
-        KILN_A_INTS_REQUIRED(kiln_pool_attrs, kernel_shape),                            \
-        KILN_A_INTS(kiln_pool_attrs, pads), KILN_A_INTS(kiln_pool_attrs, strides)
+#define SHARED_ROWS                                                                              \
+    KILN_A_ENUM(kiln_pool_attrs, auto_pad, kiln_auto_pad_words, KILN_PAD_NOTSET),                \
+        KILN_A_INT(kiln_pool_attrs, ceil_mode, 0), KILN_A_INTS(kiln_pool_attrs, dilations),      \
+        KILN_A_INTS_REQUIRED(kiln_pool_attrs, kernel_shape), KILN_A_INTS(kiln_pool_attrs, pads), \
+        KILN_A_INTS(kiln_pool_attrs, strides)
 
 static const kiln_attr average_table[] = {SHARED_ROWS,
                                           KILN_A_INT(kiln_pool_attrs, count_include_pad, 0)};
@@ -86,7 +86,8 @@ static kiln_status infer_max(kiln_infer *c) {
 
 /* ---- Reference ---- */
 
-/* The part of one window that lies inside the input: indices lo, lo + dilation, ... < hi per dim. */
+/* The part of one window that lies inside the input: indices lo, lo + dilation, ... < hi per dim.
+ * */
 typedef struct region {
     int64_t lo[KILN_MAX_SPATIAL], hi[KILN_MAX_SPATIAL];
     bool empty;

@@ -1,8 +1,8 @@
 /* quantize.c - QuantizeLinear and DequantizeLinear.
  *
- * y = sat(round_half_even(x / scale) + zero) and x = (y - zero) * scale, with one scale per tensor, per
- * index of an axis, or per block along it. The quotient is rounded to the type of the scale (or to
- * `precision`) before it is rounded to an integer. */
+ * y = sat(round_half_even(x / scale) + zero) and x = (y - zero) * scale, with one scale per tensor,
+ * per index of an axis, or per block along it. The quotient is rounded to the type of the scale (or
+ * to `precision`) before it is rounded to an integer. */
 #include "ops/quantize.h"
 
 #include "ops/bulk.h"
@@ -10,9 +10,9 @@
 #include "ops/requantize.h"
 
 #define T_F8 (KILN_T(F8E4M3FN) | KILN_T(F8E4M3FNUZ) | KILN_T(F8E5M2) | KILN_T(F8E5M2FNUZ))
-#define T_QUANT                                                                                \
-    (KILN_T(I8) | KILN_T(U8) | KILN_T(I16) | KILN_T(U16) | KILN_T(I4) | KILN_T(U4) |           \
-     KILN_T(I2) | KILN_T(U2) | T_F8 | KILN_T(F4E2M1))
+#define T_QUANT                                                                                   \
+    (KILN_T(I8) | KILN_T(U8) | KILN_T(I16) | KILN_T(U16) | KILN_T(I4) | KILN_T(U4) | KILN_T(I2) | \
+     KILN_T(U2) | T_F8 | KILN_T(F4E2M1))
 #define T_HALF_FLOAT (KILN_T(F32) | KILN_T(F16) | KILN_T(BF16))
 
 static const kiln_attr quantize_table[] = {
@@ -39,11 +39,11 @@ static kiln_status check_blocks(const kiln_infer *c, int32_t axis, int64_t block
         bool both = kiln_dim_known(x) && kiln_dim_known(s);
         int64_t want = i == axis && both ? x / block + (x % block != 0) : x;
         if (both && s != want) {
-            return KILN_INFER_FAIL(c, SHAPE,
-                                   "dim %d of the scale is %lld, %lld are needed for %lld in blocks of "
-                                   "%lld along axis %d",
-                                   i, (long long)s, (long long)want, (long long)x, (long long)block,
-                                   axis);
+            return KILN_INFER_FAIL(
+                c, SHAPE,
+                "dim %d of the scale is %lld, %lld are needed for %lld in blocks of "
+                "%lld along axis %d",
+                i, (long long)s, (long long)want, (long long)x, (long long)block, axis);
         }
     }
     return KILN_OK;

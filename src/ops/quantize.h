@@ -7,10 +7,10 @@
 
 /* Element i of the tensor has scale number kiln_scale_index(&map, i). */
 typedef struct kiln_scale_map {
-    kiln_lanes lanes;   /* of the tensor around the axis */
-    int64_t block;      /* elements along the axis that share a scale; 0: per axis or per tensor */
-    int64_t groups;     /* scales along the axis */
-    bool single;        /* one scale for all */
+    kiln_lanes lanes; /* of the tensor around the axis */
+    int64_t block;    /* elements along the axis that share a scale; 0: per axis or per tensor */
+    int64_t groups;   /* scales along the axis */
+    bool single;      /* one scale for all */
 } kiln_scale_map;
 
 /* For a tensor and a scale whose shapes infer has accepted. */

@@ -36,8 +36,8 @@ static kiln_status int_infer(kiln_infer *c, kiln_dim *out) {
     *out = int_count(c, v[0], v[1], v[2]);
     bool numbers = kiln_dim_known(v[0]) && kiln_dim_known(v[1]) && kiln_dim_known(v[2]);
     if (*out == KILN_DIM_UNKNOWN && numbers) {
-        return KILN_INFER_FAIL(c, OVERFLOW, "a range from %lld to %lld is too long", (long long)v[0],
-                               (long long)v[1]);
+        return KILN_INFER_FAIL(c, OVERFLOW, "a range from %lld to %lld is too long",
+                               (long long)v[0], (long long)v[1]);
     }
     kiln_tensor y;
     if (numbers) {
@@ -62,10 +62,12 @@ static kiln_status float_infer(kiln_infer *c, kiln_dim *out) {
     }
     double n = ceil((v[1] - v[0]) / v[2]);
     if (isnan(n) || v[2] == 0) {
-        return KILN_INFER_FAIL(c, VALUE, "a range from %g to %g by %g has no size", v[0], v[1], v[2]);
+        return KILN_INFER_FAIL(c, VALUE, "a range from %g to %g by %g has no size", v[0], v[1],
+                               v[2]);
     }
     if (n > 0x1p48) {
-        return KILN_INFER_FAIL(c, OVERFLOW, "a range from %g to %g by %g is too long", v[0], v[1], v[2]);
+        return KILN_INFER_FAIL(c, OVERFLOW, "a range from %g to %g by %g is too long", v[0], v[1],
+                               v[2]);
     }
     *out = n > 0 ? (int64_t)n : 0;
     return KILN_OK;
@@ -98,7 +100,8 @@ static kiln_status ref(kiln_ref *c) {
     for (int64_t i = 0; i < y->dims[0]; i++) {
         if (kiln_dtype_is_float(y->dtype)) {
             double a = kiln_get_f64(start->dtype, start->data, 0);
-            kiln_set_f64(y->dtype, y->data, i, a + (double)i * kiln_get_f64(delta->dtype, delta->data, 0));
+            kiln_set_f64(y->dtype, y->data, i,
+                         a + (double)i * kiln_get_f64(delta->dtype, delta->data, 0));
         } else {
             uint64_t a = (uint64_t)kiln_get_i64(start->dtype, start->data, 0);
             uint64_t step = (uint64_t)kiln_get_i64(delta->dtype, delta->data, 0);
@@ -109,6 +112,15 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_range = {
-    .name = "Range", .domain = "", .since = 27, .min_in = 3, .max_in = 3, .min_out = 1, .max_out = 1,
-    KILN_OP_ATTRS(table, range_attrs), .tolerance = KILN_TOL_ROUND, .infer = infer, .ref = ref,
+    .name = "Range",
+    .domain = "",
+    .since = 27,
+    .min_in = 3,
+    .max_in = 3,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, range_attrs),
+    .tolerance = KILN_TOL_ROUND,
+    .infer = infer,
+    .ref = ref,
 };

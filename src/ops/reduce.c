@@ -317,25 +317,25 @@ static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *ou
 
 #define T_WITH_BOOL (KILN_T_NUMBER | KILN_T(BOOL))
 
-#define OPERATOR(id, onnx, version, set, dims_fn, tol, ...)             \
-    static kiln_status infer_##id(kiln_infer *c) {                      \
-        return infer_reduce(c, set, dims_fn);                           \
-    }                                                                   \
-    static kiln_status ref_##id(kiln_ref *c) {                          \
-        static const rule r = {__VA_ARGS__};                            \
-        return apply(c, &r);                                            \
-    }                                                                   \
-    const kiln_op kiln_op_##id = {.name = onnx,                         \
-                                  .domain = "",                         \
-                                  .since = version,                     \
-                                  .min_in = 1,                          \
-                                  .max_in = 2,                          \
-                                  .min_out = 1,                         \
-                                  .max_out = 1,                         \
+#define OPERATOR(id, onnx, version, set, dims_fn, tol, ...)                \
+    static kiln_status infer_##id(kiln_infer *c) {                         \
+        return infer_reduce(c, set, dims_fn);                              \
+    }                                                                      \
+    static kiln_status ref_##id(kiln_ref *c) {                             \
+        static const rule r = {__VA_ARGS__};                               \
+        return apply(c, &r);                                               \
+    }                                                                      \
+    const kiln_op kiln_op_##id = {.name = onnx,                            \
+                                  .domain = "",                            \
+                                  .since = version,                        \
+                                  .min_in = 1,                             \
+                                  .max_in = 2,                             \
+                                  .min_out = 1,                            \
+                                  .max_out = 1,                            \
                                   KILN_OP_ATTRS(table, kiln_reduce_attrs), \
-                                  .tolerance = tol,                     \
-                                  .infer = infer_##id,                  \
-                                  .ref = ref_##id,                      \
+                                  .tolerance = tol,                        \
+                                  .infer = infer_##id,                     \
+                                  .ref = ref_##id,                         \
                                   .cost = cost};
 
 OPERATOR(reduce_sum, "ReduceSum", 13, KILN_T_NUMBER, kiln_dim_add, KILN_TOL_REDUCE, fold_sum, 0,
@@ -344,17 +344,17 @@ OPERATOR(reduce_mean, "ReduceMean", 18, KILN_T_NUMBER, NULL, KILN_TOL_REDUCE, fo
          START_ZERO, DIVIDE)
 OPERATOR(reduce_prod, "ReduceProd", 18, KILN_T_NUMBER, kiln_dim_mul, KILN_TOL_REDUCE, fold_prod, 1,
          int_prod, START_ONE, NOTHING)
-OPERATOR(reduce_max, "ReduceMax", 20, T_WITH_BOOL, kiln_dim_max, KILN_TOL_EXACT, fold_max, -INFINITY,
-         int_max, START_LOWEST, NOTHING)
+OPERATOR(reduce_max, "ReduceMax", 20, T_WITH_BOOL, kiln_dim_max, KILN_TOL_EXACT, fold_max,
+         -INFINITY, int_max, START_LOWEST, NOTHING)
 OPERATOR(reduce_min, "ReduceMin", 20, T_WITH_BOOL, kiln_dim_min, KILN_TOL_EXACT, fold_min, INFINITY,
          int_min, START_HIGHEST, NOTHING)
 OPERATOR(reduce_l1, "ReduceL1", 18, KILN_T_NUMBER, NULL, KILN_TOL_REDUCE, fold_abs, 0, int_abs,
          START_ZERO, NOTHING)
-OPERATOR(reduce_l2, "ReduceL2", 18, KILN_T_NUMBER, NULL, KILN_TOL_REDUCE, fold_square, 0, int_square,
-         START_ZERO, SQRT)
-OPERATOR(reduce_sum_square, "ReduceSumSquare", 18, KILN_T_NUMBER, NULL, KILN_TOL_REDUCE, fold_square,
-         0, int_square, START_ZERO, NOTHING)
+OPERATOR(reduce_l2, "ReduceL2", 18, KILN_T_NUMBER, NULL, KILN_TOL_REDUCE, fold_square, 0,
+         int_square, START_ZERO, SQRT)
+OPERATOR(reduce_sum_square, "ReduceSumSquare", 18, KILN_T_NUMBER, NULL, KILN_TOL_REDUCE,
+         fold_square, 0, int_square, START_ZERO, NOTHING)
 OPERATOR(reduce_log_sum, "ReduceLogSum", 28, KILN_T_NUMBER, NULL, KILN_TOL_REDUCE, fold_sum, 0,
          int_sum, START_ZERO, LOG)
-OPERATOR(reduce_log_sum_exp, "ReduceLogSumExp", 28, KILN_T_FLOAT, NULL, KILN_TOL_REDUCE, fold_exp, 0,
-         NULL, START_ZERO, LOG_SHIFTED)
+OPERATOR(reduce_log_sum_exp, "ReduceLogSumExp", 28, KILN_T_FLOAT, NULL, KILN_TOL_REDUCE, fold_exp,
+         0, NULL, START_ZERO, LOG_SHIFTED)

@@ -61,7 +61,8 @@ static kiln_dim join(kiln_dims *dims, const product *p) {
     return kiln_dim_mul(dims, kiln_dim_product(dims, p->factors, p->n), p->number);
 }
 
-/* out[hole] = product(in) / product(out without hole); hole < 0: only checks that the products fit. */
+/* out[hole] = product(in) / product(out without hole); hole < 0: only checks that the products
+ * fit. */
 static kiln_status solve(kiln_infer *c, kiln_dim *out, int32_t n, int32_t hole, bool inferred) {
     product have = {.number = 1, .valid = true}, want = {.number = 1, .valid = true};
     for (int32_t i = 0; i < c->in[0].type.rank; i++) {
@@ -93,10 +94,10 @@ static kiln_status solve(kiln_infer *c, kiln_dim *out, int32_t n, int32_t hole, 
     return KILN_OK;
 }
 
-/* Dims from the target shape `s`; *hole is the one entry to be solved for, -1 for none, -2 when more
- * than one is not known. */
-static kiln_status read_target(kiln_infer *c, const kiln_dim *s, int64_t n, kiln_dim *out, int32_t *hole,
-                               bool *inferred) {
+/* Dims from the target shape `s`; *hole is the one entry to be solved for, -1 for none, -2 when
+ * more than one is not known. */
+static kiln_status read_target(kiln_infer *c, const kiln_dim *s, int64_t n, kiln_dim *out,
+                               int32_t *hole, bool *inferred) {
     const kiln_reshape_attrs *a = c->attrs;
     int32_t rank = kiln_infer_in_rank(c, 0);
     bool zero = false;
@@ -106,8 +107,8 @@ static kiln_status read_target(kiln_infer *c, const kiln_dim *s, int64_t n, kiln
         zero = zero || s[i] == 0;
         if (s[i] == 0 && !a->allowzero) {
             if (rank >= 0 && i >= rank) {
-                return KILN_INFER_FAIL(c, SHAPE, "shape[%d] = 0 copies a dim that an input of rank %d lacks",
-                                       i, rank);
+                return KILN_INFER_FAIL(
+                    c, SHAPE, "shape[%d] = 0 copies a dim that an input of rank %d lacks", i, rank);
             }
             out[i] = kiln_infer_dim(c, 0, i);
         } else if (s[i] == -1) {
@@ -142,7 +143,8 @@ static kiln_status infer(kiln_infer *c) {
         return KILN_INFER_FAIL(c, VARIANT, "shape has %lld entries; at most %d dims are supported",
                                (long long)n, KILN_MAX_RANK);
     }
-    kiln_dim *out = kiln_infer_dims(c, 0, c->in[0].type.dtype, n < 0 ? KILN_RANK_UNKNOWN : (int32_t)n);
+    kiln_dim *out =
+        kiln_infer_dims(c, 0, c->in[0].type.dtype, n < 0 ? KILN_RANK_UNKNOWN : (int32_t)n);
     if (!out) {
         return KILN_E_MEMORY;
     }
@@ -162,7 +164,16 @@ static kiln_status infer(kiln_infer *c) {
 }
 
 const kiln_op kiln_op_reshape = {
-    .name = "Reshape", .domain = "", .since = 25, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
-    .flags = KILN_OP_VIEW, KILN_OP_ATTRS(table, kiln_reshape_attrs), .tolerance = KILN_TOL_EXACT,
-    .infer = infer, .ref = kiln_ref_view,
+    .name = "Reshape",
+    .domain = "",
+    .since = 25,
+    .min_in = 2,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = 1,
+    .flags = KILN_OP_VIEW,
+    KILN_OP_ATTRS(table, kiln_reshape_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = kiln_ref_view,
 };

@@ -33,16 +33,18 @@ static uint64_t reduce_int(kiln_scatter_mode mode, bool is_signed, uint64_t a, u
     }
 }
 
-void kiln_scatter_element(kiln_dtype dtype, kiln_scatter_mode mode, void *dst, int64_t i, const void *src,
-                          int64_t j) {
+void kiln_scatter_element(kiln_dtype dtype, kiln_scatter_mode mode, void *dst, int64_t i,
+                          const void *src, int64_t j) {
     if (mode == KILN_SCATTER_NONE) {
         kiln_copy_elements(dtype, dst, i, src, j, 1);
     } else if (kiln_dtype_is_float(dtype)) {
         double a = kiln_get_f64(dtype, dst, i), b = kiln_get_f64(dtype, src, j);
         kiln_set_f64(dtype, dst, i, reduce_f64(mode, a, b));
     } else {
-        uint64_t a = (uint64_t)kiln_get_i64(dtype, dst, i), b = (uint64_t)kiln_get_i64(dtype, src, j);
-        kiln_set_i64(dtype, dst, i, (int64_t)reduce_int(mode, kiln_dtype_is_signed_int(dtype), a, b));
+        uint64_t a = (uint64_t)kiln_get_i64(dtype, dst, i),
+                 b = (uint64_t)kiln_get_i64(dtype, src, j);
+        kiln_set_i64(dtype, dst, i,
+                     (int64_t)reduce_int(mode, kiln_dtype_is_signed_int(dtype), a, b));
     }
 }
 
@@ -80,8 +82,10 @@ static kiln_status elements_infer(kiln_infer *c) {
     KILN_TRY(kiln_infer_rank(c, 1, rank, rank));
     KILN_TRY(kiln_infer_rank(c, 2, rank, rank));
     for (int32_t d = 0; d < rank; d++) {
-        kiln_dim x = kiln_infer_dim(c, 0, d), i = kiln_infer_dim(c, 1, d), u = kiln_infer_dim(c, 2, d);
-        if (kiln_dim_differ(i, u) || (d != axis && kiln_dim_known(x) && kiln_dim_known(i) && i > x)) {
+        kiln_dim x = kiln_infer_dim(c, 0, d), i = kiln_infer_dim(c, 1, d),
+                 u = kiln_infer_dim(c, 2, d);
+        if (kiln_dim_differ(i, u) ||
+            (d != axis && kiln_dim_known(x) && kiln_dim_known(i) && i > x)) {
             return KILN_INFER_FAIL(c, SHAPE, "dim %d: data has %lld, indices %lld, updates %lld", d,
                                    (long long)x, (long long)i, (long long)u);
         }
@@ -91,9 +95,10 @@ static kiln_status elements_infer(kiln_infer *c) {
 
 static kiln_status elements_ref(kiln_ref *c) {
     const kiln_scatter_attrs *a = c->attrs;
-    const kiln_tensor *x = kiln_ref_in(c, 0), *index = kiln_ref_in(c, 1), *updates = kiln_ref_in(c, 2);
+    const kiln_tensor *x = kiln_ref_in(c, 0), *index = kiln_ref_in(c, 1),
+                      *updates = kiln_ref_in(c, 2);
     kiln_tensor *y = kiln_ref_out(c, 0);
-    int64_t axis = a->axis < 0 ? a->axis + x->rank : a->axis, strides[KILN_MAX_RANK], j = 0, k;
+    int64_t axis = a->axis < 0 ? a->axis + x->rank : a->axis, strides[KILN_MAX_RANK], j = 0, k = 0;
     kiln_copy_elements(x->dtype, y->data, 0, x->data, 0, kiln_tensor_count(x));
     kiln_strides(x->dims, x->rank, strides);
     int64_t along = strides[axis];
@@ -102,9 +107,10 @@ static kiln_status elements_ref(kiln_ref *c) {
     kiln_walk_init(&w, index->dims, index->rank);
     kiln_walk_operand(&w, strides);
     for (bool more = !kiln_walk_empty(&w); more; more = kiln_walk_next(&w), j++) {
-        KILN_TRY(kiln_index_in(c->diag, kiln_get_i64(index->dtype, index->data, j), x->dims[axis], &k));
-        kiln_scatter_element(y->dtype, (kiln_scatter_mode)a->reduction, y->data, w.offset[0] + k * along,
-                             updates->data, j);
+        KILN_TRY(
+            kiln_index_in(c->diag, kiln_get_i64(index->dtype, index->data, j), x->dims[axis], &k));
+        kiln_scatter_element(y->dtype, (kiln_scatter_mode)a->reduction, y->data,
+                             w.offset[0] + k * along, updates->data, j);
     }
     return KILN_OK;
 }
@@ -122,13 +128,14 @@ static kiln_status nd_infer(kiln_infer *c) {
         return KILN_OK;
     }
     if (depth > rank) {
-        return KILN_INFER_FAIL(c, SHAPE, "indices have %lld entries each for rank %d", (long long)depth,
-                               rank);
+        return KILN_INFER_FAIL(c, SHAPE, "indices have %lld entries each for rank %d",
+                               (long long)depth, rank);
     }
     int32_t want = q - 1 + rank - (int32_t)depth;
     KILN_TRY(kiln_infer_rank(c, 2, want, want));
     for (int32_t d = 0; kiln_infer_in_rank(c, 2) >= 0 && d < want; d++) {
-        kiln_dim need = d < q - 1 ? kiln_infer_dim(c, 1, d) : kiln_infer_dim(c, 0, d - (q - 1) + (int32_t)depth);
+        kiln_dim need = d < q - 1 ? kiln_infer_dim(c, 1, d)
+                                  : kiln_infer_dim(c, 0, d - (q - 1) + (int32_t)depth);
         if (kiln_dim_differ(kiln_infer_dim(c, 2, d), need)) {
             return KILN_INFER_FAIL(c, SHAPE, "updates have %lld in dim %d, need %lld",
                                    (long long)kiln_infer_dim(c, 2, d), d, (long long)need);
@@ -139,14 +146,15 @@ static kiln_status nd_infer(kiln_infer *c) {
 
 static kiln_status nd_ref(kiln_ref *c) {
     const kiln_scatter_attrs *a = c->attrs;
-    const kiln_tensor *x = kiln_ref_in(c, 0), *index = kiln_ref_in(c, 1), *updates = kiln_ref_in(c, 2);
+    const kiln_tensor *x = kiln_ref_in(c, 0), *index = kiln_ref_in(c, 1),
+                      *updates = kiln_ref_in(c, 2);
     kiln_tensor *y = kiln_ref_out(c, 0);
     kiln_copy_elements(x->dtype, y->data, 0, x->data, 0, kiln_tensor_count(x));
     int32_t depth = (int32_t)index->dims[index->rank - 1];
     int64_t n = kiln_index_span(index->dims, index->rank - 1);
     int64_t inner = kiln_index_span(x->dims + depth, x->rank - depth);
     for (int64_t i = 0; i < n; i++) {
-        int64_t at = 0, k;
+        int64_t at = 0, k = 0;
         for (int32_t d = 0; d < depth; d++) {
             int64_t v = kiln_get_i64(index->dtype, index->data, i * depth + d);
             KILN_TRY(kiln_index_in(c->diag, v, x->dims[d], &k));
@@ -161,13 +169,29 @@ static kiln_status nd_ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_scatter_elements = {
-    .name = "ScatterElements", .domain = "", .since = 18, .min_in = 3, .max_in = 3, .min_out = 1,
-    .max_out = 1, KILN_OP_ATTRS(elements_table, kiln_scatter_attrs), .tolerance = KILN_TOL_ROUND,
-    .infer = elements_infer, .ref = elements_ref,
+    .name = "ScatterElements",
+    .domain = "",
+    .since = 18,
+    .min_in = 3,
+    .max_in = 3,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(elements_table, kiln_scatter_attrs),
+    .tolerance = KILN_TOL_ROUND,
+    .infer = elements_infer,
+    .ref = elements_ref,
 };
 
 const kiln_op kiln_op_scatter_nd = {
-    .name = "ScatterND", .domain = "", .since = 18, .min_in = 3, .max_in = 3, .min_out = 1,
-    .max_out = 1, KILN_OP_ATTRS(nd_table, kiln_scatter_attrs), .tolerance = KILN_TOL_ROUND,
-    .infer = nd_infer, .ref = nd_ref,
+    .name = "ScatterND",
+    .domain = "",
+    .since = 18,
+    .min_in = 3,
+    .max_in = 3,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(nd_table, kiln_scatter_attrs),
+    .tolerance = KILN_TOL_ROUND,
+    .infer = nd_infer,
+    .ref = nd_ref,
 };

@@ -20,7 +20,7 @@ typedef struct kiln_scatter_attrs {
 } kiln_scatter_attrs;
 
 /* Element i of dst takes element j of src; both of `dtype`. */
-void kiln_scatter_element(kiln_dtype dtype, kiln_scatter_mode mode, void *dst, int64_t i, const void *src,
-                          int64_t j);
+void kiln_scatter_element(kiln_dtype dtype, kiln_scatter_mode mode, void *dst, int64_t i,
+                          const void *src, int64_t j);
 
 #endif

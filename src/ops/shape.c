@@ -67,12 +67,28 @@ static kiln_status size_ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_shape = {
-    .name = "Shape", .domain = "", .since = 25, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+    .name = "Shape",
+    .domain = "",
+    .since = 25,
+    .min_in = 1,
+    .max_in = 1,
+    .min_out = 1,
+    .max_out = 1,
     KILN_OP_ATTRS(shape_table, kiln_shape_attrs),
-    .tolerance = KILN_TOL_EXACT, .infer = shape_infer, .ref = shape_ref,
+    .tolerance = KILN_TOL_EXACT,
+    .infer = shape_infer,
+    .ref = shape_ref,
 };
 
 const kiln_op kiln_op_size = {
-    .name = "Size", .domain = "", .since = 25, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
-    .tolerance = KILN_TOL_EXACT, .infer = size_infer, .ref = size_ref,
+    .name = "Size",
+    .domain = "",
+    .since = 25,
+    .min_in = 1,
+    .max_in = 1,
+    .min_out = 1,
+    .max_out = 1,
+    .tolerance = KILN_TOL_EXACT,
+    .infer = size_infer,
+    .ref = size_ref,
 };

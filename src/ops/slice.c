@@ -71,10 +71,14 @@ static kiln_dim cut_size(kiln_infer *c, const cut *k, kiln_dim n) {
     }
     kiln_dim from = symbolic_bound(c, k->start, n), to = symbolic_bound(c, k->end, n);
     kiln_dim size = kiln_dim_sub(c->dims, to, from);
+    if (to == n && kiln_dim_known(k->start) && k->start < 0 && k->start > -FAR) {
+        size = k->start == -1 ? 1 : kiln_dim_min(c->dims, n, -k->start); /* the last ones */
+    }
     if (from != 0 && to != n) {
         size = kiln_dim_max(c->dims, size, 0);
     }
-    return k->step == 1 ? size : kiln_dim_div(c->dims, kiln_dim_add(c->dims, size, k->step - 1), k->step);
+    return k->step == 1 ? size
+                        : kiln_dim_div(c->dims, kiln_dim_add(c->dims, size, k->step - 1), k->step);
 }
 
 static kiln_status check_list(const kiln_infer *c, int32_t i, const char *name, int64_t n) {
@@ -82,8 +86,8 @@ static kiln_status check_list(const kiln_infer *c, int32_t i, const char *name, 
     KILN_TRY(kiln_infer_dtype(c, i, KILN_T_INDEX));
     KILN_TRY(kiln_infer_rank(c, i, 1, 1));
     if (kiln_infer_has(c, i) && len >= 0 && n >= 0 && len != n) {
-        return KILN_INFER_FAIL(c, SHAPE, "%s has %lld entries, starts has %lld", name, (long long)len,
-                               (long long)n);
+        return KILN_INFER_FAIL(c, SHAPE, "%s has %lld entries, starts has %lld", name,
+                               (long long)len, (long long)n);
     }
     return KILN_OK;
 }
@@ -116,8 +120,9 @@ static kiln_status make_plan(kiln_infer *c, int32_t rank, plan *p) {
             return KILN_INFER_FAIL(c, VALUE, "steps[%lld] is 0", (long long)i);
         }
         p->sliced[axis] = true;
-        p->axis[axis] = (cut){starts ? starts[i] : KILN_DIM_UNKNOWN, ends ? ends[i] : KILN_DIM_UNKNOWN,
-                              steps ? steps[i] : !kiln_infer_has(c, 4)};
+        p->axis[axis] =
+            (cut){starts ? starts[i] : KILN_DIM_UNKNOWN, ends ? ends[i] : KILN_DIM_UNKNOWN,
+                  steps ? steps[i] : !kiln_infer_has(c, 4)};
     }
     return KILN_OK;
 }
@@ -148,7 +153,8 @@ static kiln_status slice_contents(kiln_infer *c, const plan *p) {
     }
     for (int32_t d = 0; d < x.rank; d++) {
         const cut *k = &p->axis[d];
-        if (p->sliced[d] && (!kiln_dim_known(k->start) || !kiln_dim_known(k->end) || k->step == 0)) {
+        if (p->sliced[d] &&
+            (!kiln_dim_known(k->start) || !kiln_dim_known(k->end) || k->step == 0)) {
             return KILN_OK;
         }
     }
@@ -179,7 +185,8 @@ static kiln_status infer(kiln_infer *c) {
 }
 
 static kiln_status ref(kiln_ref *c) {
-    const kiln_tensor *x = kiln_ref_in(c, 0), *starts = kiln_ref_in(c, 1), *ends = kiln_ref_in(c, 2);
+    const kiln_tensor *x = kiln_ref_in(c, 0), *starts = kiln_ref_in(c, 1),
+                      *ends = kiln_ref_in(c, 2);
     const kiln_tensor *axes = kiln_ref_in(c, 3), *steps = kiln_ref_in(c, 4);
     cut cuts[KILN_MAX_RANK];
     bool sliced[KILN_MAX_RANK] = {false};
@@ -196,6 +203,14 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_slice = {
-    .name = "Slice", .domain = "", .since = 13, .min_in = 3, .max_in = 5, .min_out = 1, .max_out = 1,
-    .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "Slice",
+    .domain = "",
+    .since = 13,
+    .min_in = 3,
+    .max_in = 5,
+    .min_out = 1,
+    .max_out = 1,
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

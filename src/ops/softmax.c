@@ -81,20 +81,20 @@ static kiln_status apply(kiln_ref *c, lane_fn *f) {
     return KILN_OK;
 }
 
-#define OPERATOR(id, onnx, lane, tol)                                \
-    static kiln_status ref_##id(kiln_ref *c) {                       \
-        return apply(c, lane);                                       \
-    }                                                                \
-    const kiln_op kiln_op_##id = {.name = onnx,                      \
-                                  .domain = "",                      \
-                                  .since = 13,                       \
-                                  .min_in = 1,                       \
-                                  .max_in = 1,                       \
-                                  .min_out = 1,                      \
-                                  .max_out = 1,                      \
+#define OPERATOR(id, onnx, lane, tol)                                    \
+    static kiln_status ref_##id(kiln_ref *c) {                           \
+        return apply(c, lane);                                           \
+    }                                                                    \
+    const kiln_op kiln_op_##id = {.name = onnx,                          \
+                                  .domain = "",                          \
+                                  .since = 13,                           \
+                                  .min_in = 1,                           \
+                                  .max_in = 1,                           \
+                                  .min_out = 1,                          \
+                                  .max_out = 1,                          \
                                   KILN_OP_ATTRS(table, kiln_axis_attrs), \
-                                  .tolerance = tol,                  \
-                                  .infer = infer,                    \
+                                  .tolerance = tol,                      \
+                                  .infer = infer,                        \
                                   .ref = ref_##id};
 
 OPERATOR(softmax, "Softmax", lane_softmax, KILN_TOL_REDUCE)

@@ -24,12 +24,13 @@ static kiln_status check_sizes(const kiln_infer *c, const kiln_dim *sizes, kiln_
             return KILN_OK;
         }
         if (sizes[i] < 0 || !kiln_add_i64(sum, sizes[i], &sum)) {
-            return KILN_INFER_FAIL(c, VALUE, "split[%d] = %lld is out of range", i, (long long)sizes[i]);
+            return KILN_INFER_FAIL(c, VALUE, "split[%d] = %lld is out of range", i,
+                                   (long long)sizes[i]);
         }
     }
     if (kiln_dim_differ(sum, dim)) {
-        return KILN_INFER_FAIL(c, SHAPE, "split adds up to %lld, the axis has size %lld", (long long)sum,
-                               (long long)dim);
+        return KILN_INFER_FAIL(c, SHAPE, "split adds up to %lld, the axis has size %lld",
+                               (long long)sum, (long long)dim);
     }
     return KILN_OK;
 }
@@ -42,11 +43,12 @@ static kiln_status read_sizes(kiln_infer *c, kiln_dim dim, kiln_dim *sizes) {
     if (kiln_infer_has(c, 1)) {
         given = kiln_infer_contents(c, 1, &n);
         if (n > 0 && n != c->n_out) {
-            return KILN_INFER_FAIL(c, SHAPE, "split has %lld entries for %d outputs", (long long)n, c->n_out);
+            return KILN_INFER_FAIL(c, SHAPE, "split has %lld entries for %d outputs", (long long)n,
+                                   c->n_out);
         }
     } else if (a->num_outputs != KILN_ABSENT && a->num_outputs != c->n_out) {
-        return KILN_INFER_FAIL(c, ATTR_VALUE, "num_outputs = %lld for %d outputs", (long long)a->num_outputs,
-                               c->n_out);
+        return KILN_INFER_FAIL(c, ATTR_VALUE, "num_outputs = %lld for %d outputs",
+                               (long long)a->num_outputs, c->n_out);
     }
     for (int32_t i = 0; i < c->n_out; i++) {
         sizes[i] = kiln_infer_has(c, 1) ? (given && n == c->n_out ? given[i] : KILN_DIM_UNKNOWN)
@@ -115,6 +117,15 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_split = {
-    .name = "Split", .domain = "", .since = 18, .min_in = 1, .max_in = 2, .min_out = 1, .max_out = -1,
-    KILN_OP_ATTRS(table, kiln_split_attrs), .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "Split",
+    .domain = "",
+    .since = 18,
+    .min_in = 1,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = -1,
+    KILN_OP_ATTRS(table, kiln_split_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

@@ -79,7 +79,8 @@ static kiln_status unsqueeze_infer(kiln_infer *c) {
         return some_rank(c, KILN_RANK_UNKNOWN);
     }
     if (n > KILN_MAX_RANK - rank) {
-        return KILN_INFER_FAIL(c, VARIANT, "%lld axes added to rank %d; at most %d dims are supported",
+        return KILN_INFER_FAIL(c, VARIANT,
+                               "%lld axes added to rank %d; at most %d dims are supported",
                                (long long)n, rank, KILN_MAX_RANK);
     }
     int32_t total = rank + (int32_t)n;
@@ -95,11 +96,29 @@ static kiln_status unsqueeze_infer(kiln_infer *c) {
 }
 
 const kiln_op kiln_op_squeeze = {
-    .name = "Squeeze", .domain = "", .since = 25, .min_in = 1, .max_in = 2, .min_out = 1, .max_out = 1,
-    .flags = KILN_OP_VIEW, .tolerance = KILN_TOL_EXACT, .infer = squeeze_infer, .ref = kiln_ref_view,
+    .name = "Squeeze",
+    .domain = "",
+    .since = 25,
+    .min_in = 1,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = 1,
+    .flags = KILN_OP_VIEW,
+    .tolerance = KILN_TOL_EXACT,
+    .infer = squeeze_infer,
+    .ref = kiln_ref_view,
 };
 
 const kiln_op kiln_op_unsqueeze = {
-    .name = "Unsqueeze", .domain = "", .since = 25, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
-    .flags = KILN_OP_VIEW, .tolerance = KILN_TOL_EXACT, .infer = unsqueeze_infer, .ref = kiln_ref_view,
+    .name = "Unsqueeze",
+    .domain = "",
+    .since = 25,
+    .min_in = 2,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = 1,
+    .flags = KILN_OP_VIEW,
+    .tolerance = KILN_TOL_EXACT,
+    .infer = unsqueeze_infer,
+    .ref = kiln_ref_view,
 };

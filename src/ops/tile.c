@@ -25,7 +25,8 @@ static kiln_status infer(kiln_infer *c) {
     const kiln_dim *repeats = kiln_infer_contents(c, 1, &n);
     int32_t rank = kiln_infer_in_rank(c, 0);
     if (rank >= 0 && len >= 0 && len != rank) {
-        return KILN_INFER_FAIL(c, SHAPE, "repeats has %lld entries for rank %d", (long long)len, rank);
+        return KILN_INFER_FAIL(c, SHAPE, "repeats has %lld entries for rank %d", (long long)len,
+                               rank);
     }
     kiln_dim *out = kiln_infer_dims(c, 0, c->in[0].type.dtype, rank);
     if (!out) {
@@ -34,11 +35,13 @@ static kiln_status infer(kiln_infer *c) {
     for (int32_t d = 0; repeats && d < rank; d++) {
         kiln_dim dim = c->in[0].type.dims[d];
         if (kiln_dim_known(repeats[d]) && repeats[d] < 0) {
-            return KILN_INFER_FAIL(c, VALUE, "repeats[%d] = %lld is negative", d, (long long)repeats[d]);
+            return KILN_INFER_FAIL(c, VALUE, "repeats[%d] = %lld is negative", d,
+                                   (long long)repeats[d]);
         }
         out[d] = kiln_dim_mul(c->dims, dim, repeats[d]);
         if (out[d] == KILN_DIM_UNKNOWN && kiln_dim_known(dim) && kiln_dim_known(repeats[d])) {
-            return KILN_INFER_FAIL(c, OVERFLOW, "dim %d of size %lld repeated %lld times is too large", d,
+            return KILN_INFER_FAIL(c, OVERFLOW,
+                                   "dim %d of size %lld repeated %lld times is too large", d,
                                    (long long)dim, (long long)repeats[d]);
         }
     }
@@ -57,6 +60,14 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_tile = {
-    .name = "Tile", .domain = "", .since = 13, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
-    .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "Tile",
+    .domain = "",
+    .since = 13,
+    .min_in = 2,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = 1,
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

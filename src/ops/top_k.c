@@ -30,8 +30,8 @@ static kiln_status infer(kiln_infer *c) {
     kiln_dim size = rank < 0 ? KILN_DIM_UNKNOWN : kiln_infer_dim(c, 0, axis);
     kiln_dim k = v && n == 1 ? v[0] : KILN_DIM_UNKNOWN;
     if (kiln_dim_known(k) && (k < 0 || (kiln_dim_known(size) && k > size))) {
-        return KILN_INFER_FAIL(c, VALUE, "K = %lld is out of range for an axis of size %lld", (long long)k,
-                               (long long)size);
+        return KILN_INFER_FAIL(c, VALUE, "K = %lld is out of range for an axis of size %lld",
+                               (long long)k, (long long)size);
     }
     if (k == KILN_DIM_UNKNOWN) {
         k = kiln_dim_found(c->dims, size);
@@ -66,7 +66,8 @@ static kiln_status ref(kiln_ref *c) {
     kiln_tensor *values = kiln_ref_out(c, 0), *indices = kiln_ref_out(c, 1);
     int32_t axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
     int64_t n = x->dims[axis], inner = kiln_index_span(x->dims + axis + 1, x->rank - axis - 1);
-    int64_t k = values->dims[axis], rows = k && inner ? kiln_tensor_count(values) / k : 0, *items, *scratch;
+    int64_t k = values->dims[axis], rows = k && inner ? kiln_tensor_count(values) / k : 0, *items,
+            *scratch;
     KILN_ALLOC(items, c->arena, n);
     KILN_ALLOC(scratch, c->arena, n);
     for (int64_t i = 0; i < rows; i++) {
@@ -88,7 +89,15 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_top_k = {
-    .name = "TopK", .domain = "", .since = 24, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 2,
-    KILN_OP_ATTRS(table, top_k_attrs), .tolerance = KILN_TOL_EXACT,
-    .infer = infer, .ref = ref,
+    .name = "TopK",
+    .domain = "",
+    .since = 24,
+    .min_in = 2,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = 2,
+    KILN_OP_ATTRS(table, top_k_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

@@ -24,7 +24,8 @@ static kiln_status check_perm(const kiln_infer *c, const kiln_ints *perm, int32_
         return KILN_OK;
     }
     if (perm->n != rank) {
-        return KILN_INFER_FAIL(c, ATTR_VALUE, "perm has %lld entries for rank %d", (long long)perm->n, rank);
+        return KILN_INFER_FAIL(c, ATTR_VALUE, "perm has %lld entries for rank %d",
+                               (long long)perm->n, rank);
     }
     for (int32_t d = 0; d < rank; d++) {
         int64_t p = perm->v[d];
@@ -67,6 +68,15 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_transpose = {
-    .name = "Transpose", .domain = "", .since = 25, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
-    KILN_OP_ATTRS(table, kiln_perm_attrs), .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "Transpose",
+    .domain = "",
+    .since = 25,
+    .min_in = 1,
+    .max_in = 1,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, kiln_perm_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

@@ -33,12 +33,22 @@ static kiln_status ref(kiln_ref *c) {
         int64_t edge = r % rows + k + !upper; /* first kept column, or the first not kept */
         edge = edge < 0 ? 0 : edge > columns ? columns : edge;
         int64_t from = upper ? edge : 0, count = upper ? columns - edge : edge;
-        kiln_copy_elements(y->dtype, y->data, r * columns + from, x->data, r * columns + from, count);
+        kiln_copy_elements(y->dtype, y->data, r * columns + from, x->data, r * columns + from,
+                           count);
     }
     return KILN_OK;
 }
 
 const kiln_op kiln_op_trilu = {
-    .name = "Trilu", .domain = "", .since = 14, .min_in = 1, .max_in = 2, .min_out = 1, .max_out = 1,
-    KILN_OP_ATTRS(table, trilu_attrs), .tolerance = KILN_TOL_EXACT, .infer = infer, .ref = ref,
+    .name = "Trilu",
+    .domain = "",
+    .since = 14,
+    .min_in = 1,
+    .max_in = 2,
+    .min_out = 1,
+    .max_out = 1,
+    KILN_OP_ATTRS(table, trilu_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

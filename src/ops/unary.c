@@ -1,7 +1,7 @@
 /* unary.c - operators of one input whose output element depends on the same input element alone.
  *
- * Floats of every width are computed in double and rounded once; integers exactly. UNARY rows give the
- * formula for floats, INTEGER rows additionally one for integers. */
+ * Floats of every width are computed in double and rounded once; integers exactly. FLOATS rows give
+ * the formula for floats, OPERATOR rows also one for integers. */
 #include <math.h>
 
 #include "ops/attrs.h"
@@ -24,41 +24,41 @@ static double unit(double x) { /* clipped to [0, 1]; NaN stays */
 }
 
 /* Formulas of x alone: name, expression. */
-#define PLAIN_FORMULAS(F)                        \
-    F(abs, fabs(x))                              \
-    F(acos, acos(x))                             \
-    F(acosh, acosh(x))                           \
-    F(asin, asin(x))                             \
-    F(asinh, asinh(x))                           \
-    F(atan, atan(x))                             \
-    F(atanh, atanh(x))                           \
-    F(ceil, ceil(x))                             \
-    F(cos, cos(x))                               \
-    F(cosh, cosh(x))                             \
-    F(erf, erf(x))                               \
-    F(exp, exp(x))                               \
-    F(floor, floor(x))                           \
-    F(log, log(x))                               \
-    F(neg, -x)                                   \
-    F(reciprocal, 1 / x)                         \
-    F(round, nearbyint(x))                       \
-    F(sigmoid, sigmoid(x))                       \
-    F(sign, x > 0 ? 1 : x < 0 ? -1 : x)          \
-    F(sin, sin(x))                               \
-    F(sinh, sinh(x))                             \
-    F(sqrt, sqrt(x))                             \
-    F(tan, tan(x))                               \
-    F(tanh, tanh(x))                             \
-    F(softplus, softplus(x))                     \
+#define PLAIN_FORMULAS(F)                                      \
+    F(abs, fabs(x))                                            \
+    F(acos, acos(x))                                           \
+    F(acosh, acosh(x))                                         \
+    F(asin, asin(x))                                           \
+    F(asinh, asinh(x))                                         \
+    F(atan, atan(x))                                           \
+    F(atanh, atanh(x))                                         \
+    F(ceil, ceil(x))                                           \
+    F(cos, cos(x))                                             \
+    F(cosh, cosh(x))                                           \
+    F(erf, erf(x))                                             \
+    F(exp, exp(x))                                             \
+    F(floor, floor(x))                                         \
+    F(log, log(x))                                             \
+    F(neg, -x)                                                 \
+    F(reciprocal, 1 / x)                                       \
+    F(round, nearbyint(x))                                     \
+    F(sigmoid, sigmoid(x))                                     \
+    F(sign, x > 0 ? 1 : x < 0 ? -1 : x)                        \
+    F(sin, sin(x))                                             \
+    F(sinh, sinh(x))                                           \
+    F(sqrt, sqrt(x))                                           \
+    F(tan, tan(x))                                             \
+    F(tanh, tanh(x))                                           \
+    F(softplus, softplus(x))                                   \
     F(softsign, isinf(x) ? copysign(1, x) : x / (1 + fabs(x))) \
-    F(relu, x < 0 ? 0 : x)                       \
-    F(hard_swish, x * unit(x / 6 + 0.5))         \
-    F(mish, x * tanh(softplus(x)))
+    F(relu, x < 0 ? 0 : x)                                     \
+    F(hard_swish, x *unit(x / 6 + 0.5))                        \
+    F(mish, x *tanh(softplus(x)))
 
-#define DEFINE_PLAIN(id, expr)                                       \
-    static double f_##id(double x, const act *a) {                   \
-        (void)a;                                                     \
-        return expr;                                                 \
+#define DEFINE_PLAIN(id, expr)                     \
+    static double f_##id(double x, const act *a) { \
+        (void)a;                                   \
+        return expr;                               \
     }
 PLAIN_FORMULAS(DEFINE_PLAIN)
 
@@ -86,8 +86,8 @@ static double f_swish(double x, const act *a) {
 }
 static double f_gelu(double x, const act *a) {
     const double sqrt_half = 0.70710678118654752440, sqrt_2_over_pi = 0.79788456080286535588;
-    double g = a->approximate ? tanh(sqrt_2_over_pi * (x + 0.044715 * x * x * x))
-                              : erf(x * sqrt_half);
+    double g =
+        a->approximate ? tanh(sqrt_2_over_pi * (x + 0.044715 * x * x * x)) : erf(x * sqrt_half);
     return 0.5 * x * (1 + g);
 }
 static double f_shrink(double x, const act *a) {
@@ -142,10 +142,10 @@ static kiln_dim dim_bitwise_not(const kiln_infer *c, const kiln_dim *x) {
     return kiln_dim_sub(c->dims, -1, x[0]);
 }
 
-static kiln_status infer_same(kiln_infer *c, uint32_t set, kiln_dtype out,
+static kiln_status infer_same(kiln_infer *c, uint32_t set,
                               kiln_dim (*contents)(const kiln_infer *, const kiln_dim *)) {
     KILN_TRY(kiln_infer_dtype(c, 0, set));
-    KILN_TRY(kiln_infer_like(c, 0, 0, out));
+    KILN_TRY(kiln_infer_like(c, 0, 0, KILN_DTYPE_NONE));
     return contents ? kiln_contents_map(c, 1, contents) : KILN_OK;
 }
 
@@ -193,11 +193,11 @@ static const kiln_attr shrink_table[] = {KILN_A_FLOAT(act, bias, 0.0f),
 #define MONO (KILN_OP_ELEMENTWISE | KILN_OP_MONOTONE)
 #define T_SIGNED (KILN_T_FLOAT | KILN_T_SINT)
 
-/* One operator: id, ONNX name, opset, input dtypes, float formula, integer formula, rule for contents,
- * tolerance, flags, attributes. */
+/* One operator: id, ONNX name, opset, input dtypes, float formula, integer formula, rule for
+ * contents, tolerance, flags, attributes. */
 #define OPERATOR(id, onnx, version, set, f, g, contents, tol, op_flags, ...) \
     static kiln_status infer_##id(kiln_infer *c) {                           \
-        return infer_same(c, set, KILN_DTYPE_NONE, contents);                \
+        return infer_same(c, set, contents);                                 \
     }                                                                        \
     static kiln_status ref_##id(kiln_ref *c) {                               \
         return apply(c, f, g);                                               \
@@ -215,8 +215,9 @@ static const kiln_attr shrink_table[] = {KILN_A_FLOAT(act, bias, 0.0f),
                                   .ref = ref_##id,                           \
                                   __VA_ARGS__};
 
-#define FLOATS(id, onnx, version, op_flags, ...) \
-    OPERATOR(id, onnx, version, KILN_T_FLOAT, f_##id, NULL, NULL, KILN_TOL_ROUND, op_flags, __VA_ARGS__)
+#define FLOATS(id, onnx, version, op_flags, ...)                                            \
+    OPERATOR(id, onnx, version, KILN_T_FLOAT, f_##id, NULL, NULL, KILN_TOL_ROUND, op_flags, \
+             __VA_ARGS__)
 
 FLOATS(acos, "Acos", 22, EW, .attrs = NULL)
 FLOATS(acosh, "Acosh", 22, EW, .attrs = NULL)

@@ -51,7 +51,8 @@ static int compare(const void *user, int64_t a, int64_t b) {
     const slices *s = user;
     for (int64_t o = 0; o < s->outer; o++) {
         for (int64_t j = 0; j < s->inner; j++) {
-            int order = kiln_order_elements(s->x, (o * s->n + a) * s->inner + j, (o * s->n + b) * s->inner + j);
+            int order = kiln_order_elements(s->x, (o * s->n + a) * s->inner + j,
+                                            (o * s->n + b) * s->inner + j);
             if (order) {
                 return order;
             }
@@ -148,7 +149,16 @@ static kiln_status ref(kiln_ref *c) {
 }
 
 const kiln_op kiln_op_unique = {
-    .name = "Unique", .domain = "", .since = 28, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 4,
-    .flags = KILN_OP_DATA_SIZED, KILN_OP_ATTRS(table, unique_attrs), .tolerance = KILN_TOL_EXACT,
-    .infer = infer, .ref = ref,
+    .name = "Unique",
+    .domain = "",
+    .since = 28,
+    .min_in = 1,
+    .max_in = 1,
+    .min_out = 1,
+    .max_out = 4,
+    .flags = KILN_OP_DATA_SIZED,
+    KILN_OP_ATTRS(table, unique_attrs),
+    .tolerance = KILN_TOL_EXACT,
+    .infer = infer,
+    .ref = ref,
 };

@@ -55,6 +55,9 @@ kiln_status kiln_infer_same_dtype(const kiln_infer *c, int32_t i, int32_t j) {
     if (!kiln_infer_has(c, i) || !kiln_infer_has(c, j)) {
         return KILN_OK;
     }
+    if (c->in[i].type.kind != KILN_KIND_TENSOR || c->in[j].type.kind != KILN_KIND_TENSOR) {
+        return KILN_INFER_FAIL(c, DTYPE, "inputs %d and %d must be tensors", i, j);
+    }
     kiln_dtype a = c->in[i].type.dtype, b = c->in[j].type.dtype;
     if (a != b && a != KILN_DTYPE_NONE && b != KILN_DTYPE_NONE) {
         return KILN_INFER_FAIL(c, DTYPE, "inputs %d and %d must have one element type, have %s and %s", i,
@@ -65,6 +68,7 @@ kiln_status kiln_infer_same_dtype(const kiln_infer *c, int32_t i, int32_t j) {
 
 kiln_status kiln_infer_axis(const kiln_infer *c, int64_t axis, int32_t rank, const char *what,
                             int32_t *out) {
+    *out = 0;
     if (axis < -(int64_t)rank || axis >= rank) {
         return KILN_INFER_FAIL(c, ATTR_VALUE, "%s = %lld is out of range for rank %d", what,
                                (long long)axis, rank);

@@ -13,6 +13,8 @@ static kiln_dim choose(const kiln_infer *c, const kiln_dim *x) {
 
 static kiln_status infer(kiln_infer *c) {
     KILN_TRY(kiln_infer_dtype(c, 0, KILN_T(BOOL)));
+    KILN_TRY(kiln_infer_dtype(c, 1, KILN_T_ANY));
+    KILN_TRY(kiln_infer_dtype(c, 2, KILN_T_ANY));
     KILN_TRY(kiln_infer_same_dtype(c, 1, 2));
     KILN_TRY(kiln_infer_broadcast(c, 0, c->in[1].type.dtype, 0, 3));
     return kiln_contents_map(c, 3, choose);

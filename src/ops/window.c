@@ -9,14 +9,14 @@ const char *const kiln_auto_pad_words[] = {"NOTSET", "SAME_UPPER", "SAME_LOWER",
 static kiln_status read_list(kiln_diag *diag, const kiln_ints *list, int32_t count, int64_t lo,
                              int64_t absent, const char *name, int64_t *out) {
     if (list->v && list->n != count) {
-        return kiln_fail(diag, KILN_F_ATTR_VALUE, "%s has %lld items, the input's rank asks for %d", name,
-                               (long long)list->n, count);
+        return kiln_fail(diag, KILN_F_ATTR_VALUE, "%s has %lld items, the input's rank asks for %d",
+                         name, (long long)list->n, count);
     }
     for (int32_t i = 0; i < count; i++) {
         out[i] = list->v ? list->v[i] : absent;
         if (out[i] < lo || out[i] > INT32_MAX) {
-            return kiln_fail(diag, KILN_F_ATTR_VALUE, "%s[%d] is %lld, it must be in [%lld, 2^31)", name,
-                                   i, (long long)out[i], (long long)lo);
+            return kiln_fail(diag, KILN_F_ATTR_VALUE, "%s[%d] is %lld, it must be in [%lld, 2^31)",
+                             name, i, (long long)out[i], (long long)lo);
         }
     }
     return KILN_OK;
@@ -27,7 +27,7 @@ kiln_status kiln_window_read(kiln_window *w, kiln_diag *diag, int32_t n,
     memset(w, 0, sizeof *w);
     if (n < 1 || n > KILN_MAX_SPATIAL) {
         return kiln_fail(diag, KILN_F_VARIANT, "%d spatial dims; 1 to %d are supported", n,
-                               KILN_MAX_SPATIAL);
+                         KILN_MAX_SPATIAL);
     }
     int64_t pads[2 * KILN_MAX_SPATIAL];
     const kiln_ints sizes = {.v = kernel, .n = n};
@@ -45,8 +45,8 @@ kiln_status kiln_window_read(kiln_window *w, kiln_diag *diag, int32_t n,
     return KILN_OK;
 }
 
-/* One output size; d is the table of dims. The last window of ceil_mode starts at or before the last
- * position that is not padding at the end: (in + pad_begin - 1) / stride. */
+/* One output size; d is the table of dims. The last window of ceil_mode starts at or before the
+ * last position that is not padding at the end: (in + pad_begin - 1) / stride. */
 static kiln_dim out_size(const kiln_window *w, kiln_dims *d, int32_t i, kiln_dim in) {
     int64_t stride = w->stride[i];
     bool same = w->auto_pad == KILN_PAD_SAME_UPPER || w->auto_pad == KILN_PAD_SAME_LOWER;
@@ -71,9 +71,9 @@ kiln_status kiln_window_out(const kiln_window *w, const kiln_infer *c, const kil
         bool same = w->auto_pad == KILN_PAD_SAME_UPPER || w->auto_pad == KILN_PAD_SAME_LOWER;
         int64_t extent = kiln_window_extent(w, i), pads = w->pad_begin[i] + w->pad_end[i];
         if (!same && kiln_dim_known(in[i]) && in[i] + pads < extent) {
-            return KILN_INFER_FAIL(c, SHAPE,
-                                   "the window spans %lld in spatial dim %d, the padded input has %lld",
-                                   (long long)extent, i, (long long)(in[i] + pads));
+            return KILN_INFER_FAIL(
+                c, SHAPE, "the window spans %lld in spatial dim %d, the padded input has %lld",
+                (long long)extent, i, (long long)(in[i] + pads));
         }
         out[i] = out_size(w, c->dims, i, in[i]);
     }
@@ -144,8 +144,8 @@ kiln_status kiln_window_kernel(const kiln_infer *c, int32_t weight, int32_t n,
         kiln_dim k = kiln_infer_dim(c, weight, i + 2);
         kiln_dim stated = kernel_shape->v ? kernel_shape->v[i] : KILN_DIM_UNKNOWN;
         if (kernel_shape->v && kiln_dim_known(k) && k != stated) {
-            return KILN_INFER_FAIL(c, ATTR_VALUE, "kernel_shape[%d] is %lld, the weight has %lld", i,
-                                   (long long)stated, (long long)k);
+            return KILN_INFER_FAIL(c, ATTR_VALUE, "kernel_shape[%d] is %lld, the weight has %lld",
+                                   i, (long long)stated, (long long)k);
         }
         kernel[i] = kiln_dim_known(k) ? k : stated;
         *known = *known && kiln_dim_known(kernel[i]);
@@ -160,8 +160,8 @@ kiln_status kiln_infer_vector(const kiln_infer *c, int32_t i, kiln_dim size, con
     KILN_TRY(kiln_infer_rank(c, i, 1, 1));
     kiln_dim n = kiln_infer_dim(c, i, 0);
     if (kiln_dim_differ(n, size)) {
-        return KILN_INFER_FAIL(c, SHAPE, "%s has %lld elements, %lld are needed", what, (long long)n,
-                               (long long)size);
+        return KILN_INFER_FAIL(c, SHAPE, "%s has %lld elements, %lld are needed", what,
+                               (long long)n, (long long)size);
     }
     return KILN_OK;
 }

@@ -5,12 +5,13 @@
  * resolved when those are numbers:
  *
  *     kiln_window w;
- *     KILN_TRY(kiln_window_read(&w, c->diag, n, &(kiln_window_attrs){.pads = a->pads, ...}, kernel));
+ *     const kiln_window_attrs attrs = {.pads = a->pads, .strides = a->strides};
+ *     KILN_TRY(kiln_window_read(&w, c->diag, n, &attrs, kernel));
  *     KILN_TRY(kiln_window_out(&w, c, in_dims, out_dims));          // infer
- *     kiln_window_resolve(&w, in_sizes, out_sizes);                 // kernels and ref: pads and sizes
+ *     kiln_window_resolve(&w, in_sizes, out_sizes);                 // kernels and ref: pads, sizes
  *
- * Sizes are bounded so that no formula below can overflow: kernel, stride, dilation and pads < 2^31,
- * dims <= 2^62.
+ * Sizes are bounded so that no formula below can overflow: kernel, stride, dilation and pads <
+ * 2^31, dims <= 2^62.
  */
 #ifndef KILN_OPS_WINDOW_H
 #define KILN_OPS_WINDOW_H
@@ -47,8 +48,8 @@ kiln_status kiln_window_read(kiln_window *w, kiln_diag *diag, int32_t n,
                              const kiln_window_attrs *attrs, const int64_t *kernel);
 
 /* Output sizes of a convolution or pool over n input sizes. Fails when the window is surely larger
- * than the padded input. With ceil_mode a last partial window counts, unless it starts in the padding
- * at the end. */
+ * than the padded input. With ceil_mode a last partial window counts, unless it starts in the
+ * padding at the end. */
 kiln_status kiln_window_out(const kiln_window *w, const kiln_infer *c, const kiln_dim *in,
                             kiln_dim *out);
 

@@ -19,6 +19,7 @@ import argparse
 import collections
 import json
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,14 +204,12 @@ def keep(case: Case, folder: Path, why: str) -> Path:
 
 def coverage(operators: collections.Counter, builders: collections.Counter, args) -> bool:
     """Reports what ran how often; False if a builder succeeded fewer than --min-each times."""
-    rare = sorted(
-        (builders[label], label) for label in LABELS if builders[label] < max(args.min_each, 20)
-    )
-    print(
-        f"{len(operators)} operators from {len(LABELS)} builders; "
-        f"fewer than {max(args.min_each, 20)} times: "
-        + (", ".join(f"{label} {n}" for n, label in rare) or "none")
-    )
+    least = max(args.min_each, 20)
+    rare = sorted((builders[label], label) for label in LABELS if builders[label] < least)
+    print(f"{len(operators)} operators from {len(LABELS)} builders")
+    if args.min_each or not args.quiet:
+        words = ", ".join(f"{label} {n}" for n, label in rare) or "none"
+        print(f"fewer than {least} times: {words}")
     if not args.quiet:
         print("  " + ", ".join(f"{op} {n}" for op, n in sorted(operators.items())))
     if args.coverage:
@@ -318,12 +317,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     common.warn_pins()
     engine = OrtEngine() if args.engine == "ort" else common.Kiln([args.kiln] if args.kiln else [])
-    args.keep.mkdir(parents=True, exist_ok=True)
-    return (
-        check_plants(args, engine, args.keep)
-        if args.plant
-        else check_graphs(args, engine, args.keep)
-    )
+    check = check_plants if args.plant else check_graphs
+    with tempfile.TemporaryDirectory(prefix="kiln-random-") as scratch:
+        return check(args, engine, Path(scratch))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The oracles themselves: ONNX Runtime passes them, and what is spoiled fails them. Needs no Kiln."""
+"""The oracles themselves, without Kiln: ONNX Runtime passes them, what is spoiled fails them."""
 
 # ctest-timeout: 600
 import sys

@@ -5,11 +5,13 @@
  *         if (!isa_present(isa)) { continue; }
  *         float *x = guard_floats(n, 1);      one element off alignment
  *         ...
- *         guard_free(x);                      fails the test if a guard band was touched
+ *         guard_free(x);                      fails the test if the band before it was touched
  *     }
  */
 #ifndef KILN_TESTS_UNIT_PRIMS_UTIL_H
 #define KILN_TESTS_UNIT_PRIMS_UTIL_H
+
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { ISA_PORTABLE, ISA_AVX2, ISA_AVX512, ISA_COUNT };
 
@@ -63,20 +66,32 @@ static inline void rng_fill(rng *r, float *x, int64_t n, float lo, float hi) {
     }
 }
 
-/* Memory between two guard bands of GUARD bytes. The head holds the size. */
-enum { GUARD = 256, GUARD_BYTE = 0xa5 };
+/* Memory that ends where an unreadable page begins, behind a band of known bytes: reading or writing
+ * past the end traps, writing before the start is found by guard_free. Where that end would leave
+ * the start aligned to 64 and `misalign` is not 0, the block moves down by it and the gap is a band
+ * too. */
+enum { GUARD = 256, GUARD_BYTE = 0xa5, GUARD_PAGE = 4096 };
+
+typedef struct guard_head {
+    unsigned char *raw;
+    size_t body, bytes, gap;
+} guard_head;
 
 static inline void *guard_bytes(size_t bytes, size_t misalign) {
-    size_t total = bytes + 2 * GUARD + misalign;
-    unsigned char *raw = aligned_alloc(64, (total + 63) / 64 * 64);
-    if (raw == NULL) {
+    guard_head h = {.bytes = bytes};
+    h.body = (GUARD + bytes + misalign + GUARD_PAGE - 1) / GUARD_PAGE * GUARD_PAGE;
+    h.raw =
+        mmap(NULL, h.body + GUARD_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (h.raw == MAP_FAILED || mprotect(h.raw + h.body, GUARD_PAGE, PROT_NONE) != 0) {
         abort();
     }
-    memset(raw, GUARD_BYTE, total);
-    memcpy(raw, &bytes, sizeof bytes);
-    memcpy(raw + sizeof bytes, &misalign, sizeof misalign);
-    unsigned char *p = raw + GUARD + misalign;
-    memcpy(p - 2 * sizeof misalign, &misalign, sizeof misalign);
+    unsigned char *p = h.raw + h.body - bytes;
+    if ((uintptr_t)p % 64 == 0) {
+        p -= misalign;
+        h.gap = misalign;
+    }
+    memset(h.raw, GUARD_BYTE, h.body);
+    memcpy(p - GUARD, &h, sizeof h);
     return p;
 }
 
@@ -86,21 +101,15 @@ static inline float *guard_floats(int64_t n, size_t misalign_floats) {
 
 static inline void guard_free(void *ptr) {
     unsigned char *p = ptr;
-    size_t bytes;
-    size_t misalign;
-    memcpy(&misalign, p - 2 * sizeof misalign, sizeof misalign);
-    unsigned char *raw = p - misalign - GUARD;
-    memcpy(&bytes, raw, sizeof bytes);
-    for (unsigned char *q = raw + 2 * sizeof bytes; q < p - 2 * sizeof misalign; q++) {
+    guard_head h;
+    memcpy(&h, p - GUARD, sizeof h);
+    for (unsigned char *q = p - GUARD + sizeof h; q < p; q++) {
         assert_int_equal(*q, GUARD_BYTE);
     }
-    for (unsigned char *q = p - sizeof misalign; q < p; q++) {
-        assert_int_equal(*q, GUARD_BYTE);
+    for (size_t i = 0; i < h.gap; i++) {
+        assert_int_equal(p[h.bytes + i], GUARD_BYTE);
     }
-    for (size_t i = 0; i < GUARD; i++) {
-        assert_int_equal(p[bytes + i], GUARD_BYTE);
-    }
-    free(raw);
+    munmap(h.raw, h.body + GUARD_PAGE);
 }
 
 /* Distance to the true value in units of the float spacing there; 0 when both are NaN or equal. */

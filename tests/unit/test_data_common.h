@@ -111,24 +111,24 @@ KILN_UNUSED static void show_findings(const fixture *f) {
     }
 }
 
-#define assert_ok(f, expr)                             \
-    do {                                               \
-        kiln_status ok_status_ = (expr);               \
-        if (ok_status_ != KILN_OK) {                   \
-            show_findings(f);                          \
-        }                                              \
-        assert_int_equal(ok_status_, KILN_OK);         \
+#define assert_ok(f, expr)                     \
+    do {                                       \
+        kiln_status ok_status_ = (expr);       \
+        if (ok_status_ != KILN_OK) {           \
+            show_findings(f);                  \
+        }                                      \
+        assert_int_equal(ok_status_, KILN_OK); \
     } while (0)
 
 /* cmocka's own compares as float. NaN is near nothing. */
 #define assert_near(a, b, within) assert_true(fabs((double)(a) - (double)(b)) <= (double)(within))
 
 /* The call failed with this status, and a finding whose text holds `part` says so. */
-#define assert_refused(f, expr, wanted, part)                                     \
-    do {                                                                          \
-        kiln_diag_clear((f)->diag);                                               \
-        assert_int_equal((expr), (wanted));                                       \
-        check_finding((f), (part));                                               \
+#define assert_refused(f, expr, wanted, part) \
+    do {                                      \
+        kiln_diag_clear((f)->diag);           \
+        assert_int_equal((expr), (wanted));   \
+        check_finding((f), (part));           \
     } while (0)
 
 KILN_UNUSED static void check_finding(const fixture *f, const char *part) {

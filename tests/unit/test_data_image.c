@@ -98,7 +98,8 @@ static void refuses_hostile_pictures(void **state) {
     for (size_t i = 0; i < KILN_COUNT_OF(cases); ++i) {
         kiln_image image;
         print_message("%s\n", cases[i].name);
-        assert_refused(f, kiln_image_read(&image, golden(f, cases[i].name), NULL, &f->arena, f->diag),
+        assert_refused(f,
+                       kiln_image_read(&image, golden(f, cases[i].name), NULL, &f->arena, f->diag),
                        cases[i].status, cases[i].part);
         check_finding(f, cases[i].name);
     }
@@ -107,7 +108,8 @@ static void refuses_hostile_pictures(void **state) {
 /* A progressive JPEG whose last scan stands there `times` times. */
 static uint8_t *repeat_scan(fixture *f, size_t *out_bytes, size_t times) {
     kiln_file file;
-    assert_ok(f, kiln_file_open(&file, f->env, golden(f, "good_progressive.jpg"), 1 << 20, 0, f->diag));
+    assert_ok(
+        f, kiln_file_open(&file, f->env, golden(f, "good_progressive.jpg"), 1 << 20, 0, f->diag));
     size_t scan = file.bytes;
     while (file.data[scan - 2] != 0xff || file.data[scan - 1] != 0xda) {
         --scan;
@@ -132,16 +134,16 @@ static void refuses_endless_scans(void **state) {
     const uint8_t *bytes = repeat_scan(f, &size, 1);
     assert_ok(f, kiln_image_decode(&image, bytes, size, NULL, &f->arena, f->diag));
     bytes = repeat_scan(f, &size, 100000);
-    assert_refused(f, kiln_image_decode(&image, bytes, size, NULL, &f->arena, f->diag), KILN_E_LIMIT,
-                   "scans");
+    assert_refused(f, kiln_image_decode(&image, bytes, size, NULL, &f->arena, f->diag),
+                   KILN_E_LIMIT, "scans");
 }
 
 /* Every truncation and flipped bit of every good file: an error or a picture, never a crash. */
 static void survives_damage_everywhere(void **state) {
     static const char *const names[] = {
-        "good_rgb.png",     "good_palette.png", "good_interlaced.png", "good_rgb.bmp",
-        "good_palette.bmp", "good_gray.pgm",    "good_420.jpg",        "good_progressive.jpg",
-        "good_cmyk.jpg",
+        "good_rgb.png", "good_palette.png",     "good_interlaced.png",
+        "good_rgb.bmp", "good_palette.bmp",     "good_gray.pgm",
+        "good_420.jpg", "good_progressive.jpg", "good_cmyk.jpg",
     };
     fixture *f = *state;
     for (size_t k = 0; k < KILN_COUNT_OF(names); ++k) {
@@ -153,7 +155,8 @@ static void survives_damage_everywhere(void **state) {
             uint8_t *bytes = kiln_arena_copy(&f->arena, file.data, file.bytes);
             kiln_status cut = kiln_image_decode(&image, bytes, i, NULL, &f->arena, f->diag);
             bytes[i] ^= (uint8_t)(1 << i % 8);
-            kiln_status flipped = kiln_image_decode(&image, bytes, file.bytes, NULL, &f->arena, f->diag);
+            kiln_status flipped =
+                kiln_image_decode(&image, bytes, file.bytes, NULL, &f->arena, f->diag);
             assert_true(cut == KILN_OK || kiln_diag_count(f->diag) > 0);
             assert_true(flipped == KILN_OK || kiln_diag_count(f->diag) > 0);
             kiln_diag_clear(f->diag);
@@ -209,7 +212,8 @@ static void writes_png(void **state) {
     assert_ok(f, kiln_image_read(&back, path, NULL, &f->arena, f->diag));
     assert_int_equal(back.pixels[3], 100);
     const kiln_image four = {3, 1, 4, gray};
-    assert_refused(f, kiln_image_write_png(&four, path, f->env, f->diag), KILN_E_USAGE, "4 channels");
+    assert_refused(f, kiln_image_write_png(&four, path, f->env, f->diag), KILN_E_USAGE,
+                   "4 channels");
     assert_refused(f, kiln_image_write_png(&line, "/nonexistent/a.png", f->env, f->diag), KILN_E_IO,
                    "/nonexistent");
     remove(path);

@@ -6,7 +6,8 @@
 #include "data/metrics.h"
 #include "data/values.h"
 
-static kiln_tensor tensor(kiln_dtype dtype, int32_t rank, int64_t d0, int64_t d1, const void *data) {
+static kiln_tensor tensor(kiln_dtype dtype, int32_t rank, int64_t d0, int64_t d1,
+                          const void *data) {
     return (kiln_tensor){
         .dtype = dtype, .rank = rank, .dims = {d0, d1}, .data = (void *)(uintptr_t)data};
 }
@@ -109,7 +110,8 @@ static void refuses_labels_that_do_not_fit(void **state) {
     assert_refused(f, kiln_classify_add(&c, &t, 1, &zero, 1, f->diag), KILN_E_USAGE, "row 1");
     assert_refused(f, kiln_classify_add(&c, &t, 0, &zero, 0, f->diag), KILN_E_USAGE, "no label");
     t.dims[1] = 2;
-    assert_refused(f, kiln_classify_add(&c, &t, 0, &zero, 1, f->diag), KILN_E_USAGE, "3 class scores");
+    assert_refused(f, kiln_classify_add(&c, &t, 0, &zero, 1, f->diag), KILN_E_USAGE,
+                   "3 class scores");
     assert_int_equal(c.samples, 0);
 }
 
@@ -208,14 +210,20 @@ static void values_of_every_type(void **state) {
         int64_t index;
         double want;
     } cases[] = {
-        {KILN_DTYPE_I8, s8, 0, -128},         {KILN_DTYPE_U8, s8, 0, 128},
+        {KILN_DTYPE_I8, s8, 0, -128},
+        {KILN_DTYPE_U8, s8, 0, 128},
         {KILN_DTYPE_U64, u64, 0, 18446744073709551616.0},
         {KILN_DTYPE_I64, i64, 0, -9223372036854775808.0},
-        {KILN_DTYPE_F16, half, 0, -2},        {KILN_DTYPE_BF16, brain, 0, 3},
-        {KILN_DTYPE_U4, bits, 0, 15},         {KILN_DTYPE_U4, bits, 1, 8},
-        {KILN_DTYPE_I4, bits, 0, -1},         {KILN_DTYPE_I4, bits, 1, -8},
-        {KILN_DTYPE_U2, bits + 1, 1, 1},      {KILN_DTYPE_U2, bits + 1, 3, 3},
-        {KILN_DTYPE_I2, bits + 1, 2, -2},     {KILN_DTYPE_F8E4M3FN, f8, 0, 1},
+        {KILN_DTYPE_F16, half, 0, -2},
+        {KILN_DTYPE_BF16, brain, 0, 3},
+        {KILN_DTYPE_U4, bits, 0, 15},
+        {KILN_DTYPE_U4, bits, 1, 8},
+        {KILN_DTYPE_I4, bits, 0, -1},
+        {KILN_DTYPE_I4, bits, 1, -8},
+        {KILN_DTYPE_U2, bits + 1, 1, 1},
+        {KILN_DTYPE_U2, bits + 1, 3, 3},
+        {KILN_DTYPE_I2, bits + 1, 2, -2},
+        {KILN_DTYPE_F8E4M3FN, f8, 0, 1},
         {KILN_DTYPE_BOOL, bits, 0, 1},
     };
     for (size_t i = 0; i < KILN_COUNT_OF(cases); ++i) {

@@ -119,18 +119,27 @@ static void refuses_hostile_headers(void **state) {
     } cases[] = {
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", 4, KILN_OK, NULL},
         {"{\"shape\":(2L,),\"descr\":\"|u1\",\"fortran_order\":True}", 2, KILN_OK, NULL},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", 5, KILN_E_MALFORMED, "has 5"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", 3, KILN_E_MALFORMED, "has 3"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", 5, KILN_E_MALFORMED,
+         "has 5"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", 3, KILN_E_MALFORMED,
+         "has 3"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (__import__('os').getpid(),), }\n", 4,
          KILN_E_MALFORMED, "shape"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1+1,), }\n", 8, KILN_E_MALFORMED, "shape"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }\n", 4, KILN_E_MALFORMED, "shape"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1), }\n", 4, KILN_E_MALFORMED, "shape"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1+1,), }\n", 8, KILN_E_MALFORMED,
+         "shape"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }\n", 4, KILN_E_MALFORMED,
+         "shape"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1), }\n", 4, KILN_E_MALFORMED,
+         "shape"},
         {"{'descr': '<f4', 'fortran_order': 0, 'shape': (1,), }\n", 4, KILN_E_MALFORMED, "fortran"},
-        {"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", 8, KILN_E_UNSUPPORTED, "pickled"},
-        {"{'descr': '<U2', 'fortran_order': False, 'shape': (1,), }\n", 8, KILN_E_UNSUPPORTED, "<U2"},
-        {"{'descr': '<f3', 'fortran_order': False, 'shape': (1,), }\n", 3, KILN_E_UNSUPPORTED, "<f3"},
-        {"{'descr': '|f4', 'fortran_order': False, 'shape': (1,), }\n", 4, KILN_E_UNSUPPORTED, "|f4"},
+        {"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", 8, KILN_E_UNSUPPORTED,
+         "pickled"},
+        {"{'descr': '<U2', 'fortran_order': False, 'shape': (1,), }\n", 8, KILN_E_UNSUPPORTED,
+         "<U2"},
+        {"{'descr': '<f3', 'fortran_order': False, 'shape': (1,), }\n", 3, KILN_E_UNSUPPORTED,
+         "<f3"},
+        {"{'descr': '|f4', 'fortran_order': False, 'shape': (1,), }\n", 4, KILN_E_UNSUPPORTED,
+         "|f4"},
         {"{'descr': [('a','<f4')], 'fortran_order': False, 'shape': (1,)}\n", 4, KILN_E_UNSUPPORTED,
          "record"},
         {"{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (1,)}\n", 4,
@@ -138,12 +147,14 @@ static void refuses_hostile_headers(void **state) {
         {"{'descr': '<f4', 'fortran_order': False}\n", 4, KILN_E_MALFORMED, "lacks"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'x': 1}\n", 4, KILN_E_MALFORMED,
          "unknown key"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,)} + 1\n", 4, KILN_E_MALFORMED, "dict"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,)} + 1\n", 4, KILN_E_MALFORMED,
+         "dict"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 8)}\n", 4,
          KILN_E_LIMIT, "too large"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,)}\n", 4,
          KILN_E_MALFORMED, "shape"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,"
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': "
+         "(1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,"
          "1,1,1,1,1,1,1,1,1,1,1,1)}\n",
          4, KILN_E_LIMIT, "32"},
         {"", 4, KILN_E_MALFORMED, "dict"},
@@ -169,14 +180,17 @@ static void refuses_broken_prefixes(void **state) {
     kiln_tensor t;
     uint8_t bytes[64] = "\x93NUMPY\x01";
     bytes[8] = 60;
-    assert_refused(f, kiln_npy_decode(&t, bytes, 64, &f->arena, f->diag), KILN_E_MALFORMED, "header");
+    assert_refused(f, kiln_npy_decode(&t, bytes, 64, &f->arena, f->diag), KILN_E_MALFORMED,
+                   "header");
     bytes[6] = 9;
-    assert_refused(f, kiln_npy_decode(&t, bytes, 64, &f->arena, f->diag), KILN_E_UNSUPPORTED, "9.0");
+    assert_refused(f, kiln_npy_decode(&t, bytes, 64, &f->arena, f->diag), KILN_E_UNSUPPORTED,
+                   "9.0");
     bytes[6] = 2;
     bytes[11] = 0x7f;
     assert_refused(f, kiln_npy_decode(&t, bytes, 64, &f->arena, f->diag), KILN_E_LIMIT, "limit");
     bytes[0] = 'X';
-    assert_refused(f, kiln_npy_decode(&t, bytes, 64, &f->arena, f->diag), KILN_E_MALFORMED, "begin");
+    assert_refused(f, kiln_npy_decode(&t, bytes, 64, &f->arena, f->diag), KILN_E_MALFORMED,
+                   "begin");
     assert_refused(f, kiln_npy_decode(&t, bytes, 0, &f->arena, f->diag), KILN_E_MALFORMED, "begin");
 }
 

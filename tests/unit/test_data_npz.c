@@ -131,7 +131,8 @@ static void survives_damage_everywhere(void **state) {
     fixture *f = *state;
     kiln_file file;
     const char *path = temp(f, "damaged.npz");
-    assert_ok(f, kiln_file_open(&file, f->env, golden(f, "good_deflated.npz"), 1 << 20, 0, f->diag));
+    assert_ok(f,
+              kiln_file_open(&file, f->env, golden(f, "good_deflated.npz"), 1 << 20, 0, f->diag));
     uint8_t *bytes = kiln_arena_copy(&f->arena, file.data, file.bytes);
     size_t refused = 0;
     for (size_t i = 0; i < file.bytes; ++i) {

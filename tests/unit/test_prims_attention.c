@@ -1,6 +1,6 @@
 /* test_prims_attention.c - fused attention of backend/cpu/prims/attention.h against a plain
- * double-precision model, on every instruction set present: layouts, masks, causality, grouped heads,
- * key blocks, empty rows, splits. */
+ * double-precision model, on every instruction set present: layouts, masks, causality, grouped
+ * heads, key blocks, empty rows, splits. */
 #include "prims_util.h"
 
 #include "backend/cpu/prims/attention.h"
@@ -72,9 +72,14 @@ static void set_strides(int64_t *st, int layout, int64_t heads, int64_t len, int
 enum { MASK_NONE, MASK_KEYS, MASK_FULL, MASK_HIDE, MASK_COUNT };
 
 static void check(int isa, const shape *s, int layout, int mask_kind, int variant) {
-    kiln_attention_args a = {.batch = s->batch, .heads = s->heads, .kv_heads = s->kv_heads,
-                             .q_len = s->q_len, .kv_len = s->kv_len, .qk_dim = s->qk_dim,
-                             .v_dim = s->v_dim, .scale = 0.3f};
+    kiln_attention_args a = {.batch = s->batch,
+                             .heads = s->heads,
+                             .kv_heads = s->kv_heads,
+                             .q_len = s->q_len,
+                             .kv_len = s->kv_len,
+                             .qk_dim = s->qk_dim,
+                             .v_dim = s->v_dim,
+                             .scale = 0.3f};
     a.causal = variant & 1;
     a.causal_offset = s->kv_len - s->q_len - (variant & 8 ? 3 : 0);
     a.softcap = variant & 2 ? 2.0f : 0.0f;
@@ -103,7 +108,8 @@ static void check(int isa, const shape *s, int layout, int mask_kind, int varian
     a.y = y;
     if (mask_kind != MASK_NONE) {
         bool keys_only = mask_kind == MASK_KEYS;
-        const int64_t full[4] = {s->heads * s->q_len * s->kv_len, s->q_len * s->kv_len, s->kv_len, 1};
+        const int64_t full[4] = {s->heads * s->q_len * s->kv_len, s->q_len * s->kv_len, s->kv_len,
+                                 1};
         const int64_t keys[4] = {s->kv_len, 0, 0, 1};
         memcpy(a.mask_stride, keys_only ? keys : full, sizeof full);
         a.mask = mask;
@@ -136,7 +142,7 @@ static void check(int isa, const shape *s, int layout, int mask_kind, int varian
 static void test_attention(void **state) {
     (void)state;
     const shape shapes[] = {
-        {1, 1, 1, 1, 1, 1, 1},    {2, 3, 3, 5, 7, 8, 8},       {1, 2, 2, 33, 33, 64, 64},
+        {1, 1, 1, 1, 1, 1, 1},     {2, 3, 3, 5, 7, 8, 8},     {1, 2, 2, 33, 33, 64, 64},
         {1, 4, 2, 40, 50, 24, 40}, {2, 2, 1, 1, 77, 16, 100}, {1, 1, 1, 70, 19, 5, 3},
     };
     for (int isa = 0; isa < ISA_COUNT; isa++) {
@@ -162,11 +168,22 @@ static void test_packed(void **state) {
         float *x = guard_floats(L * 3 * H * D, 1), *y = guard_floats(L * H * D, 1);
         rng r = {.state = 4};
         rng_fill(&r, x, L * 3 * H * D, -1, 1);
-        kiln_attention_args a = {.batch = 1, .heads = H, .kv_heads = H, .q_len = L, .kv_len = L,
-                                 .qk_dim = D, .v_dim = D, .scale = 0.25f, .q = x, .k = x + H * D,
-                                 .v = x + 2 * H * D, .q_stride = {0, D, 3 * H * D},
-                                 .k_stride = {0, D, 3 * H * D}, .v_stride = {0, D, 3 * H * D},
-                                 .y = y, .y_stride = {0, D, H * D}};
+        kiln_attention_args a = {.batch = 1,
+                                 .heads = H,
+                                 .kv_heads = H,
+                                 .q_len = L,
+                                 .kv_len = L,
+                                 .qk_dim = D,
+                                 .v_dim = D,
+                                 .scale = 0.25f,
+                                 .q = x,
+                                 .k = x + H * D,
+                                 .v = x + 2 * H * D,
+                                 .q_stride = {0, D, 3 * H * D},
+                                 .k_stride = {0, D, 3 * H * D},
+                                 .v_stride = {0, D, 3 * H * D},
+                                 .y = y,
+                                 .y_stride = {0, D, H * D}};
         job j = {prims_of[isa], &a};
         run_job(&j, 0, kiln_attention_units(&a));
         for (int64_t i = 0; i < L * H; i++) {

@@ -1,5 +1,5 @@
-/* test_prims_move.c - copies, pads, gathers and resizes of backend/cpu/prims/move.h against index by
- * index models, on every instruction set present. Resize tables are held against values computed
+/* test_prims_move.c - copies, pads, gathers and resizes of backend/cpu/prims/move.h against index
+ * by index models, on every instruction set present. Resize tables are held against values computed
  * with the ONNX reference evaluator (opset 19, sizes given). */
 #include "prims_util.h"
 
@@ -41,17 +41,18 @@ static const copy_case copies[] = {
     {0, {0}, {0}, {0}, 0, 1, 0, 1},
     {1, {70001}, {1}, {1}, 0, 70001, 0, 70001},
     {2, {5, 0}, {1, 1}, {1, 1}, 0, 1, 0, 1},
-    {3, {2, 130, 37}, {4810, 1, 130}, {4810, 37, 1}, 0, 9620, 0, 9620},   /* NCHW -> NHWC */
-    {3, {2, 37, 130}, {4810, 1, 37}, {4810, 130, 1}, 0, 9620, 0, 9620},   /* and back */
-    {3, {1, 3, 500}, {1500, 1, 3}, {1500, 500, 1}, 0, 1500, 0, 1500},     /* three channels */
+    {3, {2, 130, 37}, {4810, 1, 130}, {4810, 37, 1}, 0, 9620, 0, 9620}, /* NCHW -> NHWC */
+    {3, {2, 37, 130}, {4810, 1, 37}, {4810, 130, 1}, 0, 9620, 0, 9620}, /* and back */
+    {3, {1, 3, 500}, {1500, 1, 3}, {1500, 500, 1}, 0, 1500, 0, 1500},   /* three channels */
     {3, {1, 64, 64}, {4096, 1, 64}, {4096, 64, 1}, 0, 4096, 0, 4096},
+    {2, {130, 70}, {1, 2048}, {70, 1}, 0, 143360, 0, 9100}, /* rows on one set of the cache */
     {4, {2, 12, 20, 8}, {1920, 8, 96, 1}, {1920, 160, 8, 1}, 0, 3840, 0, 3840}, /* head split */
-    {4, {3, 4, 5, 6}, {1, 3, 12, 60}, {120, 30, 6, 1}, 0, 360, 0, 360},   /* full reversal */
-    {2, {10, 15}, {60, -2}, {15, 1}, 40, 700, 0, 150},                    /* negative step */
-    {2, {10, 33}, {33, 1}, {100, 1}, 0, 330, 50, 1000},                   /* concat part */
-    {3, {40, 2, 3}, {9, 4, 1}, {6, 3, 1}, 0, 400, 0, 240},                /* short rows */
-    {3, {4, 5, 6}, {0, 1, 0}, {30, 6, 1}, 0, 5, 0, 120},                  /* expand */
-    {3, {7, 3, 5}, {15, 5, 1}, {1, 7, 21}, 0, 105, 0, 105},               /* dst order differs */
+    {4, {3, 4, 5, 6}, {1, 3, 12, 60}, {120, 30, 6, 1}, 0, 360, 0, 360},         /* full reversal */
+    {2, {10, 15}, {60, -2}, {15, 1}, 40, 700, 0, 150},                          /* negative step */
+    {2, {10, 33}, {33, 1}, {100, 1}, 0, 330, 50, 1000},                         /* concat part */
+    {3, {40, 2, 3}, {9, 4, 1}, {6, 3, 1}, 0, 400, 0, 240},                      /* short rows */
+    {3, {4, 5, 6}, {0, 1, 0}, {30, 6, 1}, 0, 5, 0, 120},                        /* expand */
+    {3, {7, 3, 5}, {15, 5, 1}, {1, 7, 21}, 0, 105, 0, 105}, /* dst order differs */
     {6, {2, 3, 2, 4, 2, 5}, {240, 40, 5, 10, 120, 1}, {240, 80, 40, 10, 5, 1}, 0, 480, 0, 480},
 };
 
@@ -79,7 +80,9 @@ static void check_copy(int isa, const copy_case *c, int bytes) {
     }
     kiln_copy_plan plan;
     assert_int_equal(kiln_copy_plan_make(&plan, bytes, c->rank, c->dims, c->src, c->dst), KILN_OK);
-    job j = {.prims = prims_of[isa], .plan = &plan, .src = src + c->src_origin * bytes,
+    job j = {.prims = prims_of[isa],
+             .plan = &plan,
+             .src = src + c->src_origin * bytes,
              .dst = dst + c->dst_origin * bytes};
     for (size_t w = 0; w < KILN_COUNT_OF(split_ways); w++) {
         memset(dst, 0x77, (size_t)(c->dst_room * bytes));
@@ -118,7 +121,7 @@ static void test_copy_kinds(void **state) {
     kiln_copy_plan_make(&p, 4, copies[1].rank, copies[1].dims, copies[1].src, copies[1].dst);
     assert_int_equal(p.kind, KILN_COPY_ROWS);
     assert_true(p.units > 1);
-    kiln_copy_plan_make(&p, 4, copies[9].rank, copies[9].dims, copies[9].src, copies[9].dst);
+    kiln_copy_plan_make(&p, 4, copies[10].rank, copies[10].dims, copies[10].src, copies[10].dst);
     assert_int_equal(p.kind, KILN_COPY_STRIDED);
 }
 
@@ -145,8 +148,10 @@ static void check_pad(int isa, kiln_pad_mode mode, int32_t value_bytes, int64_t 
     const int64_t in[RANK] = {3, 1, 5}, before[RANK] = {2, 1, 3}, after[RANK] = {0, 2, 7};
     const int64_t crop_before[RANK] = {-1, 0, -2};
     for (int crop = 0; crop < 2; crop++) {
-        kiln_pad_args a = {.rank = RANK, .item_bytes = items * value_bytes,
-                           .value_bytes = value_bytes, .value = 0x1122334455667788u};
+        kiln_pad_args a = {.rank = RANK,
+                           .item_bytes = items * value_bytes,
+                           .value_bytes = value_bytes,
+                           .value = 0x1122334455667788u};
         int32_t *maps[RANK];
         int64_t rows = 1, in_items = 1, out_items = 1;
         for (int d = 0; d < RANK; d++) {
@@ -175,7 +180,8 @@ static void check_pad(int isa, kiln_pad_mode mode, int32_t value_bytes, int64_t 
             job j = {.prims = prims_of[isa], .pad = &a};
             in_pieces(rows, split_ways[w], run_job, &j);
             for (int64_t o = 0; o < out_items; o++) {
-                int64_t k[RANK] = {o / (a.out[1] * a.out[2]), o / a.out[2] % a.out[1], o % a.out[2]};
+                int64_t k[RANK] = {o / (a.out[1] * a.out[2]), o / a.out[2] % a.out[1],
+                                   o % a.out[2]};
                 int64_t m[RANK] = {maps[0][k[0]], maps[1][k[1]], maps[2][k[2]]};
                 bool inside = m[0] >= 0 && m[1] >= 0 && m[2] >= 0;
                 int64_t s = (m[0] * in[1] + m[1]) * in[2] + m[2];
@@ -218,8 +224,13 @@ static void test_gather(void **state) {
             for (int i = 0; i < 56; i++) {
                 x[i] = (float)i;
             }
-            kiln_gather_args a = {.n = 4, .count = 5, .row_bytes = 28, .index_bytes = b,
-                                  .index = b == 8 ? (const void *)wide : narrow, .x = x, .y = y};
+            kiln_gather_args a = {.n = 4,
+                                  .count = 5,
+                                  .row_bytes = 28,
+                                  .index_bytes = b,
+                                  .index = b == 8 ? (const void *)wide : narrow,
+                                  .x = x,
+                                  .y = y};
             assert_int_equal(prims_of[isa]->gather(&a, 0, 4), -1);
             assert_int_equal(prims_of[isa]->gather(&a, 4, 10), -1);
             for (int i = 0; i < 70; i++) {
@@ -243,97 +254,148 @@ typedef struct resize_row {
 } resize_row;
 
 static const resize_row resize_rows[] = {
-    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
      {-1, -1, 1, 1, 3, 3, -0.5f, -0.5f, 1.5f, 1.5f}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {1, -0.5f, 3.5f, 2}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
      {-1, -1, 1, 1, 3, 3, -0.5f, -0.5f, 1.5f, 1.5f}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {-1, 3, 1.5f, 2}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10,
+      10.0 / 5.0, 0.0f, 1.0f, -0.75f},
      {-1, -1, 1, 1, 3, 3, -0.5f, -0.5f, 1.5f, 1.5f}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {-1, -0.5f, 3.5f, 4}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10,
+      10.0 / 5.0, 0.0f, 1.0f, -0.75f},
      {-1, -1, 1, 1, 3, 3, -0.5f, -0.5f, 1.5f, 1.5f}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4,
+      4.0 / 9.0, 0.0f, 1.0f, -0.75f},
      {1, -0.5f, 3.5f, 2}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10,
+      10.0 / 5.0, 0.0f, 1.0f, -0.75f},
      {-1, -1, 1, 1, 3, 3, -0.5f, -0.5f, 1.5f, 1.5f}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4,
+      4.0 / 9.0, 0.0f, 1.0f, -0.75f},
      {1, -0.5f, 3.5f, 2}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
      {-1, -0.5f, 0.5f, 1.5f, 2.5f, 2.125f, 0.375f, 0, 1, 1.5f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {0.25f, -0.0625f, 3.0625f, 2.75f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
      {-1, 0, 1, 2, 3, 1.25f, -0.5f, 0.5f, 1.5f, 1.5f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {-1, 2.125f, 2.5f, 1.5f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
-     {-1, -0.111111f, 0.777778f, 1.66667f, 2.55556f, 2.22222f, 0.666667f, -0.277778f, 0.611111f, 1.5f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10,
+      10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+     {-1, -0.111111f, 0.777778f, 1.66667f, 2.55556f, 2.22222f, 0.666667f, -0.277778f, 0.611111f,
+      1.5f}},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {-1, 0.666667f, 2.33333f, 4}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10,
+      10.0 / 5.0, 0.0f, 1.0f, -0.75f},
      {-1, -0.5f, 0.5f, 1.5f, 2.5f, 2.125f, 0.375f, 0, 1, 1.5f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4,
+      4.0 / 9.0, 0.0f, 1.0f, -0.75f},
      {0.25f, -0.0625f, 3.0625f, 2.75f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10,
+      10.0 / 5.0, 0.0f, 1.0f, -0.75f},
      {-1, -0.5f, 0.5f, 1.5f, 2.5f, 2.125f, 0.375f, 0, 1, 1.5f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4,
+      4.0 / 9.0, 0.0f, 1.0f, -0.75f},
      {0.25f, -0.0625f, 3.0625f, 2.75f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
-     {-1.21094f, -0.617188f, 0.335938f, 1.78711f, 2.98633f, 2.34766f, 0.152344f, -0.416016f, 0.923828f, 1.71094f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
+     {-1.21094f, -0.617188f, 0.335938f, 1.78711f, 2.98633f, 2.34766f, 0.152344f, -0.416016f,
+      0.923828f, 1.71094f}},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {0.0595703f, -0.257324f, 3.25732f, 2.94043f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
      {-1, -0.1875f, 1, 2.51562f, 3, 1.25f, -0.5f, 0.171875f, 1.5f, 1.6875f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {-1, 2.34766f, 3.01562f, 1.21289f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
-     {-1, -0.289438f, 0.684498f, 2.0463f, 3.01406f, 2.45027f, 0.49074f, -0.546639f, 0.336762f, 1.5f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
+     {-1, -0.289438f, 0.684498f, 2.0463f, 3.01406f, 2.45027f, 0.49074f, -0.546639f, 0.336762f,
+      1.5f}},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_ALIGN_CORNERS, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {-1, 0.49074f, 2.50926f, 4}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
-     {-1.21094f, -0.617188f, 0.335938f, 1.78711f, 2.98633f, 2.34766f, 0.152344f, -0.416016f, 0.923828f, 1.71094f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10,
+      10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+     {-1.21094f, -0.617188f, 0.335938f, 1.78711f, 2.98633f, 2.34766f, 0.152344f, -0.416016f,
+      0.923828f, 1.71094f}},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL_SYMMETRIC, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4,
+      4.0 / 9.0, 0.0f, 1.0f, -0.75f},
      {0.0595703f, -0.257324f, 3.25732f, 2.94043f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10, 10.0 / 5.0, 0.0f, 1.0f, -0.75f},
-     {-1.21094f, -0.617188f, 0.335938f, 1.78711f, 2.98633f, 2.34766f, 0.152344f, -0.416016f, 0.923828f, 1.71094f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 5, 10,
+      10.0 / 5.0, 0.0f, 1.0f, -0.75f},
+     {-1.21094f, -0.617188f, 0.335938f, 1.78711f, 2.98633f, 2.34766f, 0.152344f, -0.416016f,
+      0.923828f, 1.71094f}},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_PYTORCH_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 4,
+      4.0 / 9.0, 0.0f, 1.0f, -0.75f},
      {0.0595703f, -0.257324f, 3.25732f, 2.94043f}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_CEIL, 0, 0, 5, 12, 12.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_CEIL, 0, 0, 5, 12, 12.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
      {-1, -1, 1, 1, 1, 3, 3, -0.5f, -0.5f, -0.5f, 1.5f, 1.5f}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_CEIL, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_ASYMMETRIC, KILN_ROUND_PREFER_CEIL, 0, 0, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {-1, 3, 3.5f, 2}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL, KILN_ROUND_FLOOR, 0, 0, 5, 12, 12.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL, KILN_ROUND_FLOOR, 0, 0, 5, 12, 12.0 / 5.0, 0.0f,
+      1.0f, -0.75f},
      {-1, -1, -1, -1, 1, 1, 3, 3, -0.5f, -0.5f, -0.5f, 1.5f}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_ASYMMETRIC, KILN_ROUND_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_ASYMMETRIC, KILN_ROUND_FLOOR, 0, 0, 9, 4, 4.0 / 9.0, 0.0f,
+      1.0f, -0.75f},
      {-1, 3, 1.5f, 0}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL, KILN_ROUND_CEIL, 0, 0, 5, 12, 12.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_HALF_PIXEL, KILN_ROUND_CEIL, 0, 0, 5, 12, 12.0 / 5.0, 0.0f,
+      1.0f, -0.75f},
      {-1, 1, 1, 1, 3, 3, -0.5f, -0.5f, 1.5f, 1.5f, 1.5f, 1.5f}},
-    {{KILN_RESIZE_NEAREST, KILN_COORD_ASYMMETRIC, KILN_ROUND_CEIL, 0, 0, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_NEAREST, KILN_COORD_ASYMMETRIC, KILN_ROUND_CEIL, 0, 0, 9, 4, 4.0 / 9.0, 0.0f,
+      1.0f, -0.75f},
      {-1, -0.5f, 3.5f, 2}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {0.45f, 1.08537f, 1.91463f, 2.55f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 16, 3, 3.0 / 16.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 16, 3, 3.0 / 16.0,
+      0.0f, 1.0f, -0.75f},
      {0.903509f, 1.73824f, 1.17251f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 5, 9, 9.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 5, 9, 9.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
      {-1, -0.333333f, 0.777778f, 1.88889f, 3, 1.05556f, -0.277778f, 0.833333f, 1.5f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 1, 0, 5, 9, 9.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 1, 0, 5, 9, 9.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
      {-1, -0.333333f, 0.777778f, 1.88889f, 3, 1.05556f, -0.277778f, 0.833333f, 1.5f}},
-    {{KILN_RESIZE_LINEAR, KILN_COORD_TF_CROP, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 6, 6.0 / 9.0, 0.3f, 1.2f, -0.75f},
+    {{KILN_RESIZE_LINEAR, KILN_COORD_TF_CROP, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 6, 6.0 / 9.0, 0.3f,
+      1.2f, -0.75f},
      {1.6f, 1.18f, 2.52f, 1.44f, 7.5f, 7.5f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 9, 4, 4.0 / 9.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 9, 4, 4.0 / 9.0,
+      0.0f, 1.0f, -0.75f},
      {0.513111f, 1.3471f, 1.6529f, 2.48689f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 16, 3, 3.0 / 16.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 16, 3, 3.0 / 16.0,
+      0.0f, 1.0f, -0.75f},
      {0.958372f, 1.89322f, 1.06358f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 5, 9, 9.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 0, 1, 5, 9, 9.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
      {-1.20165f, -0.481484f, 0.6845f, 2.369f, 3, 0.990399f, -0.546642f, 0.675924f, 1.70165f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 1, 0, 5, 9, 9.0 / 5.0, 0.0f, 1.0f, -0.75f},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_HALF_PIXEL, KILN_ROUND_PREFER_FLOOR, 1, 0, 5, 9, 9.0 / 5.0,
+      0.0f, 1.0f, -0.75f},
      {-1.2515f, -0.533334f, 0.670748f, 2.369f, 3, 0.990398f, -0.529933f, 0.758333f, 1.7515f}},
-    {{KILN_RESIZE_CUBIC, KILN_COORD_TF_CROP, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 6, 6.0 / 9.0, 0.3f, 1.2f, -0.75f},
+    {{KILN_RESIZE_CUBIC, KILN_COORD_TF_CROP, KILN_ROUND_PREFER_FLOOR, 0, 0, 9, 6, 6.0 / 9.0, 0.3f,
+      1.2f, -0.75f},
      {1.714f, 0.999906f, 2.73067f, 1.11845f, 7.5f, 7.5f}},
 };
 
@@ -401,7 +463,8 @@ static void check_resize(int isa, const kiln_resize_spec *specs, int64_t batch, 
         bool outside = false;
         const kiln_resize_axis *A = a.axis;
         for (int32_t t = 0; t < A[0].taps * A[1].taps * A[2].taps; t++) {
-            int32_t tap[3] = {t / (A[1].taps * A[2].taps), t / A[2].taps % A[1].taps, t % A[2].taps};
+            int32_t tap[3] = {t / (A[1].taps * A[2].taps), t / A[2].taps % A[1].taps,
+                              t % A[2].taps};
             double weight = 1;
             int64_t at = rest;
             for (int d = 0; d < 3; d++) {
@@ -425,8 +488,13 @@ static void check_resize(int isa, const kiln_resize_spec *specs, int64_t batch, 
 
 static kiln_resize_spec axis_spec(kiln_resize_mode mode, kiln_resize_coord coord, int64_t in,
                                   int64_t out) {
-    return (kiln_resize_spec){.mode = mode, .coord = coord, .in = in, .out = out,
-                              .scale = (double)out / (double)in, .roi_start = 0.1f, .roi_end = 1.3f,
+    return (kiln_resize_spec){.mode = mode,
+                              .coord = coord,
+                              .in = in,
+                              .out = out,
+                              .scale = (double)out / (double)in,
+                              .roi_start = 0.1f,
+                              .roi_end = 1.3f,
                               .cubic_a = -0.75f};
 }
 
@@ -453,8 +521,8 @@ static void test_resize(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copy),   cmocka_unit_test(test_copy_kinds),
-        cmocka_unit_test(test_pad),    cmocka_unit_test(test_gather),
+        cmocka_unit_test(test_copy),          cmocka_unit_test(test_copy_kinds),
+        cmocka_unit_test(test_pad),           cmocka_unit_test(test_gather),
         cmocka_unit_test(test_resize_tables), cmocka_unit_test(test_resize),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

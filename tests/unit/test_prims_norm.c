@@ -18,19 +18,19 @@ static void run_job(void *arg, int64_t a, int64_t b) {
 
 /* Runs fn over [0, units) in 1, 2, 3 and 7 pieces into y and asserts equal bits. The function
  * pointers differ in their args type alone. */
-#define RUN_SPLITS(fn_ptr, args_ptr, units, y, count)                                      \
-    do {                                                                                   \
-        job j_ = {(void (*)(const void *, int64_t, int64_t))(fn_ptr), args_ptr};           \
-        float *first_ = malloc((size_t)(count) * 4 + 4);                                   \
-        for (size_t w_ = 0; w_ < KILN_COUNT_OF(split_ways); w_++) {                        \
-            memset(y, 0x33, (size_t)(count) * 4);                                          \
-            in_pieces(units, split_ways[w_], run_job, &j_);                                \
-            if (w_ == 0) {                                                                 \
-                memcpy(first_, y, (size_t)(count) * 4);                                    \
-            }                                                                              \
-            assert_memory_equal(first_, y, (size_t)(count) * 4);                           \
-        }                                                                                  \
-        free(first_);                                                                      \
+#define RUN_SPLITS(fn_ptr, args_ptr, units, y, count)                            \
+    do {                                                                         \
+        job j_ = {(void (*)(const void *, int64_t, int64_t))(fn_ptr), args_ptr}; \
+        float *first_ = malloc((size_t)(count)*4 + 4);                           \
+        for (size_t w_ = 0; w_ < KILN_COUNT_OF(split_ways); w_++) {              \
+            memset(y, 0x33, (size_t)(count)*4);                                  \
+            in_pieces(units, split_ways[w_], run_job, &j_);                      \
+            if (w_ == 0) {                                                       \
+                memcpy(first_, y, (size_t)(count)*4);                            \
+            }                                                                    \
+            assert_memory_equal(first_, y, (size_t)(count)*4);                   \
+        }                                                                        \
+        free(first_);                                                            \
     } while (0)
 
 static void check_layernorm(int isa, int64_t rows, int64_t cols, int flags, float offset) {
@@ -44,8 +44,15 @@ static void check_layernorm(int isa, int64_t rows, int64_t cols, int flags, floa
     rng_fill(&r, scale, cols, 0.5f, 1.5f);
     rng_fill(&r, bias, cols, -1, 1);
     rng_fill(&r, add, cols, -1, 1);
-    kiln_layernorm_args a = {.cols = cols, .eps = 1e-5f, .rms = (flags & 1) != 0, .x = x,
-                             .x_ld = cols, .y = y, .y_ld = cols, .mean = mean, .inv_std = inv};
+    kiln_layernorm_args a = {.cols = cols,
+                             .eps = 1e-5f,
+                             .rms = (flags & 1) != 0,
+                             .x = x,
+                             .x_ld = cols,
+                             .y = y,
+                             .y_ld = cols,
+                             .mean = mean,
+                             .inv_std = inv};
     if (flags & 2) {
         a.residual = res;
         a.residual_ld = cols;
@@ -90,7 +97,8 @@ static void check_layernorm(int isa, int64_t rows, int64_t cols, int flags, floa
 
 static void test_layernorm(void **state) {
     (void)state;
-    const int64_t sizes[][2] = {{9, 1}, {9, 3}, {8, 16}, {7, 33}, {5, 64}, {4, 127}, {3, 768}, {2, 9001}};
+    const int64_t sizes[][2] = {{9, 1},  {9, 3},   {8, 16},  {7, 33},
+                                {5, 64}, {4, 127}, {3, 768}, {2, 9001}};
     for (int isa = 0; isa < ISA_COUNT; isa++) {
         for (size_t k = 0; isa_present(isa) && k < KILN_COUNT_OF(sizes); k++) {
             for (int flags = 0; flags < 32; flags++) {
@@ -110,9 +118,15 @@ static void check_groupnorm(int isa, int64_t batch, int64_t spatial, int64_t cha
     rng_fill(&r, x, n, 1, 3);
     rng_fill(&r, scale, channels, 0.5f, 1.5f);
     rng_fill(&r, bias, channels, -1, 1);
-    kiln_groupnorm_args a = {.batch = batch, .spatial = spatial, .channels = channels,
-                             .groups = groups, .eps = 1e-3f, .x = x, .scale = scale,
-                             .bias = bias, .y = y};
+    kiln_groupnorm_args a = {.batch = batch,
+                             .spatial = spatial,
+                             .channels = channels,
+                             .groups = groups,
+                             .eps = 1e-3f,
+                             .x = x,
+                             .scale = scale,
+                             .bias = bias,
+                             .y = y};
     if (first) {
         RUN_SPLITS(prims_of[isa]->groupnorm_first, &a, batch * groups, y, n);
     } else {
@@ -125,16 +139,16 @@ static void check_groupnorm(int isa, int64_t batch, int64_t spatial, int64_t cha
             for (int pass = 0; pass < 3; pass++) {
                 for (int64_t i = 0; i < width * spatial; i++) {
                     int64_t c = g * width + i / spatial, s = i % spatial;
-                    int64_t at = first ? (b * channels + c) * spatial + s
-                                       : (b * spatial + s) * channels + c;
+                    int64_t at =
+                        first ? (b * channels + c) * spatial + s : (b * spatial + s) * channels + c;
                     double count = (double)(width * spatial);
                     if (pass == 0) {
                         m += (double)x[at] / count;
                     } else if (pass == 1) {
                         v += ((double)x[at] - m) * ((double)x[at] - m) / count;
                     } else {
-                        double want =
-                            ((double)x[at] - m) / sqrt(v + 1e-3) * (double)scale[c] + (double)bias[c];
+                        double want = ((double)x[at] - m) / sqrt(v + 1e-3) * (double)scale[c] +
+                                      (double)bias[c];
                         assert_close("groupnorm", at, y[at], want, 2e-5, 1e-5);
                     }
                 }
@@ -149,8 +163,9 @@ static void check_groupnorm(int isa, int64_t batch, int64_t spatial, int64_t cha
 
 static void test_groupnorm(void **state) {
     (void)state;
-    const int64_t shapes[][4] = {{1, 1, 1, 1},    {2, 9, 7, 7},     {3, 49, 64, 64},  {2, 130, 64, 32},
-                                 {1, 65, 48, 16}, {2, 33, 1200, 2}, {1, 300, 100, 1}, {1, 20, 36, 3}};
+    const int64_t shapes[][4] = {{1, 1, 1, 1},     {2, 9, 7, 7},    {3, 49, 64, 64},
+                                 {2, 130, 64, 32}, {1, 65, 48, 16}, {2, 33, 1200, 2},
+                                 {1, 300, 100, 1}, {1, 20, 36, 3}};
     for (int isa = 0; isa < ISA_COUNT; isa++) {
         for (size_t k = 0; isa_present(isa) && k < KILN_COUNT_OF(shapes); k++) {
             const int64_t *s = shapes[k];
@@ -207,8 +222,8 @@ static void check_axis(int isa, int64_t outer, int64_t n, int64_t inner, int wha
 
 static void test_axis_norms(void **state) {
     (void)state;
-    const int64_t shapes[][3] = {{1, 1, 1},   {5, 7, 1},  {9, 128, 1}, {3, 1000, 1}, {7, 31, 1},
-                                 {2, 5, 3},   {3, 9, 64}, {2, 21, 77}, {4, 3, 130},  {1, 50, 8}};
+    const int64_t shapes[][3] = {{1, 1, 1}, {5, 7, 1},  {9, 128, 1}, {3, 1000, 1}, {7, 31, 1},
+                                 {2, 5, 3}, {3, 9, 64}, {2, 21, 77}, {4, 3, 130},  {1, 50, 8}};
     for (int isa = 0; isa < ISA_COUNT; isa++) {
         for (size_t k = 0; isa_present(isa) && k < KILN_COUNT_OF(shapes); k++) {
             for (int what = 0; what < 4; what++) {
@@ -255,8 +270,13 @@ static void check_lrn(int isa, int64_t rows, int64_t channels, int64_t size, flo
     float *x = guard_floats(n, 1), *y = guard_floats(n, 0), *k = guard_floats(channels, 0);
     rng_fill(&r, x, n, -3, 3);
     rng_fill(&r, k, channels, -3, 3);
-    kiln_lrn_args a = {.channels = channels, .size = size, .alpha = 0.3f, .beta = beta,
-                       .bias = 2.0f, .x = x, .y = y};
+    kiln_lrn_args a = {.channels = channels,
+                       .size = size,
+                       .alpha = 0.3f,
+                       .beta = beta,
+                       .bias = 2.0f,
+                       .x = x,
+                       .y = y};
     RUN_SPLITS(prims_of[isa]->lrn, &a, rows, y, n);
     for (int64_t i = 0; i < n; i++) {
         int64_t c = i % channels;
@@ -268,8 +288,13 @@ static void check_lrn(int isa, int64_t rows, int64_t channels, int64_t size, flo
         double want = (double)x[i] * pow(2.0 + (double)0.3f / (double)size * sum, -(double)beta);
         assert_close("lrn", i, y[i], want, 1e-7, 3e-6);
     }
-    kiln_affine_args f = {.cols = channels, .x = x, .x_ld = channels, .scale = k, .shift = k,
-                          .y = y, .y_ld = channels};
+    kiln_affine_args f = {.cols = channels,
+                          .x = x,
+                          .x_ld = channels,
+                          .scale = k,
+                          .shift = k,
+                          .y = y,
+                          .y_ld = channels};
     RUN_SPLITS(prims_of[isa]->affine, &f, rows, y, n);
     for (int64_t i = 0; i < n; i++) {
         double s = k[i % channels];
@@ -294,8 +319,8 @@ static void test_lrn_affine(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layernorm),       cmocka_unit_test(test_groupnorm),
-        cmocka_unit_test(test_axis_norms),      cmocka_unit_test(test_softmax_special),
+        cmocka_unit_test(test_layernorm),  cmocka_unit_test(test_groupnorm),
+        cmocka_unit_test(test_axis_norms), cmocka_unit_test(test_softmax_special),
         cmocka_unit_test(test_lrn_affine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,12 +23,15 @@ static double reference(const kiln_pool_args *a, int64_t n, const int64_t *o, in
         if (!inside) {
             continue;
         }
-        double v = a->x[(((n * a->in[0] + at[0]) * a->in[1] + at[1]) * a->in[2] + at[2]) *
-                            a->channels + c];
+        double v =
+            a->x[(((n * a->in[0] + at[0]) * a->in[1] + at[1]) * a->in[2] + at[2]) * a->channels +
+                 c];
         max = isnan(max) || isnan(v) ? NAN : v > max ? v : max;
         sum += a->op == KILN_POOL_LP ? pow(fabs(v), a->p) : v;
     }
-    return a->op == KILN_POOL_MAX ? max : a->op == KILN_POOL_AVG ? sum / count : pow(sum, 1.0 / a->p);
+    return a->op == KILN_POOL_MAX   ? max
+           : a->op == KILN_POOL_AVG ? sum / count
+                                    : pow(sum, 1.0 / a->p);
 }
 
 typedef struct job {
@@ -70,7 +73,8 @@ static void check(int isa, kiln_pool_args a) {
     }
     for (int64_t i = 0; i < pixels * a.channels; i++) {
         int64_t p = i / a.channels;
-        int64_t o[3] = {p / (a.out[1] * a.out[2]) % a.out[0], p / a.out[2] % a.out[1], p % a.out[2]};
+        int64_t o[3] = {p / (a.out[1] * a.out[2]) % a.out[0], p / a.out[2] % a.out[1],
+                        p % a.out[2]};
         int64_t n = p / (a.out[0] * a.out[1] * a.out[2]);
         assert_close("pool", i, y[i], reference(&a, n, o, i % a.channels), 1e-6, 2e-6);
     }
@@ -80,19 +84,57 @@ static void check(int isa, kiln_pool_args a) {
 }
 
 static const kiln_pool_args cases[] = {
-    {.batch = 1, .channels = 64, .in = {1, 13, 12}, .out = {1, 7, 6}, .kernel = {1, 3, 3},
-     .stride = {1, 2, 2}, .dilation = {1, 1, 1}, .pad = {0, 1, 1}, .pad_end = {0, 1, 1}},
-    {.batch = 2, .channels = 5, .in = {1, 9, 8}, .out = {1, 8, 7}, .kernel = {1, 2, 2},
-     .stride = {1, 1, 1}, .dilation = {1, 1, 1}},
-    {.batch = 2, .channels = 37, .in = {4, 5, 6}, .out = {3, 4, 3}, .kernel = {2, 3, 3},
-     .stride = {1, 1, 2}, .dilation = {1, 2, 1}, .pad = {0, 1, 0}, .pad_end = {0, 2, 1}},
+    {.batch = 1,
+     .channels = 64,
+     .in = {1, 13, 12},
+     .out = {1, 7, 6},
+     .kernel = {1, 3, 3},
+     .stride = {1, 2, 2},
+     .dilation = {1, 1, 1},
+     .pad = {0, 1, 1},
+     .pad_end = {0, 1, 1}},
+    {.batch = 2,
+     .channels = 5,
+     .in = {1, 9, 8},
+     .out = {1, 8, 7},
+     .kernel = {1, 2, 2},
+     .stride = {1, 1, 1},
+     .dilation = {1, 1, 1}},
+    {.batch = 2,
+     .channels = 37,
+     .in = {4, 5, 6},
+     .out = {3, 4, 3},
+     .kernel = {2, 3, 3},
+     .stride = {1, 1, 2},
+     .dilation = {1, 2, 1},
+     .pad = {0, 1, 0},
+     .pad_end = {0, 2, 1}},
     /* ceil_mode: the last window hangs two past the padding */
-    {.batch = 1, .channels = 16, .in = {1, 1, 10}, .out = {1, 1, 5}, .kernel = {1, 1, 3},
-     .stride = {1, 1, 3}, .dilation = {1, 1, 1}, .pad = {0, 0, 2}, .pad_end = {0, 0, 1}},
-    {.batch = 1, .channels = 1, .in = {1, 6, 6}, .out = {1, 2, 2}, .kernel = {1, 5, 5},
-     .stride = {1, 3, 3}, .dilation = {1, 1, 1}, .pad = {0, 2, 2}, .pad_end = {0, 2, 2}},
-    {.batch = 1, .channels = 100, .in = {1, 7, 7}, .out = {1, 1, 1}, .kernel = {1, 7, 7},
-     .stride = {1, 1, 1}, .dilation = {1, 1, 1}},
+    {.batch = 1,
+     .channels = 16,
+     .in = {1, 1, 10},
+     .out = {1, 1, 5},
+     .kernel = {1, 1, 3},
+     .stride = {1, 1, 3},
+     .dilation = {1, 1, 1},
+     .pad = {0, 0, 2},
+     .pad_end = {0, 0, 1}},
+    {.batch = 1,
+     .channels = 1,
+     .in = {1, 6, 6},
+     .out = {1, 2, 2},
+     .kernel = {1, 5, 5},
+     .stride = {1, 3, 3},
+     .dilation = {1, 1, 1},
+     .pad = {0, 2, 2},
+     .pad_end = {0, 2, 2}},
+    {.batch = 1,
+     .channels = 100,
+     .in = {1, 7, 7},
+     .out = {1, 1, 1},
+     .kernel = {1, 7, 7},
+     .stride = {1, 1, 1},
+     .dilation = {1, 1, 1}},
 };
 
 static void test_pool(void **state) {

@@ -63,88 +63,89 @@ typedef struct op_case {
     const char *name;
     int operands;
     float p, q;
-    float lo, hi;      /* range of the random operands */
-    double ulp;        /* allowed error with FMA */
-    double abs_floor;  /* allowed absolute error, for functions that cross zero */
+    float lo, hi;     /* range of the random operands */
+    double ulp;       /* allowed error with FMA */
+    double abs_floor; /* allowed absolute error, for functions that cross zero */
     double (*want)(double x, double y, double z, double p, double q);
 } op_case;
 
-#define WANT(name, expr)                                                           \
-    static double want_##name(double x, double y, double z, double p, double q) {  \
-        (void)x, (void)y, (void)z, (void)p, (void)q;                               \
-        return expr;                                                               \
+#define WANT(name, expr)                                                          \
+    static double want_##name(double x, double y, double z, double p, double q) { \
+        (void)x, (void)y, (void)z, (void)p, (void)q;                              \
+        return expr;                                                              \
     }
-#define CASES(C)                                                                              \
-    C(COPY, 1, 0, 0, -9, 9, 0, 0, x)                                                          \
-    C(ADD, 2, 0, 0, -9, 9, 0.51, 0, x + y)                                                    \
-    C(SUB, 2, 0, 0, -9, 9, 0.51, 0, x - y)                                                    \
-    C(MUL, 2, 0, 0, -9, 9, 0.51, 0, x * y)                                                    \
-    C(DIV, 2, 0, 0, -9, 9, 0.51, 0, x / y)                                                    \
-    C(POW, 2, 0, 0, 0.1f, 9, 1.0, 0, pow(x, y))                                               \
-    C(MIN, 2, 0, 0, -9, 9, 0, 0, d_nanmin(x, y))                                              \
-    C(MAX, 2, 0, 0, -9, 9, 0, 0, d_nanmax(x, y))                                              \
-    C(FMOD, 2, 0, 0, -9, 9, 0, 0, fmod(x, y))                                                 \
-    C(MOD, 2, 0, 0, -9, 9, 1, 1e-6, d_mod(x, y))                                              \
-    C(FMA, 3, 0, 0, -9, 9, 1, 1e-5, fma(x, y, z))                                             \
-    C(AXPB, 1, 1.5f, -0.25f, -9, 9, 1, 2e-6, fma(p, x, q))                                    \
-    C(NEG, 1, 0, 0, -9, 9, 0, 0, -x)                                                          \
-    C(ABS, 1, 0, 0, -9, 9, 0, 0, fabs(x))                                                     \
-    C(SQRT, 1, 0, 0, -1, 99, 0.51, 0, sqrt(x))                                                \
-    C(RSQRT, 1, 0, 0, 0, 99, 1.5, 0, 1 / sqrt(x))                                             \
-    C(RECIPROCAL, 1, 0, 0, -9, 9, 0.51, 0, 1 / x)                                             \
-    C(EXP, 1, 0, 0, -87.3f, 88.9f, 2, 0, exp(x))                                              \
-    C(LOG, 1, 0, 0, 0, 4, 2, 0, log(x))                                                       \
-    C(LOG1P, 1, 0, 0, -1, 4, 4, 0, log1p(x))                                                  \
-    C(EXPM1, 1, 0, 0, -20, 89, 3, 0, expm1(x))                                                \
-    C(TANH, 1, 0, 0, -12, 12, 4, 0, tanh(x))                                                  \
-    C(SIGMOID, 1, 0, 0, -87, 40, 4, 0, d_sigmoid(x))                                          \
-    C(ERF, 1, 0, 0, -5, 5, 4, 0, erf(x))                                                      \
-    C(GELU, 1, 0, 0, -9, 9, 4, 4e-7, isinf(x) && x < 0 ? 0 : x * 0.5 * erfc(-x / sqrt(2)))    \
-    C(GELU_TANH, 1, 0, 0, -9, 9, 8, 4e-7, isinf(x) && x < 0 ? 0 :                             \
-      0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))))                  \
-    C(SILU, 1, 1.702f, 0, -50, 50, 80, 1e-7, isinf(x) && x < 0 ? 0 : x * d_sigmoid(p * x))    \
-    C(HARDSIGMOID, 1, 0.2f, 0.5f, -9, 9, 2, 1e-7, d_clamp(p *x + q, 0, 1))                    \
-    C(HARDSWISH, 1, 0, 0, -9, 9, 3, 6e-7, x *d_clamp(x / 6 + 0.5, 0, 1))                      \
-    C(MISH, 1, 0, 0, -40, 40, 12, 0, isinf(x) && x < 0 ? 0 : x * tanh(d_softplus(x)))         \
-    C(SOFTPLUS, 1, 0, 0, -60, 60, 5, 0, d_softplus(x))                                        \
-    C(SOFTSIGN, 1, 0, 0, -9, 9, 2, 0, isinf(x) ? NAN : x / (1 + fabs(x)))                     \
-    C(ELU, 1, 1.25f, 0, -20, 20, 4, 0, d_elu(x, p))                                           \
-    C(SELU, 1, 1.6732632f, 1.0507010f, -20, 20, 5, 0, q *d_elu(x, p))                         \
-    C(CELU, 1, 1.3f, 0, -20, 20, 5, 0, d_nanmax(0, x) + d_nanmin(0, p * expm1(x / p)))        \
-    C(LEAKYRELU, 1, 0.01f, 0, -9, 9, 0.51, 0, x < 0 ? p * x : x)                              \
-    C(THRESHOLDEDRELU, 1, 1, 0, -9, 9, 0, 0, x > p ? x : 0)                                   \
-    C(SHRINK, 1, 0.5f, 0.25f, -2, 2, 0.51, 0, x < -p ? x + q : x > p ? x - q : 0)             \
-    C(PRELU, 2, 0, 0, -9, 9, 0.51, 0, x < 0 ? x * y : x)                                      \
-    C(RELU, 1, 0, 0, -9, 9, 0, 0, x < 0 ? 0 : x)                                              \
-    C(CLIP, 1, -1, 6, -9, 9, 0, 0, d_clamp(x, p, q))                                          \
-    C(FLOOR, 1, 0, 0, -9, 9, 0, 0, floor(x))                                                  \
-    C(CEIL, 1, 0, 0, -9, 9, 0, 0, ceil(x))                                                    \
-    C(ROUND, 1, 0, 0, -9, 9, 0, 0, nearbyint(x))                                              \
-    C(TRUNC, 1, 0, 0, -9, 9, 0, 0, trunc(x))                                                  \
-    C(SIGN, 1, 0, 0, -9, 9, 0, 0, isnan(x) ? x : (x > 0) - (x < 0))                           \
-    C(SIN, 1, 0, 0, -9000, 9000, 4, 2.5e-7, sin(x))                                           \
-    C(COS, 1, 0, 0, -9000, 9000, 4, 2.5e-7, cos(x))                                           \
-    C(TAN, 1, 0, 0, -9, 9, 2, 0, tan(x))                                                      \
-    C(ASIN, 1, 0, 0, -1, 1, 2, 0, asin(x))                                                    \
-    C(ACOS, 1, 0, 0, -1, 1, 2, 0, acos(x))                                                    \
-    C(ATAN, 1, 0, 0, -9, 9, 2, 0, atan(x))                                                    \
-    C(SINH, 1, 0, 0, -9, 9, 3, 0, sinh(x))                                                    \
-    C(COSH, 1, 0, 0, -9, 9, 3, 0, cosh(x))                                                    \
-    C(ASINH, 1, 0, 0, -9, 9, 3, 0, asinh(x))                                                  \
-    C(ACOSH, 1, 0, 0, 1, 9, 3, 0, acosh(x))                                                   \
-    C(ATANH, 1, 0, 0, -1, 1, 3, 0, atanh(x))                                                  \
-    C(EQ, 2, 0, 0, -2, 2, 0, 0, x == y)                                                       \
-    C(NE, 2, 0, 0, -2, 2, 0, 0, x != y)                                                       \
-    C(LT, 2, 0, 0, -2, 2, 0, 0, x < y)                                                        \
-    C(LE, 2, 0, 0, -2, 2, 0, 0, x <= y)                                                       \
-    C(GT, 2, 0, 0, -2, 2, 0, 0, x > y)                                                        \
-    C(GE, 2, 0, 0, -2, 2, 0, 0, x >= y)                                                       \
-    C(NOT, 1, 0, 0, -2, 2, 0, 0, x == 0)                                                      \
-    C(AND, 2, 0, 0, -2, 2, 0, 0, x != 0 && y != 0)                                            \
-    C(OR, 2, 0, 0, -2, 2, 0, 0, x != 0 || y != 0)                                             \
-    C(XOR, 2, 0, 0, -2, 2, 0, 0, (x != 0) != (y != 0))                                        \
-    C(WHERE, 3, 0, 0, -2, 2, 0, 0, x != 0 ? y : z)                                            \
-    C(ISNAN, 1, 0, 0, -2, 2, 0, 0, isnan(x))                                                  \
+#define CASES(C)                                                                                 \
+    C(COPY, 1, 0, 0, -9, 9, 0, 0, x)                                                             \
+    C(ADD, 2, 0, 0, -9, 9, 0.51, 0, x + y)                                                       \
+    C(SUB, 2, 0, 0, -9, 9, 0.51, 0, x - y)                                                       \
+    C(MUL, 2, 0, 0, -9, 9, 0.51, 0, x *y)                                                        \
+    C(DIV, 2, 0, 0, -9, 9, 0.51, 0, x / y)                                                       \
+    C(POW, 2, 0, 0, 0.1f, 9, 1.0, 0, pow(x, y))                                                  \
+    C(MIN, 2, 0, 0, -9, 9, 0, 0, d_nanmin(x, y))                                                 \
+    C(MAX, 2, 0, 0, -9, 9, 0, 0, d_nanmax(x, y))                                                 \
+    C(FMOD, 2, 0, 0, -9, 9, 0, 0, fmod(x, y))                                                    \
+    C(MOD, 2, 0, 0, -9, 9, 1, 1e-6, d_mod(x, y))                                                 \
+    C(FMA, 3, 0, 0, -9, 9, 1, 1e-5, fma(x, y, z))                                                \
+    C(AXPB, 1, 1.5f, -0.25f, -9, 9, 1, 2e-6, fma(p, x, q))                                       \
+    C(NEG, 1, 0, 0, -9, 9, 0, 0, -x)                                                             \
+    C(ABS, 1, 0, 0, -9, 9, 0, 0, fabs(x))                                                        \
+    C(SQRT, 1, 0, 0, -1, 99, 0.51, 0, sqrt(x))                                                   \
+    C(RSQRT, 1, 0, 0, 0, 99, 1.5, 0, 1 / sqrt(x))                                                \
+    C(RECIPROCAL, 1, 0, 0, -9, 9, 0.51, 0, 1 / x)                                                \
+    C(EXP, 1, 0, 0, -87.3f, 88.9f, 2, 0, exp(x))                                                 \
+    C(LOG, 1, 0, 0, 0, 4, 2, 0, log(x))                                                          \
+    C(LOG1P, 1, 0, 0, -1, 4, 4, 0, log1p(x))                                                     \
+    C(EXPM1, 1, 0, 0, -20, 89, 3, 0, expm1(x))                                                   \
+    C(TANH, 1, 0, 0, -12, 12, 4, 0, tanh(x))                                                     \
+    C(SIGMOID, 1, 0, 0, -87, 40, 4, 0, d_sigmoid(x))                                             \
+    C(ERF, 1, 0, 0, -5, 5, 4, 0, erf(x))                                                         \
+    C(GELU, 1, 0, 0, -9, 9, 4, 4e-7, isinf(x) && x < 0 ? 0 : x * 0.5 * erfc(-x / sqrt(2)))       \
+    C(GELU_TANH, 1, 0, 0, -9, 9, 8, 4e-7,                                                        \
+      isinf(x) && x < 0 ? 0                                                                      \
+                        : 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))) \
+    C(SILU, 1, 1.702f, 0, -50, 50, 80, 1e-7, isinf(x) && x < 0 ? 0 : x * d_sigmoid(p * x))       \
+    C(HARDSIGMOID, 1, 0.2f, 0.5f, -9, 9, 2, 1e-7, d_clamp(p *x + q, 0, 1))                       \
+    C(HARDSWISH, 1, 0, 0, -9, 9, 3, 6e-7, x *d_clamp(x / 6 + 0.5, 0, 1))                         \
+    C(MISH, 1, 0, 0, -40, 40, 12, 0, isinf(x) && x < 0 ? 0 : x * tanh(d_softplus(x)))            \
+    C(SOFTPLUS, 1, 0, 0, -60, 60, 5, 0, d_softplus(x))                                           \
+    C(SOFTSIGN, 1, 0, 0, -9, 9, 2, 0, isinf(x) ? NAN : x / (1 + fabs(x)))                        \
+    C(ELU, 1, 1.25f, 0, -20, 20, 4, 0, d_elu(x, p))                                              \
+    C(SELU, 1, 1.6732632f, 1.0507010f, -20, 20, 5, 0, q *d_elu(x, p))                            \
+    C(CELU, 1, 1.3f, 0, -20, 20, 5, 0, d_nanmax(0, x) + d_nanmin(0, p * expm1(x / p)))           \
+    C(LEAKYRELU, 1, 0.01f, 0, -9, 9, 0.51, 0, x < 0 ? p * x : x)                                 \
+    C(THRESHOLDEDRELU, 1, 1, 0, -9, 9, 0, 0, x > p ? x : 0)                                      \
+    C(SHRINK, 1, 0.5f, 0.25f, -2, 2, 0.51, 0, x<-p ? x + q : x> p ? x - q : 0)                   \
+    C(PRELU, 2, 0, 0, -9, 9, 0.51, 0, x < 0 ? x * y : x)                                         \
+    C(RELU, 1, 0, 0, -9, 9, 0, 0, x < 0 ? 0 : x)                                                 \
+    C(CLIP, 1, -1, 6, -9, 9, 0, 0, d_clamp(x, p, q))                                             \
+    C(FLOOR, 1, 0, 0, -9, 9, 0, 0, floor(x))                                                     \
+    C(CEIL, 1, 0, 0, -9, 9, 0, 0, ceil(x))                                                       \
+    C(ROUND, 1, 0, 0, -9, 9, 0, 0, nearbyint(x))                                                 \
+    C(TRUNC, 1, 0, 0, -9, 9, 0, 0, trunc(x))                                                     \
+    C(SIGN, 1, 0, 0, -9, 9, 0, 0, isnan(x) ? x : (x > 0) - (x < 0))                              \
+    C(SIN, 1, 0, 0, -9000, 9000, 4, 2.5e-7, sin(x))                                              \
+    C(COS, 1, 0, 0, -9000, 9000, 4, 2.5e-7, cos(x))                                              \
+    C(TAN, 1, 0, 0, -9, 9, 2, 0, tan(x))                                                         \
+    C(ASIN, 1, 0, 0, -1, 1, 2, 0, asin(x))                                                       \
+    C(ACOS, 1, 0, 0, -1, 1, 2, 0, acos(x))                                                       \
+    C(ATAN, 1, 0, 0, -9, 9, 2, 0, atan(x))                                                       \
+    C(SINH, 1, 0, 0, -9, 9, 3, 0, sinh(x))                                                       \
+    C(COSH, 1, 0, 0, -9, 9, 3, 0, cosh(x))                                                       \
+    C(ASINH, 1, 0, 0, -9, 9, 3, 0, asinh(x))                                                     \
+    C(ACOSH, 1, 0, 0, 1, 9, 3, 0, acosh(x))                                                      \
+    C(ATANH, 1, 0, 0, -1, 1, 3, 0, atanh(x))                                                     \
+    C(EQ, 2, 0, 0, -2, 2, 0, 0, x == y)                                                          \
+    C(NE, 2, 0, 0, -2, 2, 0, 0, x != y)                                                          \
+    C(LT, 2, 0, 0, -2, 2, 0, 0, x < y)                                                           \
+    C(LE, 2, 0, 0, -2, 2, 0, 0, x <= y)                                                          \
+    C(GT, 2, 0, 0, -2, 2, 0, 0, x > y)                                                           \
+    C(GE, 2, 0, 0, -2, 2, 0, 0, x >= y)                                                          \
+    C(NOT, 1, 0, 0, -2, 2, 0, 0, x == 0)                                                         \
+    C(AND, 2, 0, 0, -2, 2, 0, 0, x != 0 && y != 0)                                               \
+    C(OR, 2, 0, 0, -2, 2, 0, 0, x != 0 || y != 0)                                                \
+    C(XOR, 2, 0, 0, -2, 2, 0, 0, (x != 0) != (y != 0))                                           \
+    C(WHERE, 3, 0, 0, -2, 2, 0, 0, x != 0 ? y : z)                                               \
+    C(ISNAN, 1, 0, 0, -2, 2, 0, 0, isnan(x))                                                     \
     C(ISINF, 1, 0, 1, -2, 2, 0, 0, isinf(x) && x > 0)
 #define CASE_WANT(op, operands, p, q, lo, hi, ulp, floor, expr) WANT(op, expr)
 #define CASE_ROW(op, operands, p, q, lo, hi, ulp, floor, expr) \
@@ -152,9 +153,9 @@ typedef struct op_case {
 CASES(CASE_WANT)
 static const op_case op_cases[] = {CASES(CASE_ROW)};
 
-static const float specials[] = {0.0f,     -0.0f, 1.0f,     -1.0f,   INFINITY, -INFINITY, NAN,
-                                 1e-30f,   -3.0f, 1e-6f,    -1e-6f,  0.5f,     2.5f,      -2.5f,
-                                 1e30f,    -1e30f, 88.8f,   -200.0f, 4.0f,     6.0f};
+static const float specials[] = {0.0f,   -0.0f,  1.0f,  -1.0f,   INFINITY, -INFINITY, NAN,
+                                 1e-30f, -3.0f,  1e-6f, -1e-6f,  0.5f,     2.5f,      -2.5f,
+                                 1e30f,  -1e30f, 88.8f, -200.0f, 4.0f,     6.0f};
 
 static void check_op(const kiln_program_prims *prims, int isa, const op_case *c, int64_t n,
                      bool special) {
@@ -248,21 +249,24 @@ typedef struct space {
 static const space spaces[] = {
     {1, {1}, {1}, {1}, {1}},
     {2, {5, 7}, {7, 1}, {7, 1}, {7, 1}},
-    {2, {33, 64}, {64, 1}, {0, 1}, {64, 1}},              /* per-channel vector */
-    {2, {9, 1500}, {1500, 1}, {0, 1}, {1500, 1}},         /* the same, long rows */
-    {2, {9, 1500}, {1500, 1}, {1, 0}, {1500, 1}},         /* per-row scalar */
-    {2, {40, 17}, {17, 1}, {1, 0}, {17, 1}},              /* the same, short rows */
+    {2, {33, 64}, {64, 1}, {0, 1}, {64, 1}},                   /* per-channel vector */
+    {2, {9, 1500}, {1500, 1}, {0, 1}, {1500, 1}},              /* the same, long rows */
+    {2, {9, 1500}, {1500, 1}, {1, 0}, {1500, 1}},              /* per-row scalar */
+    {2, {40, 17}, {17, 1}, {1, 0}, {17, 1}},                   /* the same, short rows */
     {3, {4, 3, 300}, {900, 300, 1}, {0, 0, 0}, {900, 300, 1}}, /* scalar */
-    {3, {4, 6, 5}, {30, 5, 1}, {30, 1, 6}, {30, 5, 1}},   /* transposed operand */
+    {3, {4, 6, 5}, {30, 5, 1}, {30, 1, 6}, {30, 5, 1}},        /* transposed operand */
     {4, {2, 3, 4, 5}, {60, 20, 5, 1}, {0, 5, 0, 1}, {60, 20, 5, 1}},
     {3, {3, 1, 700}, {1400, 0, 2}, {-700, 0, 1}, {700, 9, 1}}, /* steps and a negative stride */
     {3, {6, 2, 10}, {20, 10, 1}, {10, 0, 1}, {40, 20, 2}},     /* strided output */
-    {8, {2, 1, 2, 1, 2, 2, 1, 3}, {24, 0, 12, 0, 6, 3, 0, 1}, {0, 0, 3, 0, 6, 0, 0, 1},
+    {8,
+     {2, 1, 2, 1, 2, 2, 1, 3},
+     {24, 0, 12, 0, 6, 3, 0, 1},
+     {0, 0, 3, 0, 6, 0, 0, 1},
      {24, 0, 12, 0, 6, 3, 0, 1}},
 };
 
-static const kiln_dtype dtypes[] = {KILN_DTYPE_F32, KILN_DTYPE_F16, KILN_DTYPE_BF16,
-                                    KILN_DTYPE_F64, KILN_DTYPE_U8,  KILN_DTYPE_I8,
+static const kiln_dtype dtypes[] = {KILN_DTYPE_F32,  KILN_DTYPE_F16, KILN_DTYPE_BF16,
+                                    KILN_DTYPE_F64,  KILN_DTYPE_U8,  KILN_DTYPE_I8,
                                     KILN_DTYPE_BOOL, KILN_DTYPE_I32, KILN_DTYPE_I64};
 
 /* Small integers, exact in every element type. */
@@ -271,18 +275,33 @@ static void poke(void *base, kiln_dtype dtype, int64_t i, int v) {
     uint32_t bits;
     memcpy(&bits, &f, 4);
     switch (dtype) {
-    case KILN_DTYPE_F32: ((float *)base)[i] = f; break;
-    case KILN_DTYPE_F64: ((double *)base)[i] = f; break;
-    case KILN_DTYPE_BF16: ((uint16_t *)base)[i] = (uint16_t)(bits >> 16); break;
+    case KILN_DTYPE_F32:
+        ((float *)base)[i] = f;
+        break;
+    case KILN_DTYPE_F64:
+        ((double *)base)[i] = f;
+        break;
+    case KILN_DTYPE_BF16:
+        ((uint16_t *)base)[i] = (uint16_t)(bits >> 16);
+        break;
     case KILN_DTYPE_F16:
         ((uint16_t *)base)[i] =
-            v == 0 ? 0 : (uint16_t)((bits >> 16 & 0x8000) | (((bits >> 13) - (112u << 10)) & 0x7fff));
+            v == 0 ? 0
+                   : (uint16_t)((bits >> 16 & 0x8000) | (((bits >> 13) - (112u << 10)) & 0x7fff));
         break;
     case KILN_DTYPE_U8:
-    case KILN_DTYPE_BOOL: ((uint8_t *)base)[i] = (uint8_t)v; break;
-    case KILN_DTYPE_I8: ((int8_t *)base)[i] = (int8_t)v; break;
-    case KILN_DTYPE_I32: ((int32_t *)base)[i] = v; break;
-    default: ((int64_t *)base)[i] = v; break;
+    case KILN_DTYPE_BOOL:
+        ((uint8_t *)base)[i] = (uint8_t)v;
+        break;
+    case KILN_DTYPE_I8:
+        ((int8_t *)base)[i] = (int8_t)v;
+        break;
+    case KILN_DTYPE_I32:
+        ((int32_t *)base)[i] = v;
+        break;
+    default:
+        ((int64_t *)base)[i] = v;
+        break;
     }
 }
 
@@ -331,8 +350,11 @@ static void check_space(int isa, const space *s, kiln_dtype tx, kiln_dtype ty, k
     memcpy(views[2].stride, s->out, sizeof s->out);
     kiln_program_plan plan;
     assert_int_equal(kiln_program_plan_make(&plan, &p, s->rank, s->dims, views), KILN_OK);
-    job j = {prims_of[isa], &p, &plan,
-             {(char *)x + ORIGIN * bx, (char *)y + ORIGIN * by}, {(char *)out + ORIGIN * bo}};
+    job j = {prims_of[isa],
+             &p,
+             &plan,
+             {(char *)x + ORIGIN * bx, (char *)y + ORIGIN * by},
+             {(char *)out + ORIGIN * bo}};
     in_pieces(plan.blocks, ways, run_job, &j);
     int64_t total = 1;
     for (int32_t d = 0; d < s->rank; d++) {
@@ -395,8 +417,14 @@ static void test_in_place_and_two_outputs(void **state) {
         const float k = 3.0f;
         const kiln_prog_instr code[] = {{.op = KILN_PROG_MUL, .dst = 2, .a = 0, .b = 1},
                                         {.op = KILN_PROG_RELU, .dst = 3, .a = 2}};
-        const kiln_program p = {.inputs = 1, .consts = 1, .instrs = 2, .outputs = 2, .regs = 4,
-                                .constant = &k, .instr = code, .output = {3, 2}};
+        const kiln_program p = {.inputs = 1,
+                                .consts = 1,
+                                .instrs = 2,
+                                .outputs = 2,
+                                .regs = 4,
+                                .constant = &k,
+                                .instr = code,
+                                .output = {3, 2}};
         kiln_prog_view views[3] = {{.dtype = KILN_DTYPE_F32, .stride = {1}},
                                    {.dtype = KILN_DTYPE_F32, .stride = {1}},
                                    {.dtype = KILN_DTYPE_F32, .stride = {1}}};
@@ -496,9 +524,9 @@ static void test_post(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ops),          cmocka_unit_test(test_pow_fast),
-        cmocka_unit_test(test_broadcast),    cmocka_unit_test(test_in_place_and_two_outputs),
-        cmocka_unit_test(test_refused),      cmocka_unit_test(test_post),
+        cmocka_unit_test(test_ops),       cmocka_unit_test(test_pow_fast),
+        cmocka_unit_test(test_broadcast), cmocka_unit_test(test_in_place_and_two_outputs),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_post),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,9 +24,9 @@ static double reference(kiln_reduce_op op, const float *x, int64_t n, int64_t ld
         e += exp((double)x[i * ld] - shift);
     }
     const double results[KILN_REDUCE_COUNT] = {
-        [KILN_REDUCE_SUM] = sum,       [KILN_REDUCE_MEAN] = sum / (double)n,
-        [KILN_REDUCE_MAX] = max,       [KILN_REDUCE_MIN] = min,
-        [KILN_REDUCE_PROD] = prod,     [KILN_REDUCE_L1] = abs_sum,
+        [KILN_REDUCE_SUM] = sum,         [KILN_REDUCE_MEAN] = sum / (double)n,
+        [KILN_REDUCE_MAX] = max,         [KILN_REDUCE_MIN] = min,
+        [KILN_REDUCE_PROD] = prod,       [KILN_REDUCE_L1] = abs_sum,
         [KILN_REDUCE_L2] = sqrt(square), [KILN_REDUCE_SUMSQ] = square,
         [KILN_REDUCE_LOGSUM] = log(sum), [KILN_REDUCE_LOGSUMEXP] = log(e) + shift,
     };
@@ -83,7 +83,9 @@ static void check(int isa, kiln_reduce_op op, int64_t outer, int64_t n, int64_t 
         double want = reference(op, xs, n, inner);
         double scale = isfinite(want) ? reference(KILN_REDUCE_L1, xs, n, inner) : 1;
         bool sums = op == KILN_REDUCE_SUM || op == KILN_REDUCE_MEAN || op == KILN_REDUCE_LOGSUM;
-        double tol = op == KILN_REDUCE_MEAN ? scale / (double)n : op == KILN_REDUCE_LOGSUM ? 10 : scale;
+        double tol = op == KILN_REDUCE_MEAN     ? scale / (double)n
+                     : op == KILN_REDUCE_LOGSUM ? 10
+                                                : scale;
         double rel = op == KILN_REDUCE_PROD ? 6e-8 * (double)(n + 4) : 1e-6;
         assert_close("reduce", i, y[i], want, sums ? 5e-7 * tol : 1e-6, rel);
     }
@@ -92,8 +94,9 @@ static void check(int isa, kiln_reduce_op op, int64_t outer, int64_t n, int64_t 
     guard_free(first);
 }
 
-static const int64_t shapes[][3] = {{1, 1, 1},   {5, 3, 1},   {4, 64, 1},  {3, 1000, 1}, {1, 20001, 1},
-                                    {2, 5, 3},   {3, 70, 16}, {1, 49, 77}, {4, 2, 130},  {2, 131, 9}};
+static const int64_t shapes[][3] = {{1, 1, 1},     {5, 3, 1},  {4, 64, 1},  {3, 1000, 1},
+                                    {1, 20001, 1}, {2, 5, 3},  {3, 70, 16}, {1, 49, 77},
+                                    {4, 2, 130},   {2, 131, 9}};
 
 static void test_reduce(void **state) {
     (void)state;

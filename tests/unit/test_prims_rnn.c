@@ -1,5 +1,5 @@
-/* test_prims_rnn.c - LSTM, GRU and RNN steps of backend/cpu/prims/rnn.h against the ONNX equations in
- * double precision, on every instruction set present, with every option and several splits. */
+/* test_prims_rnn.c - LSTM, GRU and RNN steps of backend/cpu/prims/rnn.h against the ONNX equations
+ * in double precision, on every instruction set present, with every option and several splits. */
 #include "prims_util.h"
 
 #include "backend/cpu/prims/rnn.h"
@@ -15,17 +15,28 @@ static double act(const kiln_rnn_args *a, int which, double x, bool clip) {
     double alpha = a->alpha[which], beta = a->beta[which], c = a->clip;
     x = clip && c > 0 ? (x < -c ? -c : x > c ? c : x) : x;
     switch (a->act[which]) {
-    case KILN_ACT_SIGMOID: return 1 / (1 + exp(-x));
-    case KILN_ACT_TANH: return tanh(x);
-    case KILN_ACT_RELU: return x > 0 ? x : 0;
-    case KILN_ACT_AFFINE: return alpha * x + beta;
-    case KILN_ACT_LEAKY_RELU: return x < 0 ? alpha * x : x;
-    case KILN_ACT_THRESHOLDED_RELU: return x >= alpha ? x : 0;
-    case KILN_ACT_SCALED_TANH: return alpha * tanh(beta * x);
-    case KILN_ACT_HARD_SIGMOID: return fmax(0, fmin(1, alpha * x + beta));
-    case KILN_ACT_ELU: return x < 0 ? alpha * expm1(x) : x;
-    case KILN_ACT_SOFTSIGN: return x / (1 + fabs(x));
-    case KILN_ACT_SOFTPLUS: return log1p(exp(-fabs(x))) + fmax(x, 0);
+    case KILN_ACT_SIGMOID:
+        return 1 / (1 + exp(-x));
+    case KILN_ACT_TANH:
+        return tanh(x);
+    case KILN_ACT_RELU:
+        return x > 0 ? x : 0;
+    case KILN_ACT_AFFINE:
+        return alpha * x + beta;
+    case KILN_ACT_LEAKY_RELU:
+        return x < 0 ? alpha * x : x;
+    case KILN_ACT_THRESHOLDED_RELU:
+        return x >= alpha ? x : 0;
+    case KILN_ACT_SCALED_TANH:
+        return alpha * tanh(beta * x);
+    case KILN_ACT_HARD_SIGMOID:
+        return fmax(0, fmin(1, alpha * x + beta));
+    case KILN_ACT_ELU:
+        return x < 0 ? alpha * expm1(x) : x;
+    case KILN_ACT_SOFTSIGN:
+        return x / (1 + fabs(x));
+    case KILN_ACT_SOFTPLUS:
+        return log1p(exp(-fabs(x))) + fmax(x, 0);
     }
     return NAN;
 }
@@ -70,11 +81,12 @@ static void reference(const model *m, int64_t b, double *y, double *h, double *c
                 next[u] = (1 - z[u]) * g + z[u] * h[u];
             } else {
                 double i = act(a, 0, (double)x[u] + dot(m, 0, u, h) + peep(a, 0, u, c[u]), true);
-                double f = act(a, 0, (double)x[2 * H + u] + dot(m, 2, u, h) + peep(a, 2, u, c[u]),
-                               true);
+                double f =
+                    act(a, 0, (double)x[2 * H + u] + dot(m, 2, u, h) + peep(a, 2, u, c[u]), true);
                 double g = act(a, 1, (double)x[3 * H + u] + dot(m, 3, u, h), true);
                 c[u] = (a->input_forget ? 1 - i : f) * c[u] + i * g;
-                double o = act(a, 0, (double)x[H + u] + dot(m, 1, u, h) + peep(a, 1, u, c[u]), true);
+                double o =
+                    act(a, 0, (double)x[H + u] + dot(m, 1, u, h) + peep(a, 1, u, c[u]), true);
                 next[u] = o * act(a, 2, c[u], false);
             }
         }
@@ -105,7 +117,14 @@ static void run_split(const kiln_rnn_prims *prims, const kiln_rnn_args *a, int w
     prims->end(a, 0, a->batch);
 }
 
-enum { OPT_REVERSE = 1, OPT_LENS = 2, OPT_PEEP_OR_RB = 4, OPT_CLIP = 8, OPT_VARIANT = 16, OPT_INIT = 32 };
+enum {
+    OPT_REVERSE = 1,
+    OPT_LENS = 2,
+    OPT_PEEP_OR_RB = 4,
+    OPT_CLIP = 8,
+    OPT_VARIANT = 16,
+    OPT_INIT = 32
+};
 
 static void check(int isa, kiln_rnn_kind kind, int64_t steps, int64_t batch, int64_t hidden,
                   int options, kiln_rnn_act act0) {
@@ -126,12 +145,22 @@ static void check(int isa, kiln_rnn_kind kind, int64_t steps, int64_t batch, int
         lens[b] = (int32_t)(b * 3 % (steps + 1));
     }
     model m = {.r_plain = r};
-    m.a = (kiln_rnn_args){.kind = kind, .steps = steps, .batch = batch, .hidden = hidden,
-                          .reverse = options & OPT_REVERSE, .xw = xw,
-                          .xw_step = batch * gates * hidden, .xw_batch = gates * hidden,
-                          .r = packed, .y = y, .y_step = state, .y_batch = hidden, .y_h = y_h,
+    m.a = (kiln_rnn_args){.kind = kind,
+                          .steps = steps,
+                          .batch = batch,
+                          .hidden = hidden,
+                          .reverse = options & OPT_REVERSE,
+                          .xw = xw,
+                          .xw_step = batch * gates * hidden,
+                          .xw_batch = gates * hidden,
+                          .r = packed,
+                          .y = y,
+                          .y_step = state,
+                          .y_batch = hidden,
+                          .y_h = y_h,
                           .act = {act0, KILN_ACT_TANH, KILN_ACT_TANH},
-                          .alpha = {0.4f}, .beta = {0.3f}};
+                          .alpha = {0.4f},
+                          .beta = {0.3f}};
     m.a.lens = options & OPT_LENS ? lens : NULL;
     m.a.clip = options & OPT_CLIP ? 0.4f : 0.0f;
     m.a.input_forget = m.a.linear_before_reset = (options & OPT_VARIANT) != 0;

@@ -127,3 +127,25 @@ kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, bool m
     kiln_arena_free(&scratch);
     return status;
 }
+
+kiln_status kiln_cpu_plan_graph(kiln_plan **out, const kiln_graph *graph, kiln_plan *parent,
+                                const kiln_cpu_target *target, kiln_arena *arena, kiln_refusal_fn refused,
+                                void *user, kiln_diag *diag) {
+    kiln_plan *p;
+    KILN_ALLOC(p, arena, 1);
+    p->graph = graph;
+    p->parent = parent;
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        for (int32_t b = 0; b < graph->nodes[i]->n_bodies; b++) {
+            kiln_plan *body;
+            KILN_TRY(kiln_cpu_plan_graph(&body, graph->nodes[i]->bodies[b], p, target, arena, refused, user,
+                                         diag));
+            KILN_TRY(kiln_plan_add_body(p, body, arena));
+        }
+    }
+    KILN_TRY(kiln_cpu_cover(p, target, arena, refused, user, diag));
+    KILN_TRY(kiln_cpu_compile(p, arena));
+    KILN_TRY(kiln_cpu_pack(p, target, false, arena, diag));
+    *out = p;
+    return KILN_OK;
+}

@@ -36,4 +36,9 @@ kiln_status kiln_cpu_compile(kiln_plan *plan, kiln_arena *arena);
 kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, bool measuring,
                           kiln_arena *arena, kiln_diag *diag);
 
+/* Cover, compile and pack at once, for a graph and, first, all bodies in it. */
+kiln_status kiln_cpu_plan_graph(kiln_plan **out, const kiln_graph *graph, kiln_plan *parent,
+                                const kiln_cpu_target *target, kiln_arena *arena, kiln_refusal_fn refused,
+                                void *user, kiln_diag *diag);
+
 #endif

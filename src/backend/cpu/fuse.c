@@ -77,7 +77,7 @@ static bool post_kind(const fuser *u, const kiln_value *x, kiln_post_kind *kind)
     if (!kiln_value_is_f32(x)) {
         return false;
     }
-    if (kiln_type_count(&x->type) == 1) {
+    if (kiln_type_elements(&x->type) == 1) {
         *kind = KILN_POST_SCALAR;
     } else if (kiln_is_axis_vector(x, &u->last->type, u->f->channel)) {
         *kind = KILN_POST_COLUMNS;

@@ -12,7 +12,7 @@ bool kiln_same_shape(const kiln_type *a, const kiln_type *b) {
     return true;
 }
 
-int64_t kiln_type_count(const kiln_type *t) {
+int64_t kiln_type_elements(const kiln_type *t) {
     kiln_tensor tensor = {0};
     return kiln_type_to_tensor(t, &tensor) ? kiln_tensor_count(&tensor) : -1;
 }

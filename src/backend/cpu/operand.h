@@ -7,7 +7,7 @@
 /* Same rank and surely equal dims (numbers or equal expressions). */
 bool kiln_same_shape(const kiln_type *a, const kiln_type *b);
 /* Number of elements when all dims are numbers, else -1. */
-int64_t kiln_type_count(const kiln_type *t);
+int64_t kiln_type_elements(const kiln_type *t);
 
 /* Strides in elements of `o` as seen through `out`'s shape (numpy broadcasting), one per physical dim of
  * `out`, outermost first. */

@@ -11,6 +11,7 @@ import json
 import struct
 import warnings
 import zipfile
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -90,7 +91,7 @@ def npz_archives():
 def picture(width=21, height=17):
     """Smooth colours with some noise, so that JPEG and filters have something to do."""
     y, x = np.mgrid[0:height, 0:width]
-    base = np.stack([x * 255 / (width - 1), y * 255 / (height - 1), (x + y) * 255 / (width + height - 2)], -1)
+    base = np.stack([x / (width - 1), y / (height - 1), (x + y) / (width + height - 2)], -1) * 255
     return np.clip(base + rng.normal(0, 12, base.shape), 0, 255).astype(np.uint8)
 
 
@@ -116,7 +117,8 @@ def pictures():
     bit = image.convert("1")
     bit.save("good_bit.png")
     save_truth("good_bit.png", bit.convert("RGB"))
-    alpha = np.dstack([rgb, np.linspace(0, 255, rgb.shape[1]).astype(np.uint8)[None].repeat(rgb.shape[0], 0)])
+    ramp = np.linspace(0, 255, rgb.shape[1]).astype(np.uint8)
+    alpha = np.dstack([rgb, ramp[None].repeat(rgb.shape[0], 0)])
     Image.fromarray(alpha).save("good_alpha.png")
     over = alpha[..., :3] * (alpha[..., 3:] / 255) + np.array([255, 128, 0]) * (1 - alpha[..., 3:] / 255)
     save_truth("good_alpha.png", np.round(over).astype(np.uint8))
@@ -133,40 +135,40 @@ def pictures():
     save_truth("good_cmyk.jpg", Image.open("good_cmyk.jpg").convert("RGB"))
     large = Image.fromarray(picture(64, 48))
     large.save("resize_source.ppm")
-    for label, filter in {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "nearest": Image.NEAREST}.items():
+    filters = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "nearest": Image.NEAREST}
+    for label, filter in filters.items():
         for w, h in ((20, 31), (90, 60), (7, 5)):
             large.resize((w, h), filter).save(f"resize_{label}_{w}x{h}.ppm")
 
 
 def chunk(kind, data):
-    import zlib
-
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def write_png(name, pixels, bits, color, interlace=False):
     """A PNG writer for what Pillow does not write: 16-bit RGB and Adam7."""
-    import zlib
-
     height, width = pixels.shape[:2]
     raw = b""
     passes = [(0, 0, 1, 1)]
     if interlace:
-        passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+        passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4)]
+        passes += [(1, 0, 2, 2), (0, 1, 1, 2)]
     for x0, y0, dx, dy in passes:
         part = pixels[y0::dy, x0::dx]
         for row in part if part.shape[1] else []:
             raw += b"\0" + row.astype(">u2" if bits == 16 else "u1").tobytes()
     header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, int(interlace))
     with open(name, "wb") as f:
-        f.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b""))
+        f.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header))
+        f.write(chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b""))
 
 
 def bad_pictures():
     def header_only(name, width, height):
         data = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
         with open(name, "wb") as f:
-            f.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", data) + chunk(b"IDAT", b"x\x9c\x03\0\0\0\0\x01") + chunk(b"IEND", b""))
+            f.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", data))
+            f.write(chunk(b"IDAT", b"x\x9c\x03\0\0\0\0\x01") + chunk(b"IEND", b""))
 
     header_only("bad_wide.png", (1 << 31) - 1, 1)
     header_only("bad_wider.png", 1 << 31, 1)
@@ -194,10 +196,15 @@ def polygraphy():
         np.save(out, array, allow_pickle=False)
         return {"array": base64.b64encode(out.getvalue()).decode(), "polygraphy_class": "ndarray"}
 
-    entries = [{"a": encode(np.full((2, 3), i, np.float32)), "b": encode(np.array([i], np.int64))} for i in range(3)]
+    entries = [
+        {"a": encode(np.full((2, 3), i, np.float32)), "b": encode(np.array([i], np.int64))}
+        for i in range(3)
+    ]
     json.dump(entries, open("good_polygraphy.json", "w"), indent=4)
-    outputs = [{"outputs": {"out": {"values": encode(np.full((1, 4), i, np.float32)), "polygraphy_class": "LazyArray"}},
-                "runtime": 0.5, "runner_name": "r", "polygraphy_class": "IterationResult"} for i in range(2)]
+    outputs = []
+    for i in range(2):
+        lazy = {"values": encode(np.full((1, 4), i, np.float32)), "polygraphy_class": "LazyArray"}
+        outputs.append({"outputs": {"out": lazy}, "runtime": 0.5, "polygraphy_class": "IterationResult"})
     json.dump({"lst": [["r", outputs]], "polygraphy_class": "RunResults"}, open("good_polygraphy_results.json", "w"))
     json.dump([{"a": {"array": "gAJd", "polygraphy_class": "Tensor"}}], open("bad_polygraphy_tensor.json", "w"))
     json.dump([{"a": {"array": "not base64!", "polygraphy_class": "ndarray"}}], open("bad_polygraphy_base64.json", "w"))

@@ -1,9 +1,9 @@
 /* attention.h - fused scaled dot-product attention: Y = softmax(scale Q K^T + mask) V, float32.
  *
  * Nothing of size [q_len, kv_len] is ever written to memory: a block of KILN_ATTENTION_ROWS queries
- * keeps its scores in per-thread scratch. Tensors are read and written where they lie, by strides per
- * batch, head and row, so that [B, H, L, D], [B, L, H, D] and a packed QKV buffer all serve without a
- * transpose; elements of a row are contiguous.
+ * keeps its scores in per-thread scratch. Tensors are read and written where they lie, by strides
+ * per batch, head and row, so that [B, H, L, D], [B, L, H, D] and a packed QKV buffer all serve
+ * without a transpose; elements of a row are contiguous.
  *
  *     X[B, L, 3, H, D] packed, Y[B, L, H, D]:
  *     kiln_attention_args a = {.batch = B, .heads = H, .kv_heads = H, .q_len = L, .kv_len = L,
@@ -14,9 +14,9 @@
  *     float *scratch = ...;                                  kiln_attention_scratch(&a) floats
  *     prims->attention(&a, scratch, 0, kiln_attention_units(&a));
  *
- * Units (batch, head, block of queries) are independent; any cut of their range gives the same bits.
- * Up to key_block keys the softmax is the plain one; longer rows go block by block with a running
- * maximum and sum (Milakov and Gimelshein, 2018), whose order depends on key_block alone.
+ * Units (batch, head, block of queries) are independent; any cut of their range gives the same
+ * bits. Up to key_block keys the softmax is the plain one; longer rows go block by block with a
+ * running maximum and sum (Milakov and Gimelshein, 2018), whose order depends on key_block alone.
  */
 #ifndef KILN_BACKEND_CPU_PRIMS_ATTENTION_H
 #define KILN_BACKEND_CPU_PRIMS_ATTENTION_H
@@ -25,7 +25,7 @@
 
 enum {
     KILN_ATTENTION_ROWS = 32,  /* queries per unit */
-    KILN_ATTENTION_KEYS = 1024, /* default key_block */
+    KILN_ATTENTION_KEYS = 512, /* default key_block */
     KILN_ATTENTION_PAD = 16,   /* keys of slack in scratch */
 };
 
@@ -65,8 +65,8 @@ static inline int64_t kiln_attention_key_block(const kiln_attention_args *args) 
 
 /* Floats of scratch per thread, aligned to 64 bytes. */
 static inline int64_t kiln_attention_scratch(const kiln_attention_args *args) {
-    return KILN_ATTENTION_ROWS * (args->qk_dim + args->v_dim + 3 + KILN_ATTENTION_PAD +
-                                  kiln_attention_key_block(args));
+    return KILN_ATTENTION_ROWS *
+           (args->qk_dim + args->v_dim + 3 + KILN_ATTENTION_PAD + kiln_attention_key_block(args));
 }
 
 typedef struct kiln_attention_prims {

@@ -18,6 +18,8 @@ enum { KEY_TILE = 12, ROW_TILE = 8 };
 enum { KEY_TILE = 6, ROW_TILE = 4 };
 #endif
 
+/* Keys whose values stay cached while all tiles of a unit use them. */
+enum { VALUE_KEYS = 128 };
 enum { LANE_STEP = 2 * KILN_VLEN > ROW_TILE ? 2 * KILN_VLEN : ROW_TILE };
 
 /* One unit's work. Lane i is query q0 + i; lanes from `rows` on are zero queries, not stored. */
@@ -69,8 +71,8 @@ static void pack_queries(const block *b) {
     }
 }
 
-/* Scores of KEY_TILE keys from key j on for two vectors of lanes; keys past the last repeat it, into
- * the slack. */
+/* Scores of KEY_TILE keys from key j on for two vectors of lanes; keys past the last repeat it,
+ * into the slack. */
 KILN_INLINE void score_tile(const block *b, float *s, int64_t j, int64_t lane) {
     const float *k[KEY_TILE];
     kiln_vf acc[KEY_TILE][2];
@@ -185,24 +187,33 @@ static void softmax_block(const block *b, int64_t keys, bool first) {
     }
 }
 
-/* ROW_TILE queries times nv vectors of value columns, the last of them `last` lanes wide. The result
- * starts from acc * fix and goes to acc, or multiplied by 1 / sum to y. */
-KILN_INLINE void value_tile(const block *b, int64_t j0, int64_t keys, int64_t i, int64_t e, int nv,
-                            int64_t last, bool first, bool final) {
+/* A run of keys of one softmax block, and how its products join the unit's. */
+typedef struct value_run {
+    int64_t key, keys;    /* first key and count */
+    const float *weights; /* [keys][lanes] */
+    bool first;           /* starts from zero instead of acc */
+    bool rescale;         /* multiplies acc by fix */
+    bool final;           /* goes to y, divided by sum, instead of acc */
+} value_run;
+
+/* ROW_TILE queries times nv vectors of value columns, the last of them `last` lanes wide. */
+KILN_INLINE void value_tile(const block *b, const value_run *run, int64_t i, int64_t e, int nv,
+                            int64_t last) {
     kiln_vf acc[ROW_TILE][3];
     int64_t width = b->a->v_dim;
 #pragma GCC unroll 8
     for (int r = 0; r < ROW_TILE; r++) {
+        kiln_vf fix = vf_set1(run->rescale ? b->fix[i + r] : 1.0f);
 #pragma GCC unroll 3
         for (int v = 0; v < nv; v++) {
             int64_t lanes = v == nv - 1 ? last : KILN_VLEN;
             const float *p = b->acc + (i + r) * width + e + v * KILN_VLEN;
-            acc[r][v] = first ? vf_zero() : vf_mul(vf_load_upto(p, lanes), vf_set1(b->fix[i + r]));
+            acc[r][v] = run->first ? vf_zero() : vf_mul(vf_load_upto(p, lanes), fix);
         }
     }
-    const float *value = b->v + j0 * b->a->v_stride[2] + e;
-    const float *weight = b->scores + i;
-    for (int64_t j = 0; j < keys; j++, value += b->a->v_stride[2], weight += b->lanes) {
+    const float *value = b->v + run->key * b->a->v_stride[2] + e;
+    const float *weight = run->weights + i;
+    for (int64_t j = 0; j < run->keys; j++) {
         kiln_vf x[3];
 #pragma GCC unroll 3
         for (int v = 0; v < nv; v++) {
@@ -216,31 +227,45 @@ KILN_INLINE void value_tile(const block *b, int64_t j0, int64_t keys, int64_t i,
                 acc[r][v] = vf_fma(w, x[v], acc[r][v]);
             }
         }
+        value += b->a->v_stride[2];
+        weight += b->lanes;
     }
     for (int r = 0; r < ROW_TILE && i + r < b->rows; r++) {
         float sum = b->sum[i + r];
         float k = sum == 0.0f && b->a->zero_empty ? 0.0f : 1.0f / sum;
         for (int v = 0; v < nv; v++) {
             int64_t lanes = v == nv - 1 ? last : KILN_VLEN;
-            float *p = final ? b->y + (i + r) * b->a->y_stride[2] : b->acc + (i + r) * width;
-            kiln_vf out = final ? vf_mul(acc[r][v], vf_set1(k)) : acc[r][v];
+            float *p = run->final ? b->y + (i + r) * b->a->y_stride[2] : b->acc + (i + r) * width;
+            kiln_vf out = run->final ? vf_mul(acc[r][v], vf_set1(k)) : acc[r][v];
             vf_store_upto(p + e + v * KILN_VLEN, lanes, out);
         }
     }
 }
 
-static void compute_values(const block *b, int64_t j0, int64_t keys, bool first, bool final) {
+static void value_tiles(const block *b, const value_run *run) {
     for (int64_t i = 0; i < b->rows; i += ROW_TILE) {
         int64_t e = 0;
         for (; e + 3 * KILN_VLEN <= b->a->v_dim; e += 3 * KILN_VLEN) {
-            value_tile(b, j0, keys, i, e, 3, KILN_VLEN, first, final);
+            value_tile(b, run, i, e, 3, KILN_VLEN);
         }
         for (; e + 2 * KILN_VLEN <= b->a->v_dim; e += 2 * KILN_VLEN) {
-            value_tile(b, j0, keys, i, e, 2, KILN_VLEN, first, final);
+            value_tile(b, run, i, e, 2, KILN_VLEN);
         }
         for (; e < b->a->v_dim; e += KILN_VLEN) {
-            value_tile(b, j0, keys, i, e, 1, b->a->v_dim - e, first, final);
+            value_tile(b, run, i, e, 1, b->a->v_dim - e);
         }
+    }
+}
+
+static void compute_values(const block *b, int64_t j0, int64_t keys, bool first, bool final) {
+    for (int64_t j = 0; j < keys; j += VALUE_KEYS) {
+        value_run run = {.key = j0 + j,
+                         .keys = keys - j < VALUE_KEYS ? keys - j : VALUE_KEYS,
+                         .weights = b->scores + j * b->lanes,
+                         .first = first && j == 0,
+                         .rescale = !first && j == 0,
+                         .final = final && j + VALUE_KEYS >= keys};
+        value_tiles(b, &run);
     }
 }
 

@@ -93,10 +93,11 @@ static conv_job describe(const kiln_conv_args *a) {
     return c;
 }
 
-/* Scratch of a thread: zeros for padded taps, pointers of the rows, patches. */
+/* Scratch of a thread: zeros for padded taps, pointers of the rows, of a patch's lines, patches. */
 typedef struct conv_scratch {
     float *zeros;
     const float **rows;
+    const float **lines; /* of a patch */
     float *patches;
 } conv_scratch;
 
@@ -108,14 +109,16 @@ static int64_t lay_out(const conv_job *c, char *base, conv_scratch *s) {
     int64_t zeros = round64(c->depth * (int64_t)sizeof(float));
     int64_t per_row = c->patch ? 1 : c->taps;
     int64_t rows = round64(c->rows * per_row * (int64_t)sizeof(float *));
-    int64_t k = c->taps * c->depth;
-    int64_t patches = c->patch ? round64((c->rows * k + KILN_VLEN) * (int64_t)sizeof(float)) : 0;
+    int64_t patch = (c->taps * c->depth + KILN_VLEN) * (int64_t)sizeof(float);
+    int64_t patches = c->patch ? round64(c->rows * patch) : 0;
+    int64_t lines = c->patch ? round64(c->taps * c->depth * (int64_t)sizeof(float *)) : 0;
     if (base) {
         s->zeros = (float *)base;
         s->rows = (const float **)(base + zeros);
-        s->patches = (float *)(base + zeros + rows);
+        s->lines = (const float **)(base + zeros + rows);
+        s->patches = (float *)(base + zeros + rows + lines);
     }
-    return zeros + rows + patches;
+    return zeros + rows + lines + patches;
 }
 
 static int64_t scratch_bytes(const kiln_conv_args *a) {
@@ -184,74 +187,117 @@ static void point_rows(const conv_job *c, int64_t group, int64_t first, int64_t 
     }
 }
 
-/* Copies n floats; may write up to a vector beyond them, reads no further. */
-static void copy_run(float *dst, const float *src, int64_t n) {
-    int64_t i = 0;
-    for (; i + KILN_VLEN <= n; i += KILN_VLEN) {
-        vf_store(dst + i, vf_load(src + i));
-    }
-    if (i < n) {
-        vf_store(dst + i, vf_load_tail(src + i, n - i));
-    }
-}
+/* How a patch is copied: from `rows` input lines, one for each kernel row (of each channel when
+ * planar), `taps` pieces of `piece` floats each. Patches are written in ascending order, so a copy may
+ * spill up to a vector past its end: the next one, or the space after the last patch, takes that. */
+typedef struct patches {
+    const float **line; /* [rows], NULL for one of padding */
+    int64_t rows;
+    int64_t taps, piece;
+    int64_t dilation; /* input pixels from tap to tap */
+    int64_t pixel;    /* floats from input pixel to pixel */
+    int64_t element;  /* floats between the floats of a piece */
+    int64_t width;    /* input pixels of a line */
+    bool joined;      /* the pieces of a kernel row lie side by side */
+} patches;
 
-/* One row of kernel taps along W for one channel or all: `count` taps of `piece` floats each, input
- * pixels `step` apart starting at pixel w0, into dst in order. NULL x: the whole line is padding.
- * May write up to a vector beyond the taps. */
-typedef struct tap_line {
-    int64_t count, piece;
-    int64_t pixel_step; /* input pixels from tap to tap: the dilation */
-    int64_t pixel;      /* floats from input pixel to pixel */
-    int64_t element;    /* floats between the floats of a piece */
-    int64_t pixels;     /* in the input line */
-} tap_line;
-
-static void copy_taps(float *dst, const float *x, int64_t w0, const tap_line *l) {
-    bool run = l->element == 1 && l->pixel_step * l->pixel == l->piece;
-    int64_t last = w0 + (l->count - 1) * l->pixel_step;
-    if (run && x && w0 >= 0 && last < l->pixels) {
-        copy_run(dst, x + w0 * l->pixel, l->count * l->piece);
-        return;
-    }
-    for (int64_t i = 0; i < l->count; i++, dst += l->piece) {
-        int64_t w = w0 + i * l->pixel_step;
-        bool valid = x && inside(w, l->pixels);
-        for (int64_t j = 0; j < l->piece; j++) {
-            dst[j] = valid ? x[w * l->pixel + j * l->element] : 0.0f;
+/* A patch whose taps all lie inside the lines, joined. */
+KILN_INLINE void copy_inner_patch(const patches *q, float *dst, int64_t at) {
+    int64_t n = q->taps * q->piece;
+    int64_t whole = n / KILN_VLEN * KILN_VLEN;
+    kiln_vm mask = vm_tail(n - whole);
+    for (int64_t r = 0; r < q->rows; r++, dst += n) {
+        const float *src = q->line[r];
+        if (!src) {
+            memset(dst, 0, (size_t)n * sizeof *dst);
+            continue;
+        }
+        for (int64_t i = 0; i < whole; i += KILN_VLEN) {
+            vf_store(dst + i, vf_load(src + at + i));
+        }
+        if (whole < n) {
+            vf_store(dst + whole, vf_load_mask(src + at + whole, mask));
         }
     }
 }
 
-/* Copies the patches of `count` pixels into scratch and points the rows at them. Each patch is
- * written in ascending order, so that what a run spills behind itself is overwritten. */
+/* Any patch: its first tap reads input pixel w, which may lie in the padding like any other. */
+static void copy_outer_patch(const patches *q, float *dst, int64_t w) {
+    int64_t whole = q->piece / KILN_VLEN * KILN_VLEN;
+    kiln_vm mask = vm_tail(q->piece - whole);
+    for (int64_t r = 0; r < q->rows; r++) {
+        for (int64_t t = 0; t < q->taps; t++, dst += q->piece) {
+            int64_t at = w + t * q->dilation;
+            if (!q->line[r] || !inside(at, q->width)) {
+                memset(dst, 0, (size_t)q->piece * sizeof *dst);
+                continue;
+            }
+            const float *src = q->line[r] + at * q->pixel;
+            if (q->element != 1) {
+                for (int64_t j = 0; j < q->piece; j++) {
+                    dst[j] = src[j * q->element];
+                }
+                continue;
+            }
+            for (int64_t i = 0; i < whole; i += KILN_VLEN) {
+                vf_store(dst + i, vf_load(src + i));
+            }
+            if (whole < q->piece) {
+                vf_store(dst + whole, vf_load_mask(src + whole, mask));
+            }
+        }
+    }
+}
+
+/* The input lines of the kernel rows of an output line at p. */
+static void point_lines(const conv_job *c, int64_t group, const position *p, const float **line) {
+    const kiln_conv_args *a = c->a;
+    const float *image = a->x + p->n * a->x_batch + group * c->depth * a->x_channel;
+    int64_t planes = a->planar ? c->depth : 1;
+    for (int64_t plane = 0; plane < planes; plane++, image += a->x_channel) {
+        int64_t d = p->d * a->stride[0] - a->pad[0];
+        for (int64_t kd = 0; kd < a->kernel[0]; kd++, d += a->dilation[0]) {
+            int64_t h = p->h * a->stride[1] - a->pad[1];
+            for (int64_t kh = 0; kh < a->kernel[1]; kh++, h += a->dilation[1]) {
+                bool valid = inside(d, a->in[0]) && inside(h, a->in[1]);
+                int64_t at = d * a->x_stride[0] + h * a->x_stride[1];
+                *line++ = valid ? image + at : NULL;
+            }
+        }
+    }
+}
+
+/* Floats from patch to patch. */
+static int64_t patch_floats(const conv_job *c) {
+    return c->taps * c->depth + KILN_VLEN;
+}
+
+/* Copies the patches of `count` pixels from output row `first` on and points the rows at them. */
 static void copy_patches(const conv_job *c, int64_t group, int64_t first, int64_t count,
                          conv_scratch *s) {
     const kiln_conv_args *a = c->a;
-    const tap_line l = {.count = a->kernel[2],
-                        .piece = a->planar ? 1 : c->depth,
-                        .pixel_step = a->dilation[2],
-                        .pixel = a->x_stride[2],
-                        .element = a->x_channel,
-                        .pixels = a->in[2]};
-    const int64_t planes = a->planar ? c->depth : 1;
-    float *dst = s->patches;
+    patches q = {.line = s->lines,
+                 .rows = (a->planar ? c->depth : 1) * a->kernel[0] * a->kernel[1],
+                 .taps = a->kernel[2],
+                 .piece = a->planar ? 1 : c->depth,
+                 .dilation = a->dilation[2],
+                 .pixel = a->x_stride[2],
+                 .element = a->planar ? 1 : a->x_channel,
+                 .width = a->in[2]};
+    q.joined = q.element == 1 && q.dilation * q.pixel == q.piece;
+    const int64_t reach = (q.taps - 1) * q.dilation;
     position p = position_of(a, first);
-    for (int64_t i = 0; i < count; i++, advance(a, &p)) {
+    float *dst = s->patches;
+    for (int64_t i = 0; i < count; i++, advance(a, &p), dst += patch_floats(c)) {
+        if (i == 0 || p.w == 0) {
+            point_lines(c, group, &p, s->lines);
+        }
         s->rows[i] = dst;
-        const float *image = a->x + p.n * a->x_batch + group * c->depth * a->x_channel;
-        int64_t d0 = p.d * a->stride[0] - a->pad[0];
-        int64_t h0 = p.h * a->stride[1] - a->pad[1];
-        int64_t w0 = p.w * a->stride[2] - a->pad[2];
-        for (int64_t plane = 0; plane < planes; plane++) {
-            const float *x = image + plane * a->x_channel;
-            for (int64_t k = 0; k < a->kernel[0] * a->kernel[1]; k++) {
-                int64_t d = d0 + k / a->kernel[1] * a->dilation[0];
-                int64_t h = h0 + k % a->kernel[1] * a->dilation[1];
-                bool valid = inside(d, a->in[0]) && inside(h, a->in[1]);
-                const float *line = valid ? x + (d * a->x_stride[0] + h * a->x_stride[1]) : NULL;
-                copy_taps(dst, line, w0, &l);
-                dst += l.count * l.piece;
-            }
+        int64_t w = p.w * a->stride[2] - a->pad[2];
+        if (q.joined && w >= 0 && w + reach < q.width) {
+            copy_inner_patch(&q, dst, w * q.pixel);
+        } else {
+            copy_outer_patch(&q, dst, w);
         }
     }
 }

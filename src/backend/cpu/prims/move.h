@@ -34,11 +34,11 @@ typedef struct kiln_copy_plan {
     int64_t dims[KILN_COPY_RANK];
     int64_t src[KILN_COPY_RANK];
     int64_t dst[KILN_COPY_RANK];
-    int64_t outer;   /* product of the dims a unit does not span */
-    int64_t group;   /* outer rows per unit (ROWS, STRIDED) */
-    int64_t piece;   /* elements per unit of a cut row (ROWS), or of the transposed dim */
-    int64_t pieces;  /* units per outer index */
-    int64_t units;   /* what copy's range counts */
+    int64_t outer;  /* product of the dims a unit does not span */
+    int64_t group;  /* outer rows per unit (ROWS, STRIDED) */
+    int64_t piece;  /* elements per unit of a cut row (ROWS), or of the transposed dim */
+    int64_t pieces; /* units per outer index */
+    int64_t units;  /* what copy's range counts */
 } kiln_copy_plan;
 
 /* Plans dst[i . dst_stride] = src[i . src_stride] for all i below dims. Strides in elements, any
@@ -50,10 +50,16 @@ kiln_status kiln_copy_plan_make(kiln_copy_plan *plan, int32_t element_bytes, int
 
 /* ---- Padding ------------------------------------------------------------------------------- */
 
-typedef enum kiln_pad_mode { KILN_PAD_CONSTANT, KILN_PAD_EDGE, KILN_PAD_REFLECT, KILN_PAD_WRAP } kiln_pad_mode;
+typedef enum kiln_pad_mode {
+    KILN_PAD_CONSTANT,
+    KILN_PAD_EDGE,
+    KILN_PAD_REFLECT,
+    KILN_PAD_WRAP
+} kiln_pad_mode;
 
-/* Fills map[0 .. out): the input index each output index takes, -1 for the constant. `before` may be
- * negative (cropping), and so may out - in - before. Needs in >= 1 unless the mode is CONSTANT. */
+/* Fills map[0 .. out): the input index each output index takes, -1 for the constant. `before` may
+ * be negative (cropping), and so may out - in - before. Needs in >= 1 unless the mode is
+ * CONSTANT. */
 void kiln_pad_map(int32_t *map, kiln_pad_mode mode, int64_t in, int64_t out, int64_t before);
 
 /* y = x with every dim mapped. The last dim's element may itself be a run of unpadded dims:
@@ -69,7 +75,8 @@ typedef struct kiln_pad_args {
     void *y;
 } kiln_pad_args;
 
-/* ---- Gathering rows ---------------------------------------------------------------------------- */
+/* ---- Gathering rows
+ * ---------------------------------------------------------------------------- */
 
 /* y[outer, count, row] = x[outer, n, row] at indices: ONNX Gather, negative indices from the end.
  * Unit: one row of 0 .. outer * count. */
@@ -81,9 +88,14 @@ typedef struct kiln_gather_args {
     void *y;
 } kiln_gather_args;
 
-/* ---- Resizing ------------------------------------------------------------------------------------ */
+/* ---- Resizing
+ * ------------------------------------------------------------------------------------ */
 
-typedef enum kiln_resize_mode { KILN_RESIZE_NEAREST, KILN_RESIZE_LINEAR, KILN_RESIZE_CUBIC } kiln_resize_mode;
+typedef enum kiln_resize_mode {
+    KILN_RESIZE_NEAREST,
+    KILN_RESIZE_LINEAR,
+    KILN_RESIZE_CUBIC
+} kiln_resize_mode;
 
 typedef enum kiln_resize_coord {
     KILN_COORD_HALF_PIXEL,
@@ -109,9 +121,9 @@ typedef struct kiln_resize_spec {
     bool exclude_outside;    /* taps outside weigh nothing; the rest are scaled to sum 1 */
     bool antialias;          /* LINEAR and CUBIC: widen the filter when shrinking */
     int64_t in, out;
-    double scale;            /* as the model gives it, or out / in; > 0 and finite */
+    double scale;             /* as the model gives it, or out / in; > 0 and finite */
     float roi_start, roi_end; /* TF_CROP, normalised */
-    float cubic_a;           /* usually -0.75 */
+    float cubic_a;            /* usually -0.75 */
 } kiln_resize_spec;
 
 /* Input taps per output element. */

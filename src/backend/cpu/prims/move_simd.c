@@ -1,8 +1,8 @@
 /* move_simd.c - the movers of move.h.
  *
  * Transposes work on square tiles of 16-byte vectors: interleaving row i with row i + n/2, log2(n)
- * times over, transposes an n x n tile of n-lane vectors. That one rule serves 1-, 2-, 4- and 8-byte
- * elements.
+ * times over, transposes an n x n tile of n-lane vectors. That one rule serves 1-, 2-, 4- and
+ * 8-byte elements.
  */
 #include "backend/cpu/prims/move.h"
 #include "backend/cpu/prims/vecmath.h"
@@ -23,57 +23,72 @@ typedef uint64_t vec8 __attribute__((vector_size(16)));
 #define LOW8(a, b) __builtin_shufflevector(a, b, 0, 2)
 #define HIGH8(a, b) __builtin_shufflevector(a, b, 1, 3)
 
+/* Source rows this far apart, or a multiple, fall on few sets of the first-level cache; their lines
+ * are then read once into a local buffer. */
+enum { CROWDED_BYTES = 2048 };
+
 /* For elements of B bytes: tile_B transposes one n x n tile; plane_B transposes `rows` source-order
  * runs: dst[r * dst_ld + c] = src[c * src_ld + r], r < rows, c < cols; strided_B copies a row. */
-#define MOVERS(B, type, n)                                                                     \
-    KILN_INLINE void tile_##B(type *d, int64_t dst_ld, const type *s, int64_t src_ld) {        \
-        vec##B v[n];                                                                           \
-        vec##B t[n];                                                                           \
-        _Pragma("GCC unroll 16") for (int i = 0; i < n; i++) {                                 \
-            memcpy(&v[i], s + i * src_ld, 16);                                                 \
-        }                                                                                      \
-        _Pragma("GCC unroll 4") for (int stage = 1; stage < n; stage *= 2) {                   \
-            _Pragma("GCC unroll 16") for (int i = 0; i < n / 2; i++) {                         \
-                t[2 * i] = LOW##B(v[i], v[i + n / 2]);                                         \
-                t[2 * i + 1] = HIGH##B(v[i], v[i + n / 2]);                                    \
-            }                                                                                  \
-            _Pragma("GCC unroll 16") for (int i = 0; i < n; i++) {                             \
-                v[i] = t[i];                                                                   \
-            }                                                                                  \
-        }                                                                                      \
-        _Pragma("GCC unroll 16") for (int i = 0; i < n; i++) {                                 \
-            memcpy(d + i * dst_ld, &v[i], 16);                                                 \
-        }                                                                                      \
-    }                                                                                          \
-    static void strided_##B(void *dst, int64_t ds, const void *src, int64_t ss, int64_t len) { \
-        type *d = dst;                                                                         \
-        const type *s = src;                                                                   \
-        for (int64_t i = 0; i < len; i++) {                                                    \
-            d[i * ds] = s[i * ss];                                                             \
-        }                                                                                      \
-    }                                                                                          \
-    static void plane_##B(void *dst, int64_t dst_ld, const void *src, int64_t src_ld,          \
-                          int64_t rows, int64_t cols) {                                        \
-        type *d = dst;                                                                         \
-        const type *s = src;                                                                   \
-        int64_t full_rows = rows / n * n;                                                      \
-        int64_t full_cols = cols / n * n;                                                      \
-        /* A cache line of each destination row before the next rows. */                       \
-        const int64_t line = 64 / B > n ? 64 / B : n;                                          \
-        for (int64_t c0 = 0; c0 < full_cols; c0 += line) {                                     \
-            int64_t c1 = c0 + line < full_cols ? c0 + line : full_cols;                        \
-            for (int64_t r = 0; r < full_rows; r += n) {                                       \
-                for (int64_t c = c0; c < c1; c += n) {                                         \
-                    tile_##B(d + r * dst_ld + c, dst_ld, s + c * src_ld + r, src_ld);          \
-                }                                                                              \
-            }                                                                                  \
-        }                                                                                      \
-        for (int64_t r = full_rows; r < rows; r++) {                                           \
-            strided_##B(d + r * dst_ld, 1, s + r, src_ld, full_cols);                          \
-        }                                                                                      \
-        for (int64_t c = full_cols; c < cols; c++) {                                           \
-            strided_##B(d + c, dst_ld, s + c * src_ld, 1, rows);                               \
-        }                                                                                      \
+#define MOVERS(B, type, n)                                                                        \
+    KILN_INLINE void tile_##B(type *d, int64_t dst_ld, const type *s, int64_t src_ld) {           \
+        vec##B v[n];                                                                              \
+        vec##B t[n];                                                                              \
+        _Pragma("GCC unroll 16") for (int i = 0; i < n; i++) {                                    \
+            memcpy(&v[i], s + i * src_ld, 16);                                                    \
+        }                                                                                         \
+        _Pragma("GCC unroll 4") for (int stage = 1; stage < n; stage *= 2) {                      \
+            _Pragma("GCC unroll 16") for (int i = 0; i < n / 2; i++) {                            \
+                t[2 * i] = LOW##B(v[i], v[i + n / 2]);                                            \
+                t[2 * i + 1] = HIGH##B(v[i], v[i + n / 2]);                                       \
+            }                                                                                     \
+            _Pragma("GCC unroll 16") for (int i = 0; i < n; i++) {                                \
+                v[i] = t[i];                                                                      \
+            }                                                                                     \
+        }                                                                                         \
+        _Pragma("GCC unroll 16") for (int i = 0; i < n; i++) {                                    \
+            memcpy(d + i * dst_ld, &v[i], 16);                                                    \
+        }                                                                                         \
+    }                                                                                             \
+    static void strided_##B(void *dst, int64_t ds, const void *src, int64_t ss, int64_t len) {    \
+        type *d = dst;                                                                            \
+        const type *s = src;                                                                      \
+        for (int64_t i = 0; i < len; i++) {                                                       \
+            d[i * ds] = s[i * ss];                                                                \
+        }                                                                                         \
+    }                                                                                             \
+    static void plane_##B(void *dst, int64_t dst_ld, const void *src, int64_t src_ld,             \
+                          int64_t rows, int64_t cols) {                                           \
+        type *d = dst;                                                                            \
+        const type *s = src;                                                                      \
+        enum { LINE = 64 / B };                                                                   \
+        int64_t full_rows = rows / n * n;                                                         \
+        int64_t full_cols = cols / n * n;                                                         \
+        bool crowded = full_rows == LINE && src_ld * B % CROWDED_BYTES == 0;                      \
+        /* A cache line of each destination row before the next rows. */                          \
+        for (int64_t c0 = 0; c0 < full_cols; c0 += LINE) {                                        \
+            int64_t c1 = c0 + LINE < full_cols ? c0 + LINE : full_cols;                           \
+            type local[LINE * LINE];                                                              \
+            const type *from = s + c0 * src_ld;                                                   \
+            int64_t from_ld = src_ld;                                                             \
+            for (int64_t c = c0; c < c1 && crowded; c++) {                                        \
+                memcpy(local + (c - c0) * LINE, s + c * src_ld, 64);                              \
+            }                                                                                     \
+            if (crowded) {                                                                        \
+                from = local;                                                                     \
+                from_ld = LINE;                                                                   \
+            }                                                                                     \
+            for (int64_t r = 0; r < full_rows; r += n) {                                          \
+                for (int64_t c = c0; c < c1; c += n) {                                            \
+                    tile_##B(d + r * dst_ld + c, dst_ld, from + (c - c0) * from_ld + r, from_ld); \
+                }                                                                                 \
+            }                                                                                     \
+        }                                                                                         \
+        for (int64_t r = full_rows; r < rows; r++) {                                              \
+            strided_##B(d + r * dst_ld, 1, s + r, src_ld, full_cols);                             \
+        }                                                                                         \
+        for (int64_t c = full_cols; c < cols; c++) {                                              \
+            strided_##B(d + c, dst_ld, s + c * src_ld, 1, rows);                                  \
+        }                                                                                         \
     }
 MOVERS(1, uint8_t, 16)
 MOVERS(2, uint16_t, 8)
@@ -182,7 +197,8 @@ static void fill_value(char *dst, const kiln_pad_args *a, int64_t bytes) {
     }
 }
 
-/* One row of the last dim; `x` is the input row, NULL where an outer dim is in the constant part. */
+/* One row of the last dim; `x` is the input row, NULL where an outer dim is in the constant
+ * part. */
 static void pad_row(const kiln_pad_args *a, const char *x, char *y) {
     const int32_t *map = a->map[a->rank - 1];
     int64_t out = a->out[a->rank - 1];

@@ -20,24 +20,24 @@
 typedef struct kiln_layernorm_args {
     int64_t cols;
     float eps;
-    bool rms;               /* no mean: s / sqrt(mean(s^2) + eps) */
-    const float *x;         /* [rows, cols] */
+    bool rms;       /* no mean: s / sqrt(mean(s^2) + eps) */
+    const float *x; /* [rows, cols] */
     int64_t x_ld;
-    const float *residual;  /* [rows, cols] or NULL */
+    const float *residual; /* [rows, cols] or NULL */
     int64_t residual_ld;
-    const float *add;       /* [cols] or NULL: added to every row before the norm */
-    float *sum;             /* [rows, cols] or NULL: s; may be x or residual */
+    const float *add; /* [cols] or NULL: added to every row before the norm */
+    float *sum;       /* [rows, cols] or NULL: s; may be x or residual */
     int64_t sum_ld;
-    const float *scale;     /* [cols] or NULL */
-    const float *bias;      /* [cols] or NULL */
-    float *y;               /* [rows, cols] */
+    const float *scale; /* [cols] or NULL */
+    const float *bias;  /* [cols] or NULL */
+    float *y;           /* [rows, cols] */
     int64_t y_ld;
-    float *mean;            /* [rows] or NULL: mean(s) */
-    float *inv_std;         /* [rows] or NULL: 1 / sqrt(var + eps) */
+    float *mean;    /* [rows] or NULL: mean(s) */
+    float *inv_std; /* [rows] or NULL: 1 / sqrt(var + eps) */
 } kiln_layernorm_args;
 
-/* Group norm over x[batch, spatial, channels] (channels last). Groups of channels/groups neighbours;
- * groups == channels is instance norm. scale and bias: [channels] or NULL. */
+/* Group norm over x[batch, spatial, channels] (channels last). Groups of channels/groups
+ * neighbours; groups == channels is instance norm. scale and bias: [channels] or NULL. */
 typedef struct kiln_groupnorm_args {
     int64_t batch, spatial, channels, groups;
     float eps;
@@ -108,15 +108,16 @@ extern const kiln_norm_prims kiln_norm_prims_portable;
 extern const kiln_norm_prims kiln_norm_prims_avx2;
 extern const kiln_norm_prims kiln_norm_prims_avx512;
 
-/* Units of x[outer, n, inner]: KILN_NORM_LANES neighbours of inner together (rows when inner is 1). */
+/* Units of x[outer, n, inner]: KILN_NORM_LANES neighbours of inner together (rows when inner is
+ * 1). */
 static inline int64_t kiln_lane_units(int64_t outer, int64_t inner) {
     return outer * ((inner + KILN_NORM_LANES - 1) / KILN_NORM_LANES);
 }
 
-/* Whole groups, at least KILN_NORM_LANES / 4 channels where there are as many. */
+/* Groups per unit: at least KILN_NORM_LANES channels where there are as many. */
 static inline int64_t kiln_groupnorm_block(const kiln_groupnorm_args *args) {
     int64_t width = args->channels / args->groups;
-    int64_t together = (KILN_NORM_LANES / 4 + width - 1) / width;
+    int64_t together = (KILN_NORM_LANES + width - 1) / width;
     return together < args->groups ? together : args->groups;
 }
 

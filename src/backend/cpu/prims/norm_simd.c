@@ -128,28 +128,46 @@ static void layernorm(const kiln_layernorm_args *a, int64_t row0, int64_t row1) 
  * channels: partial sums of ROWS_PER_PART rows, added in order. */
 enum { ROWS_PER_PART = 64 };
 
-KILN_INLINE kiln_vf column_sum(const float *x, int64_t ld, int64_t spatial, int64_t n, kiln_vf mean,
-                               bool square) {
-    kiln_vf total = vf_zero();
+/* nv vectors of channels, the last of them possibly partial. */
+KILN_INLINE void column_sum(float *sums, const float *x, int64_t ld, int64_t spatial, int64_t n,
+                            const float *mean, int nv) {
+    kiln_vf total[4];
+    kiln_vf centre[4];
+    for (int v = 0; v < nv; v++) {
+        int64_t left = n - v * KILN_VLEN;
+        total[v] = vf_zero();
+        centre[v] = mean == NULL ? vf_zero() : vf_load_upto(mean + v * KILN_VLEN, left);
+    }
     for (int64_t s0 = 0; s0 < spatial; s0 += ROWS_PER_PART) {
         int64_t s1 = s0 + ROWS_PER_PART < spatial ? s0 + ROWS_PER_PART : spatial;
-        kiln_vf part = vf_zero();
+        kiln_vf part[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
         for (int64_t s = s0; s < s1; s++) {
-            kiln_vf d = vf_sub(vf_load_upto(x + s * ld, n), mean);
-            part = square ? vf_fma(d, d, part) : vf_add(part, d);
+#pragma GCC unroll 4
+            for (int v = 0; v < nv; v++) {
+                const float *p = x + s * ld + v * KILN_VLEN;
+                kiln_vf d = nv > 1 ? vf_load(p) : vf_load_upto(p, n);
+                d = vf_sub(d, centre[v]);
+                part[v] = mean != NULL ? vf_fma(d, d, part[v]) : vf_add(part[v], d);
+            }
         }
-        total = vf_add(total, part);
+        for (int v = 0; v < nv; v++) {
+            total[v] = vf_add(total[v], part[v]);
+        }
     }
-    return total;
+    for (int v = 0; v < nv; v++) {
+        vf_store_upto(sums + v * KILN_VLEN, n - v * KILN_VLEN, total[v]);
+    }
 }
 
 /* sums[c] for c < n channels; mean is per channel, or NULL for plain sums. */
 static void column_sums(float *sums, const float *x, int64_t ld, int64_t spatial, int64_t n,
                         const float *mean) {
-    for (int64_t c = 0; c < n; c += KILN_VLEN) {
-        kiln_vf centre = mean == NULL ? vf_zero() : vf_load_upto(mean + c, n - c);
-        kiln_vf sum = column_sum(x + c, ld, spatial, n - c, centre, mean != NULL);
-        vf_store_upto(sums + c, n - c, sum);
+    int64_t c = 0;
+    for (; c + 4 * KILN_VLEN <= n; c += 4 * KILN_VLEN) {
+        column_sum(sums + c, x + c, ld, spatial, n - c, mean == NULL ? NULL : mean + c, 4);
+    }
+    for (; c < n; c += KILN_VLEN) {
+        column_sum(sums + c, x + c, ld, spatial, n - c, mean == NULL ? NULL : mean + c, 1);
     }
 }
 

@@ -1,8 +1,8 @@
 /* pool.h - pooling over channels-last images.
  *
- * x[batch, D, H, W, C] -> y[batch, OD, OH, OW, C], float32; lower ranks have leading dims of 1. Output
- * dims are given (ceil_mode is the caller's arithmetic); windows may hang over the padding's far end,
- * and only the padded image counts for include_pad. The unit of work is one output pixel,
+ * x[batch, D, H, W, C] -> y[batch, OD, OH, OW, C], float32; lower ranks have leading dims of 1.
+ * Output dims are given (ceil_mode is the caller's arithmetic); windows may hang over the padding's
+ * far end, and only the padded image counts for include_pad. The unit of work is one output pixel,
  * numbered row-major over [batch, OD, OH, OW]; any cut of their range gives the same bits.
  *
  *     kiln_pool_args a = {.op = KILN_POOL_MAX, .batch = 1, .channels = 64,

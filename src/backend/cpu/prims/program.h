@@ -15,7 +15,7 @@
  *     const kiln_program p = {.inputs = 2, .consts = 1, .instrs = 2, .outputs = 1, .regs = 4,
  *                             .constant = &one, .instr = code, .output = {3}};
  *     kiln_program_plan plan;
- *     kiln_program_plan_make(&plan, &p, rank, dims, views, diag);     views: x, scale, y
+ *     kiln_program_plan_make(&plan, &p, rank, dims, views);         views: x, scale, y
  *     prims->run(&p, &plan, in, out, 0, plan.blocks);                 or any ranges covering it
  *
  * Inputs are read, converted to float32, and outputs converted from it, by the view's element type:
@@ -38,77 +38,77 @@ enum {
 
 /* Instructions, as X(NAME, operands). p and q are the instruction's immediates. Comparisons and
  * logic give 1.0 or 0.0; logic takes any non-zero as true. */
-#define KILN_PROG_OPS(X)                                                                 \
-    X(COPY, 1)          /* a */                                                          \
-    X(ADD, 2)           /* a + b */                                                      \
-    X(SUB, 2)           /* a - b */                                                      \
-    X(MUL, 2)           /* a * b */                                                      \
-    X(DIV, 2)           /* a / b */                                                      \
-    X(POW, 2)           /* a ^ b; exact powers 1, 2, 3, -1 and 0.5 are fast */           \
-    X(MIN, 2)           /* NaN if either is */                                           \
-    X(MAX, 2)           /* NaN if either is */                                           \
-    X(FMOD, 2)          /* C fmod: sign of a */                                          \
-    X(MOD, 2)           /* numpy mod: sign of b */                                       \
-    X(FMA, 3)           /* a * b + c */                                                  \
-    X(AXPB, 1)          /* p * a + q */                                                  \
-    X(NEG, 1)           /* -a */                                                         \
-    X(ABS, 1)           /* |a| */                                                        \
-    X(SQRT, 1)          /* square root */                                                \
-    X(RSQRT, 1)         /* 1 / sqrt(a) */                                                \
-    X(RECIPROCAL, 1)    /* 1 / a */                                                      \
-    X(EXP, 1)           /* e^a */                                                        \
-    X(LOG, 1)           /* natural logarithm */                                          \
-    X(LOG1P, 1)         /* log(1 + a) */                                                 \
-    X(EXPM1, 1)         /* e^a - 1 */                                                    \
-    X(TANH, 1)          /* hyperbolic tangent */                                         \
-    X(SIGMOID, 1)       /* 1 / (1 + e^-a) */                                             \
-    X(ERF, 1)           /* error function */                                             \
-    X(GELU, 1)          /* a Phi(a), by erf */                                           \
-    X(GELU_TANH, 1)     /* a Phi(a), the tanh approximation */                           \
-    X(SILU, 1)          /* a sigmoid(p a) */                                             \
-    X(HARDSIGMOID, 1)   /* max(0, min(1, p a + q)) */                                    \
-    X(HARDSWISH, 1)     /* a max(0, min(1, a / 6 + 1/2)) */                              \
-    X(MISH, 1)          /* a tanh(softplus(a)) */                                        \
-    X(SOFTPLUS, 1)      /* log(1 + e^a) */                                               \
-    X(SOFTSIGN, 1)      /* a / (1 + |a|) */                                              \
-    X(ELU, 1)           /* a < 0 ? p (e^a - 1) : a */                                    \
-    X(SELU, 1)          /* q (a < 0 ? p (e^a - 1) : a) */                                \
-    X(CELU, 1)          /* max(0, a) + min(0, p (e^(a/p) - 1)) */                        \
-    X(LEAKYRELU, 1)     /* a < 0 ? p a : a */                                            \
-    X(THRESHOLDEDRELU, 1) /* a > p ? a : 0 */                                            \
-    X(SHRINK, 1)        /* lambd p, bias q: a < -p ? a + q : a > p ? a - q : 0 */        \
-    X(PRELU, 2)         /* a < 0 ? b a : a */                                            \
-    X(RELU, 1)          /* max(0, a), NaN stays */                                       \
-    X(CLIP, 1)          /* to [p, q], NaN stays */                                       \
-    X(FLOOR, 1)         /* towards -inf */                                               \
-    X(CEIL, 1)          /* towards +inf */                                               \
-    X(ROUND, 1)         /* nearest, halves to even */                                    \
-    X(TRUNC, 1)         /* towards zero */                                               \
-    X(SIGN, 1)          /* -1, 0, 1; NaN stays */                                        \
-    X(SIN, 1)           /* radians, as all below */                                      \
-    X(COS, 1)                                                                            \
-    X(TAN, 1)                                                                            \
-    X(ASIN, 1)                                                                           \
-    X(ACOS, 1)                                                                           \
-    X(ATAN, 1)                                                                           \
-    X(SINH, 1)                                                                           \
-    X(COSH, 1)                                                                           \
-    X(ASINH, 1)                                                                          \
-    X(ACOSH, 1)                                                                          \
-    X(ATANH, 1)                                                                          \
-    X(EQ, 2)            /* a == b */                                                     \
-    X(NE, 2)            /* a != b */                                                     \
-    X(LT, 2)            /* a < b */                                                      \
-    X(LE, 2)            /* a <= b */                                                     \
-    X(GT, 2)            /* a > b */                                                      \
-    X(GE, 2)            /* a >= b */                                                     \
-    X(NOT, 1)           /* a == 0 */                                                     \
-    X(AND, 2)                                                                            \
-    X(OR, 2)                                                                             \
-    X(XOR, 2)                                                                            \
-    X(WHERE, 3)         /* a != 0 ? b : c */                                             \
-    X(ISNAN, 1)                                                                          \
-    X(ISINF, 1)         /* p != 0 takes -inf, q != 0 takes +inf */
+#define KILN_PROG_OPS(X)                                                            \
+    X(COPY, 1)            /* a */                                                   \
+    X(ADD, 2)             /* a + b */                                               \
+    X(SUB, 2)             /* a - b */                                               \
+    X(MUL, 2)             /* a * b */                                               \
+    X(DIV, 2)             /* a / b */                                               \
+    X(POW, 2)             /* a ^ b; exact powers 1, 2, 3, -1 and 0.5 are fast */    \
+    X(MIN, 2)             /* NaN if either is */                                    \
+    X(MAX, 2)             /* NaN if either is */                                    \
+    X(FMOD, 2)            /* C fmod: sign of a */                                   \
+    X(MOD, 2)             /* numpy mod: sign of b */                                \
+    X(FMA, 3)             /* a * b + c */                                           \
+    X(AXPB, 1)            /* p * a + q */                                           \
+    X(NEG, 1)             /* -a */                                                  \
+    X(ABS, 1)             /* |a| */                                                 \
+    X(SQRT, 1)            /* square root */                                         \
+    X(RSQRT, 1)           /* 1 / sqrt(a) */                                         \
+    X(RECIPROCAL, 1)      /* 1 / a */                                               \
+    X(EXP, 1)             /* e^a */                                                 \
+    X(LOG, 1)             /* natural logarithm */                                   \
+    X(LOG1P, 1)           /* log(1 + a) */                                          \
+    X(EXPM1, 1)           /* e^a - 1 */                                             \
+    X(TANH, 1)            /* hyperbolic tangent */                                  \
+    X(SIGMOID, 1)         /* 1 / (1 + e^-a) */                                      \
+    X(ERF, 1)             /* error function */                                      \
+    X(GELU, 1)            /* a Phi(a), by erf */                                    \
+    X(GELU_TANH, 1)       /* a Phi(a), the tanh approximation */                    \
+    X(SILU, 1)            /* a sigmoid(p a) */                                      \
+    X(HARDSIGMOID, 1)     /* max(0, min(1, p a + q)) */                             \
+    X(HARDSWISH, 1)       /* a max(0, min(1, a / 6 + 1/2)) */                       \
+    X(MISH, 1)            /* a tanh(softplus(a)) */                                 \
+    X(SOFTPLUS, 1)        /* log(1 + e^a) */                                        \
+    X(SOFTSIGN, 1)        /* a / (1 + |a|) */                                       \
+    X(ELU, 1)             /* a < 0 ? p (e^a - 1) : a */                             \
+    X(SELU, 1)            /* q (a < 0 ? p (e^a - 1) : a) */                         \
+    X(CELU, 1)            /* max(0, a) + min(0, p (e^(a/p) - 1)) */                 \
+    X(LEAKYRELU, 1)       /* a < 0 ? p a : a */                                     \
+    X(THRESHOLDEDRELU, 1) /* a > p ? a : 0 */                                       \
+    X(SHRINK, 1)          /* lambd p, bias q: a < -p ? a + q : a > p ? a - q : 0 */ \
+    X(PRELU, 2)           /* a < 0 ? b a : a */                                     \
+    X(RELU, 1)            /* max(0, a), NaN stays */                                \
+    X(CLIP, 1)            /* to [p, q], NaN stays */                                \
+    X(FLOOR, 1)           /* towards -inf */                                        \
+    X(CEIL, 1)            /* towards +inf */                                        \
+    X(ROUND, 1)           /* nearest, halves to even */                             \
+    X(TRUNC, 1)           /* towards zero */                                        \
+    X(SIGN, 1)            /* -1, 0, 1; NaN stays */                                 \
+    X(SIN, 1)             /* radians, as all below */                               \
+    X(COS, 1)                                                                       \
+    X(TAN, 1)                                                                       \
+    X(ASIN, 1)                                                                      \
+    X(ACOS, 1)                                                                      \
+    X(ATAN, 1)                                                                      \
+    X(SINH, 1)                                                                      \
+    X(COSH, 1)                                                                      \
+    X(ASINH, 1)                                                                     \
+    X(ACOSH, 1)                                                                     \
+    X(ATANH, 1)                                                                     \
+    X(EQ, 2)  /* a == b */                                                          \
+    X(NE, 2)  /* a != b */                                                          \
+    X(LT, 2)  /* a < b */                                                           \
+    X(LE, 2)  /* a <= b */                                                          \
+    X(GT, 2)  /* a > b */                                                           \
+    X(GE, 2)  /* a >= b */                                                          \
+    X(NOT, 1) /* a == 0 */                                                          \
+    X(AND, 2)                                                                       \
+    X(OR, 2)                                                                        \
+    X(XOR, 2)                                                                       \
+    X(WHERE, 3) /* a != 0 ? b : c */                                                \
+    X(ISNAN, 1)                                                                     \
+    X(ISINF, 1) /* p != 0 takes -inf, q != 0 takes +inf */
 
 #define KILN_PROG_ENUM(name, operands) KILN_PROG_##name,
 typedef enum kiln_prog_op { KILN_PROG_OPS(KILN_PROG_ENUM) KILN_PROG_OP_COUNT } kiln_prog_op;
@@ -201,8 +201,8 @@ typedef struct kiln_program_prims {
     /* Runs blocks [block0, block1) of the plan. in and out: first element of each view. */
     void (*run)(const kiln_program *program, const kiln_program_plan *plan, const void *const *in,
                 void *const *out, int64_t block0, int64_t block1);
-    /* Applies args (kiln_program_post_args) in place to c[i * ldc + j], i < rows, j < cols, which is
-     * the block at (row0, col0) of the whole matrix: the hook that matrix products call. */
+    /* Applies args (kiln_program_post_args) in place to c[i * ldc + j], i < rows, j < cols, which
+     * is the block at (row0, col0) of the whole matrix: the hook that matrix products call. */
     void (*post)(const void *args, float *c, int64_t ldc, int64_t row0, int64_t rows, int64_t col0,
                  int64_t cols);
 } kiln_program_prims;

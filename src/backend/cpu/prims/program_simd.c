@@ -1,8 +1,8 @@
 /* program_simd.c - the register machine of program.h.
  *
- * One function per opcode runs it over a block; a table finds it. Inputs that are contiguous float32
- * are not copied: their register points into the tensor. Likewise the last instruction writes
- * straight into a contiguous float32 output.
+ * One function per opcode runs it over a block; a table finds it. Inputs that are contiguous
+ * float32 are not copied: their register points into the tensor. Likewise the last instruction
+ * writes straight into a contiguous float32 output.
  */
 #include "backend/cpu/prims/program.h"
 #include "backend/cpu/prims/vecmath.h"

@@ -1,14 +1,14 @@
 /* rnn.h - the recurrent part of LSTM, GRU and simple RNN, one direction, float32.
  *
- * The input part X W^T + bias of all steps is one matrix product done elsewhere; what is left is, per
- * step, h R^T and the gates. R is packed by blocks of KILN_RNN_LANES hidden units with all gates of a
- * block side by side, so that the gates, the cell update and the activations of a block happen in
- * registers. Blocks of hidden units are independent within a phase: a team splits them and meets at a
- * barrier after each phase, batches and directions need no barrier at all. Results do not depend on
- * the split.
+ * The input part X W^T + bias of all steps is one matrix product done elsewhere; what is left is,
+ * per step, h R^T and the gates. R is packed by blocks of KILN_RNN_LANES hidden units with all
+ * gates of a block side by side, so that the gates, the cell update and the activations of a block
+ * happen in registers. Blocks of hidden units are independent within a phase: a team splits them
+ * and meets at a barrier after each phase, batches and directions need no barrier at all. Results
+ * do not depend on the split.
  *
- * Gate order and equations are those of the ONNX operators LSTM (i o f c), GRU (z r h) and RNN, with
- * `clip` applied to the gates' inputs.
+ * Gate order and equations are those of the ONNX operators LSTM (i o f c), GRU (z r h) and RNN,
+ * with `clip` applied to the gates' inputs.
  *
  *     kiln_rnn_pack(packed, KILN_RNN_LSTM, hidden, R);               once, at build time
  *     kiln_rnn_args a = {.kind = KILN_RNN_LSTM, .steps = T, .batch = B, .hidden = H, .xw = xw, ...,
@@ -49,14 +49,15 @@ typedef struct kiln_rnn_args {
     float clip;               /* 0: none */
     kiln_rnn_act act[3];      /* ONNX's f, g, h */
     float alpha[3], beta[3];
-    const float *xw; /* [steps, batch, gates * hidden]: X W^T + Wb + Rb (GRU with
-                        linear_before_reset: without the h gate's Rb) */
+    /* [steps, batch, gates * hidden]: X W^T + Wb + Rb (GRU with linear_before_reset: without the
+     * h gate's Rb) */
+    const float *xw;
     int64_t xw_step, xw_batch; /* strides, elements */
-    const float *r;        /* packed by kiln_rnn_pack */
-    const float *rb_h;     /* [hidden] or NULL: Rb of the h gate, linear_before_reset only */
-    const float *peephole; /* [3 * hidden] i o f, or NULL; LSTM */
-    const float *h0, *c0;  /* [batch, hidden] or NULL: zeros */
-    float *y;              /* [steps, batch, hidden] or NULL; zeros past a sequence's end */
+    const float *r;            /* packed by kiln_rnn_pack */
+    const float *rb_h;         /* [hidden] or NULL: Rb of the h gate, linear_before_reset only */
+    const float *peephole;     /* [3 * hidden] i o f, or NULL; LSTM */
+    const float *h0, *c0;      /* [batch, hidden] or NULL: zeros */
+    float *y;                  /* [steps, batch, hidden] or NULL; zeros past a sequence's end */
     int64_t y_step, y_batch;
     float *y_h, *y_c; /* [batch, hidden] or NULL: the last states */
     float *state;     /* kiln_rnn_state(args) floats: working memory shared by the team */
@@ -87,8 +88,8 @@ static inline int kiln_rnn_phases(const kiln_rnn_args *args) {
 }
 
 /* Packs R[gates * hidden, hidden] (row-major, ONNX order) into dst, kiln_rnn_packed floats:
- * per block of units, per gate group ({i o f c}, {z r} then {h}, {all}): [k][gate][lane], lanes past
- * the last unit zero. */
+ * per block of units, per gate group ({i o f c}, {z r} then {h}, {all}): [k][gate][lane], lanes
+ * past the last unit zero. */
 void kiln_rnn_pack(float *dst, kiln_rnn_kind kind, int64_t hidden, const float *r);
 
 typedef struct kiln_rnn_prims {
@@ -96,8 +97,8 @@ typedef struct kiln_rnn_prims {
     void (*begin)(const kiln_rnn_args *args, int64_t batch0, int64_t batch1);
     /* Phase `phase` of step `step` for hidden blocks [block0, block1) and samples
      * [batch0, batch1). */
-    void (*step)(const kiln_rnn_args *args, int64_t step, int phase, int64_t block0,
-                 int64_t block1, int64_t batch0, int64_t batch1);
+    void (*step)(const kiln_rnn_args *args, int64_t step, int phase, int64_t block0, int64_t block1,
+                 int64_t batch0, int64_t batch1);
     /* Copies the last states to y_h and y_c. */
     void (*end)(const kiln_rnn_args *args, int64_t batch0, int64_t batch1);
 } kiln_rnn_prims;
@@ -106,8 +107,8 @@ extern const kiln_rnn_prims kiln_rnn_prims_portable;
 extern const kiln_rnn_prims kiln_rnn_prims_avx2;
 extern const kiln_rnn_prims kiln_rnn_prims_avx512;
 
-/* Runs all steps; every member of the team calls it with the same args. Hidden blocks are split over
- * the members, with a barrier after each phase. The states are complete on return. */
+/* Runs all steps; every member of the team calls it with the same args. Hidden blocks are split
+ * over the members, with a barrier after each phase. The states are complete on return. */
 void kiln_rnn_run(const kiln_rnn_prims *prims, const kiln_rnn_args *args, const kiln_team *team);
 
 #endif

@@ -14,53 +14,95 @@ enum {
     DEPTH = 64,
 };
 
-/* acc[gate][lane] += sum over k of h[k] * r[k][gate][lane] for `gates` gates. Where these are few
- * vectors, PARTS independent sums hide the latency of the multiply-add. */
-#define PRODUCT(name, gates, PARTS)                                                     \
-    static void name(float *acc, const float *h, const float *r, int64_t depth) {       \
-        enum { VECS = (gates)*NV };                                                     \
-        kiln_vf s[PARTS][VECS];                                                         \
-        for (int p = 0; p < PARTS; p++) {                                               \
-            for (int v = 0; v < VECS; v++) {                                            \
-                s[p][v] = p == 0 ? vf_load(acc + v * KILN_VLEN) : vf_zero();            \
-            }                                                                           \
-        }                                                                               \
-        int64_t k = 0;                                                                  \
-        for (; k + PARTS <= depth; k += PARTS) {                                        \
-            _Pragma("GCC unroll 8") for (int p = 0; p < PARTS; p++) {                   \
-                kiln_vf x = vf_set1(h[k + p]);                                          \
-                const float *row = r + (k + p) * VECS * KILN_VLEN;                      \
-                _Pragma("GCC unroll 16") for (int v = 0; v < VECS; v++) {               \
-                    s[p][v] = vf_fma(x, vf_load(row + v * KILN_VLEN), s[p][v]);         \
-                }                                                                       \
-            }                                                                           \
-        }                                                                               \
-        for (; k < depth; k++) {                                                        \
-            kiln_vf x = vf_set1(h[k]);                                                  \
-            for (int v = 0; v < VECS; v++) {                                            \
-                kiln_vf w = vf_load(r + (k * VECS + v) * KILN_VLEN);                    \
-                s[0][v] = vf_fma(x, w, s[0][v]);                                        \
-            }                                                                           \
-        }                                                                               \
-        for (int v = 0; v < VECS; v++) {                                                \
-            for (int p = 1; p < PARTS; p++) {                                           \
-                s[0][v] = vf_add(s[0][v], s[p][v]);                                     \
-            }                                                                           \
-            vf_store(acc + v * KILN_VLEN, s[0][v]);                                     \
-        }                                                                               \
+/* For `rows` samples (acc rows ACC apart, h rows h_ld apart) and `width` of the `vecs` vectors of
+ * all gates: acc[v] += sum over k of h[k] r[k][v]. Each sum is PARTS sums over k mod PARTS, added
+ * at the end of the chunk, whatever the tile: a sample's bits do not depend on its neighbours. */
+enum { ACC = 4 * LANES };
+
+KILN_INLINE void product_tile(float *acc, const float *h, int64_t h_ld, const float *r,
+                              int64_t depth, int rows, int width, int vecs, int parts) {
+    kiln_vf s[24];
+#pragma GCC unroll 24
+    for (int t = 0; t < rows * width * parts; t++) {
+        const float *a = acc + t / (width * parts) * ACC + t % width * KILN_VLEN;
+        s[t] = t / width % parts == 0 ? vf_load(a) : vf_zero();
     }
-#if KILN_VLEN == 16
+    int64_t k = 0;
+    for (; k + parts <= depth; k += parts) {
+#pragma GCC unroll 8
+        for (int p = 0; p < parts; p++) {
+            kiln_vf w[8];
+#pragma GCC unroll 8
+            for (int v = 0; v < width; v++) {
+                w[v] = vf_load(r + ((k + p) * vecs + v) * KILN_VLEN);
+            }
+#pragma GCC unroll 3
+            for (int i = 0; i < rows; i++) {
+                kiln_vf x = vf_set1(h[i * h_ld + k + p]);
+#pragma GCC unroll 8
+                for (int v = 0; v < width; v++) {
+                    int t = (i * parts + p) * width + v;
+                    s[t] = vf_fma(x, w[v], s[t]);
+                }
+            }
+        }
+    }
+    for (; k < depth; k++) {
+        for (int i = 0; i < rows; i++) {
+            kiln_vf x = vf_set1(h[i * h_ld + k]);
+            for (int v = 0; v < width; v++) {
+                int t = i * parts * width + v;
+                s[t] = vf_fma(x, vf_load(r + (k * vecs + v) * KILN_VLEN), s[t]);
+            }
+        }
+    }
+#pragma GCC unroll 3
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 8
+        for (int v = 0; v < width; v++) {
+            kiln_vf sum = s[i * parts * width + v];
+#pragma GCC unroll 8
+            for (int p = 1; p < parts; p++) {
+                sum = vf_add(sum, s[(i * parts + p) * width + v]);
+            }
+            vf_store(acc + i * ACC + v * KILN_VLEN, sum);
+        }
+    }
+}
+
+/* All gates of a group for `rows` samples: three at a time while R's vectors are in registers, the
+ * rest alone. parts: enough independent sums to hide the latency of the multiply-add. */
+enum { TILE_ROWS = 3 };
+#define PRODUCT(name, gates, parts)                                                                \
+    static void name(float *acc, const float *h, int64_t h_ld, const float *r, int64_t depth,      \
+                     int64_t rows) {                                                               \
+        enum { VECS = (gates)*NV, TILE = VECS < 4 ? VECS : 4, ALONE = VECS < 8 ? VECS : 8 };       \
+        int64_t i = 0;                                                                             \
+        for (; i + TILE_ROWS <= rows; i += TILE_ROWS) {                                            \
+            for (int v = 0; v < VECS; v += TILE) {                                                 \
+                product_tile(acc + i * ACC + v * KILN_VLEN, h + i * h_ld, h_ld, r + v * KILN_VLEN, \
+                             depth, TILE_ROWS, TILE, VECS, parts);                                 \
+            }                                                                                      \
+        }                                                                                          \
+        for (; i < rows; i++) {                                                                    \
+            for (int v = 0; v < VECS; v += ALONE) {                                                \
+                product_tile(acc + i * ACC + v * KILN_VLEN, h + i * h_ld, h_ld, r + v * KILN_VLEN, \
+                             depth, 1, ALONE, VECS, parts);                                        \
+            }                                                                                      \
+        }                                                                                          \
+    }
+#if KILN_VREGS >= 32
 PRODUCT(product4, 4, 2)
 PRODUCT(product2, 2, 4)
 PRODUCT(product1, 1, 8)
 #elif KILN_VLEN == 8
 PRODUCT(product4, 4, 1)
-PRODUCT(product2, 2, 2)
-PRODUCT(product1, 1, 4)
+PRODUCT(product2, 2, 1)
+PRODUCT(product1, 1, 2)
 #else
 PRODUCT(product4, 4, 1)
 PRODUCT(product2, 2, 1)
-PRODUCT(product1, 1, 2)
+PRODUCT(product1, 1, 1)
 #endif
 
 static kiln_vf activate(const kiln_rnn_args *a, int which, kiln_vf x) {
@@ -206,8 +248,8 @@ static void pass_over(const kiln_rnn_args *a, int64_t step, int64_t t, int64_t u
 typedef float accumulators[ROWS][4][LANES] KILN_ALIGNED(64);
 
 /* Gates of one block and sample. */
-static void finish_sample(const kiln_rnn_args *a, int64_t step, int phase, int64_t block,
-                          int64_t b, float (*acc)[LANES]) {
+static void finish_sample(const kiln_rnn_args *a, int64_t step, int phase, int64_t block, int64_t b,
+                          float (*acc)[LANES]) {
     int64_t unit0 = block * LANES;
     int64_t units = a->hidden - unit0 < LANES ? a->hidden - unit0 : LANES;
     int64_t t;
@@ -244,14 +286,12 @@ static void finish_sample(const kiln_rnn_args *a, int64_t step, int phase, int64
 /* acc[row][gate0 ..] of `gates` gates for samples [b0, b0 + rows) of h against packed r. */
 static void multiply(const kiln_rnn_args *a, const float *h, const float *r, int gates, int gate0,
                      int64_t b0, int64_t rows, accumulators acc) {
-    static void (*const product[])(float *, const float *, const float *, int64_t) = {
-        NULL, product1, product2, NULL, product4};
+    static void (*const product[])(float *, const float *, int64_t, const float *, int64_t,
+                                   int64_t) = {NULL, product1, product2, NULL, product4};
     for (int64_t k = 0; k < a->hidden; k += DEPTH) {
         int64_t depth = a->hidden - k < DEPTH ? a->hidden - k : DEPTH;
-        for (int64_t i = 0; i < rows; i++) {
-            product[gates](acc[i][gate0], h + (b0 + i) * a->hidden + k, r + k * gates * LANES,
-                           depth);
-        }
+        product[gates](acc[0][gate0], h + b0 * a->hidden + k, a->hidden, r + k * gates * LANES,
+                       depth, rows);
     }
 }
 

@@ -2,7 +2,7 @@
  *
  * Every function works lane by lane, without memory, branches that depend on data (but the rare
  * large-argument path of sine and cosine) or errno, so a value's result never depends on its
- * neighbours. Errors below are the largest seen against double precision over dense sweeps of the
+ * neighbours. Errors below bound what was seen against double precision over random sweeps of the
  * float range (tests/unit/test_prims_program.c repeats them), with FMA; the portable rung adds
  * about one ulp. NaN in gives NaN out. Denormal inputs and results are flushed when the thread runs
  * with FTZ/DAZ, and handled when it does not.
@@ -80,7 +80,8 @@ KILN_INLINE kiln_vf vf_exp(kiln_vf x) {
     return vf_scale2(vf_add(vf_expm1_core(r), vf_set1(1.0f)), n);
 }
 
-/* 2^n (e + 1) - 1 = 2 (2^(n-1) e + (2^(n-1) - 1/2)), which reaches n = 128 and is exact at n = 0. */
+/* 2^n (e + 1) - 1 = 2 (2^(n-1) e + (2^(n-1) - 1/2)), which reaches n = 128 and is exact at n =
+ * 0. */
 KILN_INLINE kiln_vf vf_expm1(kiln_vf x) {
     kiln_vi n;
     kiln_vf r = vf_exp_reduce(vf_clamp(x, vf_set1(-40.0f), vf_set1(89.0f)), &n);
@@ -139,9 +140,9 @@ KILN_INLINE kiln_vf vf_tanh(kiln_vf x) {
 /* Below 1: x P(x^2). From 1 on: 1 - exp(-Q(|x|)), Q = -log erfc; erf rounds to 1 before 4. */
 KILN_INLINE kiln_vf vf_erf(kiln_vf x) {
     kiln_vf a = vf_min(vf_set1(4.0f), vf_abs(x));
-    kiln_vf small = VF_POLY(vf_mul(a, a), 1.128379166e+00f, -3.761262714e-01f, 1.128360018e-01f,
-                            -2.685444459e-02f, 5.189535340e-03f, -8.020841281e-04f,
-                            7.889119535e-05f);
+    kiln_vf small =
+        VF_POLY(vf_mul(a, a), 1.128379166e+00f, -3.761262714e-01f, 1.128360018e-01f,
+                -2.685444459e-02f, 5.189535340e-03f, -8.020841281e-04f, 7.889119535e-05f);
     kiln_vf q = VF_POLY(a, -1.880402334e-04f, 1.129578424e+00f, 6.332198931e-01f, 1.084185774e-01f,
                         -2.520825675e-02f, 4.204561877e-03f, -4.413363776e-04f, 2.168684998e-05f);
     kiln_vi n;
@@ -171,20 +172,20 @@ KILN_INLINE kiln_vf vf_sin_shifted(kiln_vf x, int quarter) {
     return vi_as_vf(vi_xor(vf_bits(y), vi_shl(vi_and(k, vi_set1(2)), 30)));
 }
 
-#define VF_SIN_LIKE(name, quarter, libm)                        \
-    KILN_INLINE kiln_vf name(kiln_vf x) {                       \
-        kiln_vf y = vf_sin_shifted(x, quarter);                 \
-        if (vm_any(vf_gt(vf_abs(x), vf_set1(8192.0f)))) {       \
-            float xs[KILN_VLEN];                                \
-            float ys[KILN_VLEN];                                \
-            vf_store(xs, x);                                    \
-            vf_store(ys, y);                                    \
-            for (int i = 0; i < KILN_VLEN; i++) {               \
+#define VF_SIN_LIKE(name, quarter, libm)                              \
+    KILN_INLINE kiln_vf name(kiln_vf x) {                             \
+        kiln_vf y = vf_sin_shifted(x, quarter);                       \
+        if (vm_any(vf_gt(vf_abs(x), vf_set1(8192.0f)))) {             \
+            float xs[KILN_VLEN];                                      \
+            float ys[KILN_VLEN];                                      \
+            vf_store(xs, x);                                          \
+            vf_store(ys, y);                                          \
+            for (int i = 0; i < KILN_VLEN; i++) {                     \
                 ys[i] = fabsf(xs[i]) > 8192.0f ? libm(xs[i]) : ys[i]; \
-            }                                                   \
-            y = vf_load(ys);                                    \
-        }                                                       \
-        return y;                                               \
+            }                                                         \
+            y = vf_load(ys);                                          \
+        }                                                             \
+        return y;                                                     \
     }
 VF_SIN_LIKE(vf_sin, 0, sinf)
 VF_SIN_LIKE(vf_cos, 1, cosf)

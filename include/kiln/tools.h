@@ -1,0 +1,378 @@
+/* tools.h - what stands around a network: data files, generated inputs, timing, accuracy, comparison,
+ * checks. The `kiln` command is a thin layer over this header; programs can do the same:
+ *
+ *     kiln_engine *eng;  kiln_engine_open(&eng, NULL, NULL, "net.onnx", NULL, diag);
+ *     kiln_context *ctx; kiln_context_create(&ctx, eng, NULL, diag);
+ *     kiln_tensors *in;  kiln_tensors_create(&in, NULL);
+ *     kiln_tensors_read(in, "cat.jpg", &(kiln_read_options){.size = sizeof(kiln_read_options),
+ *                       .name = "input", .preprocess = "resize=256 crop=224 scale=1/255"}, diag);
+ *     kiln_tensors_bind(in, eng, ctx, diag);
+ *     kiln_bench *bench; kiln_bench_run(&bench, ctx, NULL, diag);
+ *     kiln_bench_result r; kiln_bench_summary(bench, &r);     // r.latency.median_ms
+ *
+ * The conventions are those of kiln.h. Times are milliseconds as doubles, from a monotonic clock.
+ */
+#ifndef KILN_TOOLS_H
+#define KILN_TOOLS_H
+
+#include "kiln/kiln.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Engines from either kind of file ------------------------------------------------------------ */
+
+/* What to do with a file; the half that does not apply to it is not used. */
+typedef struct kiln_open_options {
+    size_t size;
+    const kiln_model_options *model; /* borrowed for the call, as are the next two */
+    const kiln_build_options *build;
+    const kiln_load_options *load;
+} kiln_open_options;
+
+/* Opens an engine file, or loads an ONNX model and builds it. `model` (may be NULL) receives the model,
+ * or NULL when the file was an engine. Errors: as of kiln_model_load, kiln_engine_build and
+ * kiln_engine_load; USAGE for shape overrides given with an engine, whose shapes are fixed. */
+KILN_API kiln_status kiln_engine_open(kiln_engine **out, kiln_model **model, const kiln_env *env,
+                                      const char *path, const kiln_open_options *options,
+                                      kiln_diag *diag);
+
+/* ---- Lists of named tensors ---------------------------------------------------------------------- */
+
+/* Named tensors in order, which the list owns. Entries of one name are the items of a sequence. */
+typedef struct kiln_tensors kiln_tensors;
+
+/* An empty list. */
+KILN_API kiln_status kiln_tensors_create(kiln_tensors **out, const kiln_env *env);
+/* Gives the list and all data back. */
+KILN_API void kiln_tensors_destroy(kiln_tensors *list);
+/* Number of entries. */
+KILN_API size_t kiln_tensors_count(const kiln_tensors *list);
+/* Entry i and, where `name` is not NULL, its name; NULL past the end. */
+KILN_API const kiln_tensor *kiln_tensors_get(const kiln_tensors *list, size_t i, const char **name);
+/* The first entry of that name, or NULL. */
+KILN_API const kiln_tensor *kiln_tensors_find(const kiln_tensors *list, const char *name);
+/* Appends a copy. Errors: USAGE for impossible dims, UNSUPPORTED for strings, MEMORY. */
+KILN_API kiln_status kiln_tensors_add(kiln_tensors *list, const char *name, const kiln_tensor *tensor,
+                                      kiln_diag *diag);
+/* Binds every entry to the input of its name; the list must live as long as the context runs. An entry
+ * that is no input's is an error (USAGE), an input without entry is not. */
+KILN_API kiln_status kiln_tensors_bind(const kiln_tensors *list, const kiln_engine *engine,
+                                       kiln_context *context, kiln_diag *diag);
+/* Appends copies of all outputs of the context's last run. */
+KILN_API kiln_status kiln_tensors_collect(kiln_tensors *list, const kiln_engine *engine,
+                                          const kiln_context *context, kiln_diag *diag);
+
+/* ---- Data files ---------------------------------------------------------------------------------- */
+
+/* How to read a file that does not say everything itself. */
+typedef struct kiln_read_options {
+    size_t size;
+    const char *name;       /* of the entry, for files that hold one tensor [file name without ending] */
+    const kiln_io *like;    /* the input it is for: type and dims of .bin files, batch dim of pictures */
+    const char *preprocess; /* of pictures: keys as below ["": pixels 0..255, RGB, NCHW, float32] */
+} kiln_read_options;
+
+/* Reads a file, or a folder that kiln_tensors_write_folder made, and appends what it holds. The kind is
+ * told from the name's ending:
+ *
+ *     .npy .pb .bin .raw   one tensor (.pb: an ONNX TensorProto, or the kind that `like` is of)
+ *     .npz                 every array under its own name
+ *     .png .jpg .jpeg .bmp .ppm .pgm   one picture, [1, C, H, W] unless told otherwise
+ *
+ * `preprocess` is "key=value ..." in the order resize > crop > color > (x * scale - mean) / std >
+ * layout > dtype:
+ *
+ *     resize  none | WxH | S (shorter side) | letterbox:WxH      crop   none | WxH | S, from the centre
+ *     interp  bilinear | bicubic | bilinear-plain | bicubic-plain | nearest
+ *     pad     letterbox fill 0..255     pad-at  center | top-left     color  rgb | bgr | gray
+ *     scale   number or fraction 1/255  mean, std  one number or one a channel, separated by commas
+ *     layout  nchw | nhwc               dtype   float32 | uint8
+ *
+ * Errors: IO, MALFORMED, UNSUPPORTED, LIMIT, MEMORY; USAGE for an ending or key it does not know. */
+KILN_API kiln_status kiln_tensors_read(kiln_tensors *list, const char *path,
+                                       const kiln_read_options *options, kiln_diag *diag);
+/* Checks a `preprocess` text alone. Errors: USAGE. */
+KILN_API kiln_status kiln_preprocess_check_text(const char *preprocess, kiln_diag *diag);
+/* Writes one tensor by the ending of `path`: .npy, .npz, .pb, .bin, .raw or .png (uint8, [H, W] or
+ * [1|3, H, W] or [H, W, 1|3]; floats 0..1 are scaled by 255). The file is the old one or the complete
+ * new one. Errors: IO, UNSUPPORTED, USAGE. */
+KILN_API kiln_status kiln_tensor_write(const kiln_tensor *tensor, const char *name, const char *path,
+                                       const kiln_env *env, kiln_diag *diag);
+/* Writes every entry to DIR/<name>.npy (characters other than letters, digits, `.`, `-` and `_` become
+ * `_`; types NumPy has not go to .pb) and DIR/outputs.json, which lists them:
+ * {"schema": "kiln.outputs/1", "outputs": [{"name", "file", "dtype", "shape"}]}. Makes the folder. */
+KILN_API kiln_status kiln_tensors_write_folder(const kiln_tensors *list, const char *path,
+                                               kiln_diag *diag);
+
+/* ---- Generated inputs ---------------------------------------------------------------------------- */
+
+/* Element i of input `name` is drawn from draw i of SplitMix64 (Steele, Lea, Flood 2014) with the state
+ *
+ *     s0 = seed XOR FNV1a64(name);    draw i:  z = s0 + (i + 1) * 0x9E3779B97F4A7C15
+ *     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;  z = (z ^ z >> 27) * 0x94D049BB133111EB;  z ^= z >> 31
+ *
+ * Floats are min + (max - min) * (z >> 11) * 2^-53, rounded to the type; integers and bool
+ * min + z mod (max - min + 1). */
+typedef struct kiln_generate_options {
+    size_t size;
+    uint64_t seed;            /* [1] */
+    bool has_range;           /* else floats are in [0, 1), integers 0 or 1 */
+    double min, max;
+    int64_t batch;            /* for a dynamic first dim [1]; other dynamic dims are 1 */
+    const kiln_shape *shapes; /* by input name; a dim of -1 stays as it would be */
+    size_t n_shapes;
+} kiln_generate_options;
+
+/* Appends a generated tensor for an input. Errors: USAGE when a shape contradicts the input or its rank
+ * is not known, UNSUPPORTED for strings, LIMIT, MEMORY. */
+KILN_API kiln_status kiln_tensors_generate(kiln_tensors *list, const kiln_io *io,
+                                           const kiln_generate_options *options, kiln_diag *diag);
+
+/* ---- Watching inner values ----------------------------------------------------------------------- */
+
+/* What to look at while a context runs. */
+typedef struct kiln_watch_options {
+    size_t size;
+    const char *const *mark; /* names of values to keep, NULL-terminated; "all" keeps every one */
+    bool validate;           /* note the first NaN or infinity, in order of execution */
+} kiln_watch_options;
+
+/* The first value that is not finite. Strings are borrowed from the engine. */
+typedef struct kiln_nonfinite {
+    const char *value, *node; /* node: what computed it, "" for an input */
+    int64_t index;            /* flat, of the first such element */
+    int64_t count;            /* such elements in this value */
+    double number;            /* NaN or an infinity */
+} kiln_nonfinite;
+
+/* A tap that marks and validates. */
+typedef struct kiln_watch kiln_watch;
+/* Sets the context's tap; the watch must live until the context has another or none. Inputs are
+ * validated by kiln_watch_input. */
+KILN_API kiln_status kiln_watch_create(kiln_watch **out, kiln_context *context, const kiln_env *env,
+                                       const kiln_watch_options *options);
+/* Takes the tap off the context and gives the watch back. */
+KILN_API void kiln_watch_destroy(kiln_watch *watch);
+/* Looks at an input before the run. */
+KILN_API void kiln_watch_input(kiln_watch *watch, const char *name, const kiln_tensor *tensor);
+/* The values marked, in order of execution. */
+KILN_API const kiln_tensors *kiln_watch_marked(const kiln_watch *watch);
+/* True, with *out filled, when something was not finite. Returns false else. */
+KILN_API bool kiln_watch_nonfinite(const kiln_watch *watch, kiln_nonfinite *out);
+/* A name asked for that no run has shown, or NULL past the end. */
+KILN_API const char *kiln_watch_unseen(const kiln_watch *watch, size_t i);
+
+/* ---- Progress ------------------------------------------------------------------------------------ */
+
+/* Called now and then by long jobs, on the caller's thread; `share` is 0..1, or -1 when not known.
+ * Returning false ends the job early: its result is what there is so far, its status CANCELLED. */
+typedef struct kiln_progress {
+    bool (*step)(void *user, double share);
+    void *user;
+} kiln_progress;
+
+/* ---- Timing -------------------------------------------------------------------------------------- */
+
+/* Of n samples sorted: the median of an even n is the mean of the two in the middle, percentile p the
+ * sample of rank ceil(p/100 * n), stddev the one of the sample (n - 1). */
+typedef struct kiln_stats {
+    size_t count;
+    double min_ms, max_ms, mean_ms, median_ms, p90_ms, p95_ms, p99_ms, stddev_ms;
+} kiln_stats;
+
+typedef struct kiln_bench_options {
+    size_t size;
+    double warm_up_ms;   /* runs before the clock counts [200]; negative: none */
+    double duration_s;   /* measure at least so long [3]; negative: only `iterations` */
+    int64_t iterations;  /* and at least so many runs [10] */
+    double idle_ms;      /* pause between two runs [0] */
+    bool profile;        /* time each layer in runs of its own after the measured ones */
+    const kiln_progress *progress;
+} kiln_bench_options;
+
+/* One run. The five times are trtexec's, as far as a CPU has them:
+ *
+ *   latency  h2d + compute + d2h: from handing the input over to having the output
+ *   enqueue  how long the caller's thread is kept; on the CPU it works along, so this is compute
+ *   h2d      copying the input to the device; 0: inputs are read where they lie
+ *   compute  one kiln_context_run, conversions of type and layout at the boundary included
+ *   d2h      copying the output back; 0: it is where the caller reads it
+ */
+typedef struct kiln_bench_sample {
+    double start_ms; /* since measuring began */
+    double latency_ms, enqueue_ms, h2d_ms, compute_ms, d2h_ms;
+} kiln_bench_sample;
+
+typedef struct kiln_bench_result {
+    size_t runs, warm_up_runs;
+    double walltime_ms;          /* from the first start to the last end, pauses included */
+    double total_compute_ms;
+    double throughput_per_s;     /* runs a second of walltime */
+    kiln_stats latency, enqueue, h2d, compute, d2h;
+    double variation_percent;    /* of compute: 100 * stddev / mean */
+    double other_load;           /* cores kept busy by others meanwhile, on average; -1: not known */
+    bool cancelled;
+} kiln_bench_result;
+
+/* A finished measurement. */
+typedef struct kiln_bench kiln_bench;
+/* Times runs of a context whose inputs are bound. On CANCELLED (by progress or kiln_context_cancel) *out
+ * is written too. Errors: those of kiln_context_run. */
+KILN_API kiln_status kiln_bench_run(kiln_bench **out, kiln_context *context, const kiln_env *env,
+                                    const kiln_bench_options *options, kiln_diag *diag);
+/* Gives a measurement back. */
+KILN_API void kiln_bench_destroy(kiln_bench *bench);
+/* Everything but the samples. */
+KILN_API void kiln_bench_summary(const kiln_bench *bench, kiln_bench_result *out);
+/* Run i in order of time; false past the end. */
+KILN_API bool kiln_bench_get(const kiln_bench *bench, size_t i, kiln_bench_sample *out);
+/* Percentile p (0..100) of the compute times; 0 without runs. */
+KILN_API double kiln_bench_percentile(const kiln_bench *bench, double p);
+/* What makes the numbers doubtful, one sentence each (NULL past the end): a coefficient of variation
+ * above 2.5 %, more threads than cores, other load, too few runs. */
+KILN_API const char *kiln_bench_warning(const kiln_bench *bench, size_t i);
+/* Statistics of n times; sorts them in place. */
+KILN_API void kiln_stats_of(kiln_stats *out, double *times_ms, size_t n);
+
+/* ---- Accuracy ------------------------------------------------------------------------------------ */
+
+typedef struct kiln_evaluate_options {
+    size_t size;
+    const char *data;       /* .npz (x, y), IDX (also .gz), CIFAR binary, folder of class folders, ... */
+    const char *labels;     /* label file, or the array of an .npz [found by name] */
+    const char *preprocess; /* of pictures, as in kiln_tensors_read */
+    const char *input;      /* which input takes the samples [the only one] */
+    const char *output;     /* which output has the scores [the first] */
+    int64_t count;          /* samples [all] */
+    int64_t batch;          /* samples a run [the model's fixed batch, else 1] */
+    bool shuffle;           /* choose samples at random */
+    uint64_t seed;
+    const kiln_progress *progress;
+} kiln_evaluate_options;
+
+/* Shares are 0..1. A sample's rank counts ties in favour of the lower class number; NaN ranks last. */
+typedef struct kiln_evaluate_result {
+    int64_t samples, classes;
+    double top1, top5;
+    double loss;            /* mean cross-entropy in nats; scores that are probabilities are taken as such */
+    double macro_f1, weighted_f1;
+    int64_t nan_samples;    /* samples with a NaN score */
+    kiln_stats latency;     /* of one run */
+    double walltime_ms;     /* reading and preprocessing included */
+    int64_t batch;
+    bool has_scores;        /* false: the network gives class numbers, so there is no top5 and no loss */
+    bool cancelled;
+} kiln_evaluate_result;
+
+/* Runs a labelled data set through a context. *out is also written on CANCELLED. Errors: those of
+ * reading data and of running; USAGE when data, labels and network do not fit each other. */
+KILN_API kiln_status kiln_evaluate(kiln_evaluate_result *out, const kiln_engine *engine,
+                                   kiln_context *context, const kiln_env *env,
+                                   const kiln_evaluate_options *options, kiln_diag *diag);
+
+/* ---- Comparison ---------------------------------------------------------------------------------- */
+
+/* When a pair of tensors passes. A bound of 0 is not asked for; without any, range_tol is 1e-4. */
+typedef struct kiln_tolerance {
+    size_t size;
+    double atol, rtol;  /* every element: |a - e| <= atol + rtol * |e| */
+    double range_tol;   /* max |a - e| <= range_tol * (max e - min e) */
+    double min_cosine;
+    double min_sqnr_db;
+    double min_top1;    /* share of rows with the same largest element */
+} kiln_tolerance;
+
+/* How far two tensors are apart, over pairs of finite elements. */
+typedef struct kiln_difference {
+    const char *name;
+    const char *problem; /* why they cannot be compared (missing, other shape or type), or NULL */
+    int64_t count, failed;          /* elements, and those outside atol + rtol */
+    double max_abs, max_rel, mean_abs, rmse;
+    double range;                   /* max e - min e */
+    double range_error;             /* max_abs / range; max_abs where the range is 0 */
+    double cosine, sqnr_db, top1;   /* sqnr_db is infinite for equal tensors */
+    int64_t nonfinite;              /* pairs where one is NaN or infinite and the other not the same */
+    int64_t worst;                  /* flat index of max_abs, -1 for none */
+    double worst_expected, worst_actual;
+    bool pass;
+} kiln_difference;
+
+/* A finished comparison: one difference for each expected tensor. */
+typedef struct kiln_comparison kiln_comparison;
+/* Compares by name. Extra entries of `actual` are ignored. Errors: USAGE, MEMORY; that tensors differ is
+ * no error here. */
+KILN_API kiln_status kiln_comparison_run(kiln_comparison **out, const kiln_tensors *expected,
+                                         const kiln_tensors *actual, const kiln_env *env,
+                                         const kiln_tolerance *tolerance, kiln_diag *diag);
+/* Gives a comparison back. */
+KILN_API void kiln_comparison_destroy(kiln_comparison *comparison);
+/* Difference i, or NULL past the end. */
+KILN_API const kiln_difference *kiln_comparison_get(const kiln_comparison *comparison, size_t i);
+/* True when there was something to compare and all of it passed. */
+KILN_API bool kiln_comparison_passed(const kiln_comparison *comparison);
+
+/* ---- Checking a model ---------------------------------------------------------------------------- */
+
+/* What becomes of an operator. */
+typedef enum kiln_support {
+    KILN_SUPPORT_NO,        /* cannot be run */
+    KILN_SUPPORT_FUNCTION,  /* a model-local function, expanded */
+    KILN_SUPPORT_FOLDED,    /* gone after the passes: folded, merged or rewritten */
+    KILN_SUPPORT_REFERENCE, /* some nodes run by the reference kernels, which are exact and slow */
+    KILN_SUPPORT_KERNEL,    /* vector kernels */
+    KILN_SUPPORT_KNOWN,     /* can be run; the model has other errors, so it was not built */
+} kiln_support;
+
+/* "not supported", "function", ... Never NULL. */
+KILN_API const char *kiln_support_name(kiln_support support);
+
+typedef struct kiln_check_op {
+    const char *domain, *name; /* domain "" is ai.onnx */
+    size_t count;              /* nodes in the file: main graph, bodies and functions */
+    size_t by_reference;       /* layers of it that the reference runs */
+    kiln_support support;
+} kiln_check_op;
+
+/* A checked model. What was found is in the diag: errors (cannot be run), warnings (questionable) and
+ * notes (slow or unusual), each with node, byte offset and hint where there is one. */
+typedef struct kiln_check kiln_check;
+/* Reads, infers and builds a model and lists its operators. Returns OK when the file could be read as
+ * ONNX at all, whatever was found; what it would have failed with is kiln_check_status. */
+KILN_API kiln_status kiln_check_run(kiln_check **out, const kiln_env *env, const char *path,
+                                    const kiln_open_options *options, kiln_diag *diag);
+/* Gives a check back. */
+KILN_API void kiln_check_destroy(kiln_check *check);
+/* Operator i in order of first use; false past the end. */
+KILN_API bool kiln_check_get(const kiln_check *check, size_t i, kiln_check_op *out);
+/* OK when the model can be run. */
+KILN_API kiln_status kiln_check_status(const kiln_check *check);
+
+/* ---- This machine -------------------------------------------------------------------------------- */
+
+/* Zero or "" for what is not known. */
+typedef struct kiln_machine {
+    char cpu[64];
+    char isa[16];          /* the best instruction set that may be used */
+    char governor[32];     /* of frequency, of the first core */
+    int32_t cores_online;
+    int32_t cores_usable;  /* by this process: affinity and control group */
+    double cores_quota;    /* of the control group, 0: none */
+    uint64_t memory_bytes; /* physical, or the control group's limit */
+    int64_t l1d_bytes, l2_bytes, l3_bytes;
+    double load;           /* tasks running or waiting, one-minute average; -1: not known */
+} kiln_machine;
+/* Describes the machine as it is now. */
+KILN_API void kiln_machine_describe(kiln_machine *out);
+/* Instruction set i from the lowest, as `max_isa` and KILN_MAX_ISA take it, and whether this machine has
+ * it; NULL past the end. */
+KILN_API const char *kiln_isa_get(size_t i, bool *available);
+/* A library Kiln runs with, i-th, and its version; NULL past the end. */
+KILN_API const char *kiln_library_get(size_t i, const char **version);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* KILN_TOOLS_H */

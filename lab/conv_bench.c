@@ -3,8 +3,8 @@
  *     conv_bench [isa [shape substring]]       isa: portable, avx2, avx512; default: best here
  *
  * Build: compile gemm_simd.c, conv_simd.c and depthwise_simd.c of src/backend/cpu/prims once per
- * instruction set (-O3 -ffp-contract=off -DKILN_ISA=<isa> -DKILN_ISA_<isa>=1 and the set's -m flags),
- * link with this file and -lm. How it measures: gemm_bench.c.
+ * instruction set (-O3 -ffp-contract=off -DKILN_ISA=<isa> -DKILN_ISA_<isa>=1 and the set's -m
+ * flags), link with this file and -lm. How it measures: peak.h.
  */
 #include "backend/cpu/prims/conv.h"
 #include "backend/cpu/prims/depthwise.h"

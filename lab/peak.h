@@ -1,8 +1,8 @@
 /* peak.h - what the prims' benches share: the multiply-add peak, timing, one line of the table.
  *
  * One thread. Each case runs warm, repeatedly, and the fastest of all runs counts; the peak is
- * measured before and after, so that a drifting clock cancels. "cold" touches 64 MiB before each run:
- * operands then come from memory, as in a net larger than the cache. */
+ * measured before and after, so that a drifting clock cancels. "cold" touches 64 MiB before each
+ * run: operands then come from memory, as in a net larger than the cache. */
 #ifndef KILN_LAB_PEAK_H
 #define KILN_LAB_PEAK_H
 

@@ -15,6 +15,9 @@ struct kiln_model {
     size_t n_ops;
 };
 
+/* Infers the model's graph and fills in what is known of it. */
+kiln_status kiln_model_complete(kiln_model *model, kiln_diag *diag);
+
 /* Arena and files of the hold. */
 kiln_arena *kiln_hold_arena(kiln_hold *hold);
 kiln_files *kiln_hold_files(kiln_hold *hold);

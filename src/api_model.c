@@ -140,6 +140,11 @@ static kiln_status describe(kiln_model *m) {
     return KILN_OK;
 }
 
+kiln_status kiln_model_complete(kiln_model *m, kiln_diag *diag) {
+    KILN_TRY(kiln_infer_graph(m->import.graph, diag));
+    return describe(m);
+}
+
 typedef struct source {
     const char *path;
     const void *bytes;
@@ -163,8 +168,7 @@ static kiln_status fill(kiln_model *m, const source *src, const kiln_model_optio
     for (size_t i = 0; options && i < options->n_overrides; i++) {
         KILN_TRY(override_shape(m->import.graph, &options->overrides[i], diag));
     }
-    KILN_TRY(kiln_infer_graph(m->import.graph, diag));
-    return describe(m);
+    return kiln_model_complete(m, diag);
 }
 
 static kiln_status load(kiln_model **out, const kiln_env *env, const source *src,

@@ -54,8 +54,8 @@ KILN_API const kiln_tensor *kiln_tensors_get(const kiln_tensors *list, size_t i,
 /* The first entry of that name, or NULL. */
 KILN_API const kiln_tensor *kiln_tensors_find(const kiln_tensors *list, const char *name);
 /* Appends a copy. Errors: USAGE for impossible dims, UNSUPPORTED for strings, MEMORY. */
-KILN_API kiln_status kiln_tensors_add(kiln_tensors *list, const char *name, const kiln_tensor *tensor,
-                                      kiln_diag *diag);
+KILN_API kiln_status kiln_tensors_add(kiln_tensors *list, const char *name,
+                                      const kiln_tensor *tensor, kiln_diag *diag);
 /* Binds every entry to the input of its name; the list must live as long as the context runs. An entry
  * that is no input's is an error (USAGE), an input without entry is not. */
 KILN_API kiln_status kiln_tensors_bind(const kiln_tensors *list, const kiln_engine *engine,
@@ -69,8 +69,9 @@ KILN_API kiln_status kiln_tensors_collect(kiln_tensors *list, const kiln_engine 
 /* How to read a file that does not say everything itself. */
 typedef struct kiln_read_options {
     size_t size;
-    const char *name;       /* of the entry, for files that hold one tensor [file name without ending] */
-    const kiln_io *like;    /* the input it is for: type and dims of .bin files, batch dim of pictures */
+    const char *name; /* of the entry, for files that hold one tensor [file name without ending] */
+    const kiln_io
+        *like; /* the input it is for: type and dims of .bin files, batch dim of pictures */
     const char *preprocess; /* of pictures: keys as below ["": pixels 0..255, RGB, NCHW, float32] */
 } kiln_read_options;
 
@@ -98,8 +99,8 @@ KILN_API kiln_status kiln_preprocess_check_text(const char *preprocess, kiln_dia
 /* Writes one tensor by the ending of `path`: .npy, .npz, .pb, .bin, .raw or .png (uint8, [H, W] or
  * [1|3, H, W] or [H, W, 1|3]; floats 0..1 are scaled by 255). The file is the old one or the complete
  * new one. Errors: IO, UNSUPPORTED, USAGE. */
-KILN_API kiln_status kiln_tensor_write(const kiln_tensor *tensor, const char *name, const char *path,
-                                       const kiln_env *env, kiln_diag *diag);
+KILN_API kiln_status kiln_tensor_write(const kiln_tensor *tensor, const char *name,
+                                       const char *path, const kiln_env *env, kiln_diag *diag);
 /* Writes every entry to DIR/<name>.npy (characters other than letters, digits, `.`, `-` and `_` become
  * `_`; types NumPy has not go to .pb) and DIR/outputs.json, which lists them:
  * {"schema": "kiln.outputs/1", "outputs": [{"name", "file", "dtype", "shape"}]}. Makes the folder. */
@@ -117,8 +118,8 @@ KILN_API kiln_status kiln_tensors_write_folder(const kiln_tensors *list, const c
  * min + z mod (max - min + 1). */
 typedef struct kiln_generate_options {
     size_t size;
-    uint64_t seed;            /* [1] */
-    bool has_range;           /* else floats are in [0, 1), integers 0 or 1 */
+    uint64_t seed;  /* [1] */
+    bool has_range; /* else floats are in [0, 1), integers 0 or 1 */
     double min, max;
     int64_t batch;            /* for a dynamic first dim [1]; other dynamic dims are 1 */
     const kiln_shape *shapes; /* by input name; a dim of -1 stays as it would be */
@@ -184,11 +185,11 @@ typedef struct kiln_stats {
 
 typedef struct kiln_bench_options {
     size_t size;
-    double warm_up_ms;   /* runs before the clock counts [200]; negative: none */
-    double duration_s;   /* measure at least so long [3]; negative: only `iterations` */
-    int64_t iterations;  /* and at least so many runs [10] */
-    double idle_ms;      /* pause between two runs [0] */
-    bool profile;        /* time each layer in runs of its own after the measured ones */
+    double warm_up_ms;  /* runs before the clock counts [200]; negative: none */
+    double duration_s;  /* measure at least so long [3]; negative: only `iterations` */
+    int64_t iterations; /* and at least so many runs [10] */
+    double idle_ms;     /* pause between two runs [0] */
+    bool profile;       /* time each layer in runs of its own after the measured ones */
     const kiln_progress *progress;
 } kiln_bench_options;
 
@@ -207,12 +208,12 @@ typedef struct kiln_bench_sample {
 
 typedef struct kiln_bench_result {
     size_t runs, warm_up_runs;
-    double walltime_ms;          /* from the first start to the last end, pauses included */
+    double walltime_ms; /* from the first start to the last end, pauses included */
     double total_compute_ms;
-    double throughput_per_s;     /* runs a second of walltime */
+    double throughput_per_s; /* runs a second of walltime */
     kiln_stats latency, enqueue, h2d, compute, d2h;
-    double variation_percent;    /* of compute: 100 * stddev / mean */
-    double other_load;           /* cores kept busy by others meanwhile, on average; -1: not known */
+    double variation_percent; /* of compute: 100 * stddev / mean */
+    double other_load;        /* cores kept busy by others meanwhile, on average; -1: not known */
     bool cancelled;
 } kiln_bench_result;
 
@@ -231,7 +232,7 @@ KILN_API bool kiln_bench_get(const kiln_bench *bench, size_t i, kiln_bench_sampl
 /* Percentile p (0..100) of the compute times; 0 without runs. */
 KILN_API double kiln_bench_percentile(const kiln_bench *bench, double p);
 /* What makes the numbers doubtful, one sentence each (NULL past the end): a coefficient of variation
- * above 2.5 %, more threads than cores, other load, too few runs. */
+ * above 2.5 %, other load, a governor that saves power, too few runs. */
 KILN_API const char *kiln_bench_warning(const kiln_bench *bench, size_t i);
 /* Statistics of n times; sorts them in place. */
 KILN_API void kiln_stats_of(kiln_stats *out, double *times_ms, size_t n);
@@ -240,7 +241,7 @@ KILN_API void kiln_stats_of(kiln_stats *out, double *times_ms, size_t n);
 
 typedef struct kiln_evaluate_options {
     size_t size;
-    const char *data;       /* .npz (x, y), IDX (also .gz), CIFAR binary, folder of class folders, ... */
+    const char *data; /* .npz (x, y), IDX (also .gz), CIFAR binary, folder of class folders, ... */
     const char *labels;     /* label file, or the array of an .npz [found by name] */
     const char *preprocess; /* of pictures, as in kiln_tensors_read */
     const char *input;      /* which input takes the samples [the only one] */
@@ -256,13 +257,13 @@ typedef struct kiln_evaluate_options {
 typedef struct kiln_evaluate_result {
     int64_t samples, classes;
     double top1, top5;
-    double loss;            /* mean cross-entropy in nats; scores that are probabilities are taken as such */
+    double loss; /* mean cross-entropy in nats; scores that are probabilities are taken as such */
     double macro_f1, weighted_f1;
-    int64_t nan_samples;    /* samples with a NaN score */
-    kiln_stats latency;     /* of one run */
-    double walltime_ms;     /* reading and preprocessing included */
+    int64_t nan_samples; /* samples with a NaN score */
+    kiln_stats latency;  /* of one run */
+    double walltime_ms;  /* reading and preprocessing included */
     int64_t batch;
-    bool has_scores;        /* false: the network gives class numbers, so there is no top5 and no loss */
+    bool has_scores; /* false: the network gives class numbers, so there is no top5 and no loss */
     bool cancelled;
 } kiln_evaluate_result;
 
@@ -277,24 +278,24 @@ KILN_API kiln_status kiln_evaluate(kiln_evaluate_result *out, const kiln_engine 
 /* When a pair of tensors passes. A bound of 0 is not asked for; without any, range_tol is 1e-4. */
 typedef struct kiln_tolerance {
     size_t size;
-    double atol, rtol;  /* every element: |a - e| <= atol + rtol * |e| */
-    double range_tol;   /* max |a - e| <= range_tol * (max e - min e) */
+    double atol, rtol; /* every element: |a - e| <= atol + rtol * |e| */
+    double range_tol;  /* max |a - e| <= range_tol * (max e - min e) */
     double min_cosine;
     double min_sqnr_db;
-    double min_top1;    /* share of rows with the same largest element */
+    double min_top1; /* share of rows with the same largest element */
 } kiln_tolerance;
 
 /* How far two tensors are apart, over pairs of finite elements. */
 typedef struct kiln_difference {
     const char *name;
-    const char *problem; /* why they cannot be compared (missing, other shape or type), or NULL */
-    int64_t count, failed;          /* elements, and those outside atol + rtol */
+    const char *problem;   /* why they cannot be compared (missing, other shape or type), or NULL */
+    int64_t count, failed; /* elements, and those outside atol + rtol */
     double max_abs, max_rel, mean_abs, rmse;
-    double range;                   /* max e - min e */
-    double range_error;             /* max_abs / range; max_abs where the range is 0 */
-    double cosine, sqnr_db, top1;   /* sqnr_db is infinite for equal tensors */
-    int64_t nonfinite;              /* pairs where one is NaN or infinite and the other not the same */
-    int64_t worst;                  /* flat index of max_abs, -1 for none */
+    double range;                 /* max e - min e */
+    double range_error;           /* max_abs / range; max_abs where the range is 0 */
+    double cosine, sqnr_db, top1; /* sqnr_db is infinite for equal tensors */
+    int64_t nonfinite; /* pairs where one is NaN or infinite and the other not the same */
+    int64_t worst;     /* flat index of max_abs, -1 for none */
     double worst_expected, worst_actual;
     bool pass;
 } kiln_difference;
@@ -354,20 +355,23 @@ KILN_API kiln_status kiln_check_status(const kiln_check *check);
 /* Zero or "" for what is not known. */
 typedef struct kiln_machine {
     char cpu[64];
-    char isa[16];          /* the best instruction set that may be used */
-    char governor[32];     /* of frequency, of the first core */
+    char isa[16];      /* the best instruction set that may be used */
+    char governor[32]; /* of frequency, of the first core */
     int32_t cores_online;
-    int32_t cores_usable;  /* by this process: affinity and control group */
-    double cores_quota;    /* of the control group, 0: none */
+    int32_t cores_allowed; /* by the affinity mask */
+    int32_t cores_usable;  /* and by the control group's CPU quota */
     uint64_t memory_bytes; /* physical, or the control group's limit */
     int64_t l1d_bytes, l2_bytes, l3_bytes;
-    double load;           /* tasks running or waiting, one-minute average; -1: not known */
+    double load; /* tasks running or waiting, one-minute average; -1: not known */
 } kiln_machine;
 /* Describes the machine as it is now. */
 KILN_API void kiln_machine_describe(kiln_machine *out);
 /* Instruction set i from the lowest, as `max_isa` and KILN_MAX_ISA take it, and whether this machine has
  * it; NULL past the end. */
 KILN_API const char *kiln_isa_get(size_t i, bool *available);
+/* Name i of what kiln_build_options.off takes, and whether it is a "pass", "kernel" or "fusion"; NULL past
+ * the end. */
+KILN_API const char *kiln_off_get(size_t i, const char **kind);
 /* A library Kiln runs with, i-th, and its version; NULL past the end. */
 KILN_API const char *kiln_library_get(size_t i, const char **version);
 

@@ -150,12 +150,12 @@ enum {
 };
 
 /* How a kernel's result may differ from ref's. */
-typedef enum kiln_tolerance {
+typedef enum kiln_op_tolerance {
     KILN_TOL_EXACT,  /* bit for bit: integers, data movement */
     KILN_TOL_ROUND,  /* a few ulp: elementwise float */
     KILN_TOL_REDUCE, /* grows with the square root of the reduction length */
     KILN_TOL_RANDOM, /* shape and type only */
-} kiln_tolerance;
+} kiln_op_tolerance;
 
 typedef struct kiln_cost {
     int64_t macs; /* multiply-accumulates, or element operations for what has none */
@@ -170,7 +170,7 @@ typedef struct kiln_op {
     const kiln_attr *attrs;
     uint16_t n_attrs;
     uint16_t attrs_bytes; /* sizeof the attribute struct */
-    kiln_tolerance tolerance;
+    kiln_op_tolerance tolerance;
     kiln_status (*infer)(kiln_infer *ctx);
     kiln_status (*ref)(kiln_ref *ctx);
     /* Work for concrete input and output types; NULL: one operation per output element. */

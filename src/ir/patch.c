@@ -209,9 +209,11 @@ void kiln_patch_ints(kiln_patch *p, kiln_value *value, const char *attr, const i
     }
 }
 
-static kiln_value *add_constant(kiln_patch *p, const kiln_tensor *t) {
+/* `base` gives the name what stands before the first ~ of its own. */
+static kiln_value *add_constant(kiln_patch *p, const kiln_tensor *t, const char *base) {
     kiln_value *v;
-    const char *name = kiln_graph_fresh_name(p->root, "c");
+    const char *stem = kiln_arena_text(p->arena, base, strcspn(base, "~"));
+    const char *name = stem ? kiln_graph_fresh_name(p->root, stem) : NULL;
     if (!name || kiln_graph_constant(&v, p->root, name, t) != KILN_OK || push_mark(p, v) != KILN_OK) {
         fail(p, KILN_E_MEMORY);
         return NULL;
@@ -228,7 +230,7 @@ kiln_value *kiln_patch_constant(kiln_patch *p, const kiln_tensor *tensor) {
         fail(p, KILN_E_MEMORY);
         return NULL;
     }
-    return add_constant(p, &t);
+    return add_constant(p, &t, "c");
 }
 
 kiln_value *kiln_patch_vector(kiln_patch *p, const int64_t *v, int64_t n) {
@@ -242,16 +244,14 @@ static kiln_value *add_expr(kiln_patch *p, const kiln_op *op, kiln_value *const 
     kiln_tensor t = *type;
     t.data = NULL;
     t.cap_bytes = 0;
-    for (int32_t i = 0; i < n_in; i++) {
-        if (p->status != KILN_OK) {
-            return NULL;
-        }
+    if (p->status != KILN_OK) {
+        return NULL;
     }
     if (!op || kiln_graph_detached(&n, p->root, op, NULL, in, n_in, n_out) != KILN_OK) {
         fail(p, KILN_E_MEMORY);
         return NULL;
     }
-    kiln_value *v = add_constant(p, &t);
+    kiln_value *v = add_constant(p, &t, n_in > 0 && in[0] ? in[0]->name : "c");
     if (v) {
         v->constant->expr = n;
         v->constant->expr_out = out;
@@ -385,9 +385,9 @@ static void replace_one(kiln_patch *p, const kiln_edit *e) {
     kiln_value *target = kiln_patch_now(p, e->value);
     kiln_patch_mark *old = mark_of(p, e->old), *now = mark_of(p, target);
     bool fresh = target->id >= p->root->n_values;
-    if (!target->constant && (old->is_output || fresh)) {
+    if (fresh || (!target->constant && old->is_output)) {
         swap_names(&e->old->name, &target->name);
-        if (fresh && target->producer_out == 0 && e->old->producer) {
+        if (fresh && !target->constant && target->producer_out == 0 && e->old->producer) {
             swap_names(&e->old->producer->name, &target->producer->name);
         }
     }

@@ -46,6 +46,7 @@ typedef struct kiln_patch_mark {
     size_t rewrite;   /* of the node: 1 + first edit of the rewrite that puts its nodes before it */
     uint32_t uses;    /* by nodes and graph outputs, while the patch is applied */
     bool touched, removed; /* the node */
+    bool released;         /* the node no longer counts as a user */
     bool is_output;
 } kiln_patch_mark;
 

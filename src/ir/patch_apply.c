@@ -129,9 +129,22 @@ static kiln_status release(kiln_patch *p, kiln_value *v, node_list *wait) {
     return KILN_OK;
 }
 
+/* The node counts as a user for the last time. False when it did before. */
+static bool leave(const kiln_patch *p, const kiln_node *n) {
+    kiln_patch_mark *m = n->n_out > 0 ? mark_of(p, n->out[0]) : NULL;
+    if (!m || m->released) {
+        return false;
+    }
+    m->released = true;
+    return true;
+}
+
 static kiln_status release_body(kiln_patch *p, const kiln_graph *g, node_list *wait) {
     for (size_t i = 0; i < g->n_nodes; i++) {
         const kiln_node *n = g->nodes[i];
+        if (!leave(p, n)) {
+            continue;
+        }
         for (int32_t k = 0; k < n->n_in; k++) {
             if (n->in[k]) {
                 KILN_TRY(release(p, n->in[k], wait));
@@ -169,12 +182,10 @@ static kiln_status sweep_unused(kiln_patch *p) {
     }
     while (wait.count > 0) {
         kiln_node *n = wait.items[--wait.count];
-        kiln_patch_mark *m = mark_of(p, n->out[0]);
-        if (m->rewrite == SIZE_MAX) {
+        if (!leave(p, n)) {
             continue;
         }
-        m->rewrite = SIZE_MAX; /* released */
-        m->removed = true;
+        mark_of(p, n->out[0])->removed = true;
         for (int32_t k = 0; k < n->n_in; k++) {
             if (n->in[k]) {
                 KILN_TRY(release(p, n->in[k], &wait));

@@ -27,7 +27,7 @@ static bool is_bare(const char *name) {
     bool start = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || *p == '_';
     for (; *p; p++) {
         bool letter = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9');
-        if (!letter && !strchr("_./:~-", *p)) {
+        if (!letter && !strchr("_./~-", *p)) {
             return false;
         }
     }

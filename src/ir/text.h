@@ -15,7 +15,7 @@
  *     out a
  *     end
  *
- * One statement a line. Names are bare when they look like identifiers (letters, digits and _ . / : ~ -),
+ * One statement a line. Names are bare when they look like identifiers (letters, digits and _ . / ~ -),
  * else quoted with \" \\ \xHH. `_` stands for an input left out; a value of that name is quoted.
  * Attributes at their defaults are not written. `@` gives the node's name where it is not its first
  * output's, `from` its sources where they are not just its name. A constant is its elements; `rand(seed)`,

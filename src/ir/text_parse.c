@@ -129,7 +129,7 @@ static kiln_status read_name(parser *p, const char **out) {
     if (p->at < p->end && *p->at == '"') {
         return read_quoted(p, out);
     }
-    size_t len = word_length(p, "./:~-");
+    size_t len = word_length(p, "./~-");
     if (len == 0 || !is_letter(*p->at)) {
         return FAIL(p, "a name expected");
     }
@@ -559,7 +559,7 @@ static kiln_status read_call(parser *p, kiln_graph *g, int32_t n_out, kiln_node 
         }
         v = NULL;
         skip_blanks(p);
-        if (word_length(p, "./:~-") == 1 && *p->at == '_') {
+        if (word_length(p, "./~-") == 1 && *p->at == '_') {
             p->at++;
         } else {
             KILN_TRY(read_use(p, &v));

@@ -14,14 +14,8 @@ bool kiln_type_is_static(const kiln_type *type) {
     return true;
 }
 
-bool kiln_type_equal(const kiln_type *a, const kiln_type *b) {
-    if (a->kind != b->kind) {
-        return false;
-    }
-    if (a->kind == KILN_KIND_SEQUENCE || a->kind == KILN_KIND_OPTIONAL) {
-        return a->elem == b->elem || (a->elem && b->elem && kiln_type_equal(a->elem, b->elem));
-    }
-    if (a->dtype != b->dtype || a->rank != b->rank) {
+bool kiln_type_same_shape(const kiln_type *a, const kiln_type *b) {
+    if (a->rank != b->rank || a->rank < 0) {
         return false;
     }
     for (int32_t i = 0; i < a->rank; i++) {
@@ -30,6 +24,16 @@ bool kiln_type_equal(const kiln_type *a, const kiln_type *b) {
         }
     }
     return true;
+}
+
+bool kiln_type_equal(const kiln_type *a, const kiln_type *b) {
+    if (a->kind != b->kind) {
+        return false;
+    }
+    if (a->kind == KILN_KIND_SEQUENCE || a->kind == KILN_KIND_OPTIONAL) {
+        return a->elem == b->elem || (a->elem && b->elem && kiln_type_equal(a->elem, b->elem));
+    }
+    return a->dtype == b->dtype && ((a->rank < 0 && b->rank < 0) || kiln_type_same_shape(a, b));
 }
 
 bool kiln_type_to_tensor(const kiln_type *type, kiln_tensor *t) {

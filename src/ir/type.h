@@ -38,6 +38,8 @@ static inline kiln_type kiln_type_tensor(kiln_dtype dtype, int32_t rank, const k
 }
 /* All dims are numbers. */
 bool kiln_type_is_static(const kiln_type *type);
+/* Tensors of one known rank whose dims are surely equal: numbers or equal expressions. */
+bool kiln_type_same_shape(const kiln_type *a, const kiln_type *b);
 /* Structural equality (unknown dims are equal to nothing). */
 bool kiln_type_equal(const kiln_type *a, const kiln_type *b);
 /* Copies the static dims into t (data untouched); false when the type is not a static tensor. */

@@ -3,7 +3,8 @@
 
 #include "onnx/import.h"
 
-static kiln_tensor tensor_of(kiln_dtype dtype, int32_t rank, int64_t n, const void *data, size_t bytes) {
+static kiln_tensor tensor_of(kiln_dtype dtype, int32_t rank, int64_t n, const void *data,
+                             size_t bytes) {
     kiln_tensor t = {.dtype = dtype, .rank = rank, .dims = {n}, .cap_bytes = bytes};
     t.data = (void *)(uintptr_t)data;
     if (rank == 0) {
@@ -12,7 +13,8 @@ static kiln_tensor tensor_of(kiln_dtype dtype, int32_t rank, int64_t n, const vo
     return t;
 }
 
-static kiln_status scalar(kiln_importer *im, kiln_dtype dtype, const void *src, size_t bytes, kiln_tensor *t) {
+static kiln_status scalar(kiln_importer *im, kiln_dtype dtype, const void *src, size_t bytes,
+                          kiln_tensor *t) {
     void *data = kiln_arena_copy(im->arena, src, bytes);
     *t = tensor_of(dtype, 0, 0, data, bytes);
     return data ? KILN_OK : KILN_E_MEMORY;
@@ -21,8 +23,8 @@ static kiln_status scalar(kiln_importer *im, kiln_dtype dtype, const void *src, 
 kiln_status kiln_import_constant_node(kiln_importer *im, kiln_source *s, kiln_stored_tensor *out) {
     memset(out, 0, sizeof *out);
     if (s->n_attrs != 1) {
-        return kiln_fail(im->d.diag, KILN_F_ATTRIBUTE, "a Constant has one attribute, this one has %d",
-                         s->n_attrs);
+        return kiln_fail(im->d.diag, KILN_F_ATTRIBUTE,
+                         "a Constant has one attribute, this one has %d", s->n_attrs);
     }
     const kiln_source_attr *a = &s->attrs[0];
     kiln_tensor *t = &out->tensor;
@@ -58,9 +60,11 @@ kiln_status kiln_import_constant_node(kiln_importer *im, kiln_source *s, kiln_st
     }
     if (kiln_view_is(a->pb.name, "value_strings") && a->pb.type == KILN_PB_STRINGS) {
         KILN_TRY(kiln_attr_strings(im, a, &strings));
-        *t = tensor_of(KILN_DTYPE_STRING, 1, strings.n, strings.v, (size_t)strings.n * sizeof *strings.v);
+        *t = tensor_of(KILN_DTYPE_STRING, 1, strings.n, strings.v,
+                       (size_t)strings.n * sizeof *strings.v);
         return KILN_OK;
     }
-    return kiln_fail(im->d.diag, KILN_F_ATTRIBUTE, "a Constant has no attribute \"%.*s\" of this kind",
-                     (int)a->pb.name.n, a->pb.name.p);
+    return kiln_fail(im->d.diag, KILN_F_ATTRIBUTE,
+                     "a Constant has no attribute \"%.*s\" of this kind", (int)a->pb.name.n,
+                     a->pb.name.p);
 }

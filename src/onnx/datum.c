@@ -29,8 +29,8 @@ static kiln_status decode_datum(kiln_decoder *d, kiln_kind kind, const kiln_msg 
                                 kiln_datum *out);
 
 /* The n elements in `field` of a sequence or optional, each of `kind`. */
-static kiln_status decode_items(kiln_decoder *d, kiln_kind kind, const kiln_msg *msg, uint32_t field,
-                                size_t n, int depth, kiln_datum *out) {
+static kiln_status decode_items(kiln_decoder *d, kiln_kind kind, const kiln_msg *msg,
+                                uint32_t field, size_t n, int depth, kiln_datum *out) {
     kiln_msg at = *msg, sub;
     size_t bytes;
     void *items;
@@ -54,7 +54,8 @@ static kiln_status decode_datum(kiln_decoder *d, kiln_kind kind, const kiln_msg 
     kiln_stored_tensor stored;
     memset(out, 0, sizeof *out);
     if (depth > MAX_NESTING) {
-        return kiln_fail(d->diag, KILN_F_WIRE_DEPTH, "values are nested deeper than %d", MAX_NESTING);
+        return kiln_fail(d->diag, KILN_F_WIRE_DEPTH, "values are nested deeper than %d",
+                         MAX_NESTING);
     }
     out->kind = kind;
     if (kind == KILN_KIND_TENSOR) {
@@ -66,31 +67,37 @@ static kiln_status decode_datum(kiln_decoder *d, kiln_kind kind, const kiln_msg 
     size_t kinds = (pb.n_tensors != 0) + (pb.n_sequences != 0) + (pb.n_optionals != 0);
     bool single = kind == KILN_KIND_OPTIONAL;
     if (kinds > 1 || (single && pb.n_tensors + pb.n_sequences + pb.n_optionals > 1)) {
-        return kiln_fail(d->diag, KILN_F_DATA_FORMAT, "a %s mixes kinds of elements or has too many",
+        return kiln_fail(d->diag, KILN_F_DATA_FORMAT,
+                         "a %s mixes kinds of elements or has too many",
                          single ? "OptionalProto" : "SequenceProto");
     }
     if (pb.n_tensors) {
-        return decode_items(d, KILN_KIND_TENSOR, msg, KILN_PB_SEQUENCE_TENSOR, pb.n_tensors, depth, out);
-    }
-    if (pb.n_sequences) {
-        return decode_items(d, KILN_KIND_SEQUENCE, msg, KILN_PB_SEQUENCE_SEQUENCE, pb.n_sequences, depth,
+        return decode_items(d, KILN_KIND_TENSOR, msg, KILN_PB_SEQUENCE_TENSOR, pb.n_tensors, depth,
                             out);
     }
+    if (pb.n_sequences) {
+        return decode_items(d, KILN_KIND_SEQUENCE, msg, KILN_PB_SEQUENCE_SEQUENCE, pb.n_sequences,
+                            depth, out);
+    }
     if (pb.n_optionals) {
-        return decode_items(d, KILN_KIND_OPTIONAL, msg, KILN_PB_SEQUENCE_OPTIONAL, pb.n_optionals, depth, out);
+        return decode_items(d, KILN_KIND_OPTIONAL, msg, KILN_PB_SEQUENCE_OPTIONAL, pb.n_optionals,
+                            depth, out);
     }
     return KILN_OK;
 }
 
-kiln_status kiln_datum_from_pb(kiln_datum *out, kiln_kind kind, kiln_kind elem_kind, const void *bytes,
-                               size_t len, kiln_arena *arena, const kiln_env *env, kiln_diag *diag) {
+kiln_status kiln_datum_from_pb(kiln_datum *out, kiln_kind kind, kiln_kind elem_kind,
+                               const void *bytes, size_t len, kiln_arena *arena,
+                               const kiln_env *env, kiln_diag *diag) {
     kiln_decoder d;
     kiln_msg msg = whole(bytes, len);
     kiln_decoder_init(&d, bytes, len, arena, env, diag);
     KILN_TRY(decode_datum(&d, kind, &msg, 0, out));
     bool wrong = kind != KILN_KIND_TENSOR && out->n_items > 0 && elem_kind != KILN_KIND_NONE &&
                  out->items[0].kind != elem_kind;
-    return wrong ? kiln_fail(diag, KILN_F_DATA_FORMAT, "the elements of a value are of another kind") : KILN_OK;
+    return wrong
+               ? kiln_fail(diag, KILN_F_DATA_FORMAT, "the elements of a value are of another kind")
+               : KILN_OK;
 }
 
 /* ---- Writing ---- */

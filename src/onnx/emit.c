@@ -9,15 +9,20 @@
 static const struct {
     const char *op, *name; /* op NULL: any */
 } harmless[] = {
-    {"BatchNormalization", "is_test"}, /* removed in opset 7, when it became the meaning */
-    {"BatchNormalization", "consumed_inputs"},
+    {NULL, "consumed_inputs"}, /* < 6: allowed to work in place */
+    {"BatchNormalization", "is_test"},
     {"Dropout", "is_test"},
-    {"Dropout", "consumed_inputs"},
+    {"GRU", "output_sequence"}, /* < 7: leave out the first output */
+    {"Gemm", "broadcast"},      /* < 7 */
+    {"LSTM", "output_sequence"},
+    {"Optional", "type"}, /* of an optional that holds nothing */
+    {"RNN", "output_sequence"},
 };
 
 static bool is_harmless(const char *op, kiln_view name) {
     for (size_t i = 0; i < KILN_COUNT_OF(harmless); i++) {
-        if ((!harmless[i].op || strcmp(harmless[i].op, op) == 0) && kiln_view_is(name, harmless[i].name)) {
+        if ((!harmless[i].op || strcmp(harmless[i].op, op) == 0) &&
+            kiln_view_is(name, harmless[i].name)) {
             return true;
         }
     }
@@ -52,22 +57,25 @@ static kiln_status note_unsupported(kiln_importer *im, const kiln_source *s) {
 
 static kiln_status wrong_kind(kiln_importer *im, const kiln_attr *row) {
     static const char *const names[] = {
-        [KILN_ATTR_INT] = "an int",   [KILN_ATTR_FLOAT] = "a float",   [KILN_ATTR_STRING] = "a string",
-        [KILN_ATTR_ENUM] = "a string", [KILN_ATTR_INTS] = "ints",      [KILN_ATTR_FLOATS] = "floats",
-        [KILN_ATTR_STRINGS] = "strings", [KILN_ATTR_TENSOR] = "a tensor", [KILN_ATTR_GRAPH] = "a graph"};
+        [KILN_ATTR_INT] = "an int",      [KILN_ATTR_FLOAT] = "a float",
+        [KILN_ATTR_STRING] = "a string", [KILN_ATTR_ENUM] = "a string",
+        [KILN_ATTR_INTS] = "ints",       [KILN_ATTR_FLOATS] = "floats",
+        [KILN_ATTR_STRINGS] = "strings", [KILN_ATTR_TENSOR] = "a tensor",
+        [KILN_ATTR_GRAPH] = "a graph"};
     return kiln_fail(im->d.diag, KILN_F_ATTRIBUTE, "attribute \"%s\" must be %s", row->name,
                      names[row->kind]);
 }
 
-static kiln_status decode_enum(kiln_importer *im, const kiln_attr *row, kiln_view word, void *field) {
+static kiln_status decode_enum(kiln_importer *im, const kiln_attr *row, kiln_view word,
+                               void *field) {
     for (int32_t i = 0; row->words[i]; i++) {
         if (kiln_view_is(word, row->words[i])) {
             memcpy(field, &i, sizeof i);
             return KILN_OK;
         }
     }
-    return kiln_fail(im->d.diag, KILN_F_ATTR_VALUE, "attribute \"%s\" cannot be \"%.*s\"", row->name,
-                     word.n < 64 ? (int)word.n : 64, word.n ? word.p : "");
+    return kiln_fail(im->d.diag, KILN_F_ATTR_VALUE, "attribute \"%s\" cannot be \"%.*s\"",
+                     row->name, word.n < 64 ? (int)word.n : 64, word.n ? word.p : "");
 }
 
 static kiln_status decode_string(kiln_importer *im, const kiln_source_attr *a, void *field) {
@@ -100,7 +108,8 @@ static kiln_status decode_attr(kiln_importer *im, const kiln_attr *row, const ki
         [KILN_ATTR_INTS] = KILN_PB_INTS,       [KILN_ATTR_FLOATS] = KILN_PB_FLOATS,
         [KILN_ATTR_STRINGS] = KILN_PB_STRINGS, [KILN_ATTR_TENSOR] = KILN_PB_TENSOR,
         [KILN_ATTR_GRAPH] = KILN_PB_GRAPH};
-    bool spelled_type = row->kind == KILN_ATTR_STRING && a->pb.type == KILN_PB_TYPE_PROTO && a->pb.tp.p;
+    bool spelled_type =
+        row->kind == KILN_ATTR_STRING && a->pb.type == KILN_PB_TYPE_PROTO && a->pb.tp.p;
     if (a->pb.type != (int64_t)wanted[row->kind] && !spelled_type) {
         return wrong_kind(im, row);
     }
@@ -139,7 +148,8 @@ static kiln_status decode_attrs(kiln_importer *im, kiln_source *s, kiln_node *no
         if (a) {
             KILN_TRY(decode_attr(im, row, a, (char *)node->attrs + row->offset));
         } else if (row->required) {
-            return kiln_fail(im->d.diag, KILN_F_ATTRIBUTE, "attribute \"%s\" is missing", row->name);
+            return kiln_fail(im->d.diag, KILN_F_ATTRIBUTE, "attribute \"%s\" is missing",
+                             row->name);
         }
     }
     for (int32_t i = 0; i < s->n_attrs; i++) {
@@ -156,17 +166,20 @@ static kiln_status decode_attrs(kiln_importer *im, kiln_source *s, kiln_node *no
 
 static kiln_status check_arity(kiln_importer *im, const kiln_op *op, const kiln_source *s) {
     if (s->n_in < op->min_in || (op->max_in >= 0 && s->n_in > op->max_in)) {
-        return op->max_in < 0 ? kiln_fail(im->d.diag, KILN_F_ARITY, "has %d inputs, the operator takes %d or more",
-                                          s->n_in, op->min_in)
-                              : kiln_fail(im->d.diag, KILN_F_ARITY, "has %d inputs, the operator takes %d to %d",
-                                          s->n_in, op->min_in, op->max_in);
+        return op->max_in < 0
+                   ? kiln_fail(im->d.diag, KILN_F_ARITY,
+                               "has %d inputs, the operator takes %d or more", s->n_in, op->min_in)
+                   : kiln_fail(im->d.diag, KILN_F_ARITY,
+                               "has %d inputs, the operator takes %d to %d", s->n_in, op->min_in,
+                               op->max_in);
     }
     if (s->n_out < op->min_out || (op->max_out >= 0 && s->n_out > op->max_out)) {
-        return op->max_out < 0
-                   ? kiln_fail(im->d.diag, KILN_F_ARITY, "has %d outputs, the operator gives %d or more",
-                               s->n_out, op->min_out)
-                   : kiln_fail(im->d.diag, KILN_F_ARITY, "has %d outputs, the operator gives %d to %d", s->n_out,
-                               op->min_out, op->max_out);
+        return op->max_out < 0 ? kiln_fail(im->d.diag, KILN_F_ARITY,
+                                           "has %d outputs, the operator gives %d or more",
+                                           s->n_out, op->min_out)
+                               : kiln_fail(im->d.diag, KILN_F_ARITY,
+                                           "has %d outputs, the operator gives %d to %d", s->n_out,
+                                           op->min_out, op->max_out);
     }
     for (int32_t i = 0; i < op->min_in; i++) {
         if (!s->in[i]) {
@@ -189,7 +202,8 @@ static kiln_status set_outputs(kiln_importer *im, const kiln_frame *frame, const
     return KILN_OK;
 }
 
-static kiln_status begin_bodies(kiln_importer *im, kiln_frame *frame, kiln_source *s, kiln_node *node) {
+static kiln_status begin_bodies(kiln_importer *im, kiln_frame *frame, kiln_source *s,
+                                kiln_node *node) {
     int32_t b = 0;
     for (uint16_t i = 0; i < node->op->n_attrs; i++) {
         const kiln_attr *row = &node->op->attrs[i];
@@ -197,7 +211,8 @@ static kiln_status begin_bodies(kiln_importer *im, kiln_frame *frame, kiln_sourc
             continue;
         }
         const kiln_source_attr *a = kiln_source_attr_find(s, row->name);
-        KILN_TRY(kiln_graph_create(&node->bodies[b], im->arena, im->dims, im->env, frame->graph, row->name));
+        KILN_TRY(kiln_graph_create(&node->bodies[b], im->arena, im->dims, im->env, frame->graph,
+                                   row->name));
         if (a) {
             KILN_TRY(kiln_import_graph(im, &a->pb.g, node->bodies[b], a->home ? a->home : frame));
         }
@@ -233,7 +248,8 @@ kiln_status kiln_emit(kiln_importer *im, kiln_frame *frame, kiln_source *s, kiln
     KILN_TRY(decode_attrs(im, s, node));
     KILN_TRY(set_outputs(im, frame, s, node));
     KILN_ALLOC(node->sources, im->arena, 1);
-    node->sources[0] = s->origin ? kiln_arena_text(im->arena, s->origin, strlen(s->origin)) : node->name;
+    node->sources[0] =
+        s->origin ? kiln_arena_text(im->arena, s->origin, strlen(s->origin)) : node->name;
     if (!node->sources[0]) {
         return KILN_E_MEMORY;
     }

@@ -51,8 +51,8 @@ static void put_entry(kiln_out *out, uint32_t field, const char *key, const char
 }
 
 /* The head of an initializer: all of its message but the raw data that stays inside. */
-static kiln_status encode_head(kiln_exporter *x, kiln_export_const *c, const char *location, size_t threshold,
-                               uint64_t *data_bytes) {
+static kiln_status encode_head(kiln_exporter *x, kiln_export_const *c, const char *location,
+                               size_t threshold, uint64_t *data_bytes) {
     kiln_tensor t = c->value->constant->tensor;
     size_t bytes = kiln_tensor_bytes(&t);
     c->head.arena = x->arena;
@@ -84,12 +84,14 @@ static kiln_status encode_head(kiln_exporter *x, kiln_export_const *c, const cha
 }
 
 /* Everything of the model before the graph's own bytes. */
-static kiln_status put_model_head(const kiln_exporter *x, const kiln_export_options *options, size_t graph_bytes,
-                                  const sink *s) {
+static kiln_status put_model_head(const kiln_exporter *x, const kiln_export_options *options,
+                                  size_t graph_bytes, const sink *s) {
     kiln_out head = {.arena = x->arena};
     kiln_out_varint(&head, 1, (uint64_t)ir_version(x->opset));
     kiln_out_text(&head, 2, "kiln");
-    kiln_out_text(&head, 3, options && options->producer_version ? options->producer_version : kiln_version());
+    kiln_out_text(&head, 3,
+                  options && options->producer_version ? options->producer_version
+                                                       : kiln_version());
     size_t set = kiln_out_begin(&head, KILN_PB_MODEL_OPSET_IMPORT);
     kiln_out_text(&head, 1, "");
     kiln_out_varint(&head, 2, (uint64_t)x->opset);
@@ -124,7 +126,8 @@ static kiln_status put_model(kiln_exporter *x, const kiln_export_options *option
     }
     if (graph_bytes > INSIDE_MAX) {
         return kiln_hint(x->diag,
-                         kiln_fail(x->diag, KILN_F_GRAPH_LIMIT, "the model would have %llu bytes, ONNX allows 2 GiB",
+                         kiln_fail(x->diag, KILN_F_GRAPH_LIMIT,
+                                   "the model would have %llu bytes, ONNX allows 2 GiB",
                                    (unsigned long long)graph_bytes),
                          "write it to a file with its weights outside");
     }
@@ -147,7 +150,8 @@ static kiln_status put_model(kiln_exporter *x, const kiln_export_options *option
 }
 
 /* Encodes the graph and the heads of its constants; *data_bytes is the size of the data file. */
-static kiln_status prepare(kiln_exporter *x, const char *location, size_t threshold, uint64_t *data_bytes) {
+static kiln_status prepare(kiln_exporter *x, const char *location, size_t threshold,
+                           uint64_t *data_bytes) {
     x->body.arena = x->arena;
     *data_bytes = 0;
     x->seen = kiln_arena_array(x->arena, (size_t)x->graph->n_values + 1, 1);
@@ -170,7 +174,8 @@ static kiln_status prepare(kiln_exporter *x, const char *location, size_t thresh
 }
 
 kiln_status kiln_export_memory(void **out, size_t *len, const kiln_graph *graph,
-                               const kiln_export_options *options, kiln_arena *arena, kiln_diag *diag) {
+                               const kiln_export_options *options, kiln_arena *arena,
+                               kiln_diag *diag) {
     kiln_exporter x = {.graph = graph, .arena = arena, .diag = diag};
     kiln_out memory = {.arena = arena};
     sink s = {.memory = &memory, .diag = diag};
@@ -201,7 +206,8 @@ static kiln_status write_data(const kiln_exporter *x, const char *path) {
     return status;
 }
 
-static kiln_status write_model(kiln_exporter *x, const char *path, const kiln_export_options *options) {
+static kiln_status write_model(kiln_exporter *x, const char *path,
+                               const kiln_export_options *options) {
     kiln_writer file;
     KILN_TRY(kiln_writer_open(&file, path, x->diag));
     sink s = {.file = &file, .diag = x->diag};
@@ -211,7 +217,8 @@ static kiln_status write_model(kiln_exporter *x, const char *path, const kiln_ex
     return status;
 }
 
-static kiln_status export_file(kiln_exporter *x, const char *path, const kiln_export_options *options) {
+static kiln_status export_file(kiln_exporter *x, const char *path,
+                               const kiln_export_options *options) {
     const char *slash = strrchr(path, '/');
     const char *location = kiln_arena_printf(x->arena, "%s.data", slash ? slash + 1 : path);
     const char *data_path = kiln_arena_printf(x->arena, "%s.data", path);
@@ -226,8 +233,9 @@ static kiln_status export_file(kiln_exporter *x, const char *path, const kiln_ex
     return write_model(x, path, options);
 }
 
-kiln_status kiln_export_file(const kiln_graph *graph, const char *path, const kiln_export_options *options,
-                             const kiln_env *env, kiln_diag *diag) {
+kiln_status kiln_export_file(const kiln_graph *graph, const char *path,
+                             const kiln_export_options *options, const kiln_env *env,
+                             kiln_diag *diag) {
     kiln_arena arena;
     kiln_arena_init(&arena, env);
     kiln_exporter x = {.graph = graph, .arena = &arena, .diag = diag};

@@ -5,8 +5,8 @@
 #include "onnx/proto.h"
 #include "ops/util.h"
 
-/* Operators newer than the oldest operator set we write (attr NULL), and attributes that later versions
- * added to operators they had: the set must be at least this. */
+/* Operators newer than the oldest operator set we write (attr NULL), and attributes that later
+ * versions added to operators they had: the set must be at least this. */
 static const struct {
     const char *op, *attr;
     int64_t since;
@@ -26,8 +26,8 @@ static const struct {
     {"TensorScatter", NULL, 24},
 };
 /* Element types that later versions added to operators they had. */
-#define NARROW_FLOATS                                                                                      \
-    (KILN_T(BF16) | KILN_T(F8E4M3FN) | KILN_T(F8E4M3FNUZ) | KILN_T(F8E5M2) | KILN_T(F8E5M2FNUZ) |           \
+#define NARROW_FLOATS                                                                             \
+    (KILN_T(BF16) | KILN_T(F8E4M3FN) | KILN_T(F8E4M3FNUZ) | KILN_T(F8E5M2) | KILN_T(F8E5M2FNUZ) | \
      KILN_T(I4) | KILN_T(U4))
 static const struct {
     const char *op;
@@ -56,7 +56,9 @@ static void demand(kiln_exporter *x, int64_t opset) {
 }
 
 static void demand_dtype(kiln_exporter *x, kiln_dtype dtype) {
-    demand(x, dtype == KILN_DTYPE_F8E8M0 ? 24 : dtype == KILN_DTYPE_U2 || dtype == KILN_DTYPE_I2 ? 25 : FIRST_OPSET);
+    demand(x, dtype == KILN_DTYPE_F8E8M0                         ? 24
+              : dtype == KILN_DTYPE_U2 || dtype == KILN_DTYPE_I2 ? 25
+                                                                 : FIRST_OPSET);
 }
 
 /* What an operator (attr NULL) or one of its attributes asks for. */
@@ -112,7 +114,8 @@ static kiln_status put_dims(kiln_exporter *x, const kiln_type *type, kiln_out *o
 
 /* Fields of a TypeProto; the types of an operator's values nest a few deep at most. */
 static kiln_status put_type(kiln_exporter *x, const kiln_type *type, kiln_out *out) {
-    static const uint32_t fields[] = {[KILN_KIND_TENSOR] = 1, [KILN_KIND_SEQUENCE] = 4, [KILN_KIND_OPTIONAL] = 9};
+    static const uint32_t fields[] = {
+        [KILN_KIND_TENSOR] = 1, [KILN_KIND_SEQUENCE] = 4, [KILN_KIND_OPTIONAL] = 9};
     size_t begin = kiln_out_begin(out, fields[type->kind]);
     if (type->kind == KILN_KIND_TENSOR) {
         demand_dtype(x, type->dtype);
@@ -129,8 +132,8 @@ static kiln_status put_type(kiln_exporter *x, const kiln_type *type, kiln_out *o
     return KILN_OK;
 }
 
-static kiln_status put_value_info(kiln_exporter *x, uint32_t field, const char *name, const kiln_type *type,
-                                  kiln_out *out) {
+static kiln_status put_value_info(kiln_exporter *x, uint32_t field, const char *name,
+                                  const kiln_type *type, kiln_out *out) {
     size_t info = kiln_out_begin(out, field);
     kiln_out_text(out, 1, name);
     if (type->kind != KILN_KIND_NONE) {
@@ -154,7 +157,9 @@ static kiln_status put_spelled_type(kiln_exporter *x, const char *text, kiln_out
     static const struct {
         const char *head;
         kiln_kind kind;
-    } heads[] = {{"tensor(", KILN_KIND_TENSOR}, {"seq(", KILN_KIND_SEQUENCE}, {"optional(", KILN_KIND_OPTIONAL}};
+    } heads[] = {{"tensor(", KILN_KIND_TENSOR},
+                 {"seq(", KILN_KIND_SEQUENCE},
+                 {"optional(", KILN_KIND_OPTIONAL}};
     kiln_type types[4];
     memset(types, 0, sizeof types);
     for (size_t depth = 0; depth < KILN_COUNT_OF(types); depth++) {
@@ -180,16 +185,52 @@ static kiln_status put_spelled_type(kiln_exporter *x, const char *text, kiln_out
     return kiln_fail(x->diag, KILN_F_ATTR_VALUE, "a type attribute cannot be written");
 }
 
+static kiln_status put_text_attr(kiln_exporter *x, const kiln_op *op, const kiln_attr *row,
+                                 const char *text, kiln_out *out) {
+    if (strcmp(op->name, "Optional") == 0) {
+        put_attr_head(out, row->name, KILN_PB_TYPE_PROTO);
+        size_t begin = kiln_out_begin(out, 14);
+        KILN_TRY(put_spelled_type(x, text, out));
+        kiln_out_end(out, begin);
+        return KILN_OK;
+    }
+    put_attr_head(out, row->name, KILN_PB_STRING);
+    kiln_out_text(out, KILN_PB_ATTRIBUTE_S, text);
+    return KILN_OK;
+}
+
+static void put_list_attr(const kiln_attr *row, const void *field, kiln_out *out) {
+    kiln_ints ints;
+    kiln_floats floats;
+    kiln_strings strings;
+    if (row->kind == KILN_ATTR_INTS) {
+        memcpy(&ints, field, sizeof ints);
+        put_attr_head(out, row->name, KILN_PB_INTS);
+        for (int64_t k = 0; k < ints.n; k++) {
+            kiln_out_varint(out, KILN_PB_ATTRIBUTE_INTS, (uint64_t)ints.v[k]);
+        }
+    } else if (row->kind == KILN_ATTR_FLOATS) {
+        memcpy(&floats, field, sizeof floats);
+        put_attr_head(out, row->name, KILN_PB_FLOATS);
+        for (int64_t k = 0; k < floats.n; k++) {
+            kiln_out_float(out, KILN_PB_ATTRIBUTE_FLOATS, floats.v[k]);
+        }
+    } else {
+        memcpy(&strings, field, sizeof strings);
+        put_attr_head(out, row->name, KILN_PB_STRINGS);
+        for (int64_t k = 0; k < strings.n; k++) {
+            kiln_out_text(out, KILN_PB_ATTRIBUTE_STRINGS, strings.v[k]);
+        }
+    }
+}
+
 /* An attribute's value; graphs are written by the caller. */
-static kiln_status put_attr_value(kiln_exporter *x, const kiln_op *op, const kiln_attr *row, const void *field,
-                                  kiln_out *out) {
+static kiln_status put_attr_value(kiln_exporter *x, const kiln_op *op, const kiln_attr *row,
+                                  const void *field, kiln_out *out) {
     int64_t i;
     float f;
     const char *text;
     int32_t word;
-    kiln_ints ints;
-    kiln_floats floats;
-    kiln_strings strings;
     const kiln_tensor *tensor;
     size_t begin;
     switch (row->kind) {
@@ -205,49 +246,20 @@ static kiln_status put_attr_value(kiln_exporter *x, const kiln_op *op, const kil
         return KILN_OK;
     case KILN_ATTR_STRING:
         memcpy(&text, field, sizeof text);
-        if (strcmp(op->name, "Optional") == 0) {
-            put_attr_head(out, row->name, KILN_PB_TYPE_PROTO);
-            begin = kiln_out_begin(out, 14);
-            KILN_TRY(put_spelled_type(x, text, out));
-            kiln_out_end(out, begin);
-            return KILN_OK;
-        }
-        put_attr_head(out, row->name, KILN_PB_STRING);
-        kiln_out_text(out, KILN_PB_ATTRIBUTE_S, text);
-        return KILN_OK;
+        return put_text_attr(x, op, row, text, out);
     case KILN_ATTR_ENUM:
         memcpy(&word, field, sizeof word);
-        put_attr_head(out, row->name, KILN_PB_STRING);
-        kiln_out_text(out, KILN_PB_ATTRIBUTE_S, row->words[word]);
-        return KILN_OK;
-    case KILN_ATTR_INTS:
-        memcpy(&ints, field, sizeof ints);
-        put_attr_head(out, row->name, KILN_PB_INTS);
-        for (int64_t k = 0; k < ints.n; k++) {
-            kiln_out_varint(out, KILN_PB_ATTRIBUTE_INTS, (uint64_t)ints.v[k]);
-        }
-        return KILN_OK;
-    case KILN_ATTR_FLOATS:
-        memcpy(&floats, field, sizeof floats);
-        put_attr_head(out, row->name, KILN_PB_FLOATS);
-        for (int64_t k = 0; k < floats.n; k++) {
-            kiln_out_float(out, KILN_PB_ATTRIBUTE_FLOATS, floats.v[k]);
-        }
-        return KILN_OK;
-    case KILN_ATTR_STRINGS:
-        memcpy(&strings, field, sizeof strings);
-        put_attr_head(out, row->name, KILN_PB_STRINGS);
-        for (int64_t k = 0; k < strings.n; k++) {
-            kiln_out_text(out, KILN_PB_ATTRIBUTE_STRINGS, strings.v[k]);
-        }
-        return KILN_OK;
-    default:
+        return put_text_attr(x, op, row, row->words[word], out);
+    case KILN_ATTR_TENSOR:
         memcpy(&tensor, field, sizeof tensor);
         put_attr_head(out, row->name, KILN_PB_TENSOR);
         begin = kiln_out_begin(out, KILN_PB_ATTRIBUTE_T);
         demand_dtype(x, tensor->dtype);
         kiln_put_tensor(out, tensor, NULL);
         kiln_out_end(out, begin);
+        return KILN_OK;
+    default:
+        put_list_attr(row, field, out);
         return KILN_OK;
     }
 }
@@ -266,7 +278,8 @@ static bool is_given(const kiln_attr *row, const void *field) {
         return row->required || word != row->int_default;
     case KILN_ATTR_STRING:
         memcpy(&pointer, field, sizeof pointer);
-        return pointer && (row->required || !row->string_default || strcmp(pointer, row->string_default) != 0);
+        return pointer &&
+               (row->required || !row->string_default || strcmp(pointer, row->string_default) != 0);
     default: /* lists begin with their pointer */
         memcpy(&pointer, field, sizeof pointer);
         return pointer != NULL;
@@ -371,8 +384,8 @@ static kiln_status put_node(kiln_exporter *x, const kiln_node *node, kiln_out *o
 
 /* ---- Graphs ---- */
 
-/* An output by its own name, or through Identity where ONNX wants a name of the graph's own: an output
- * listed twice, and in a body a constant or a value from outside. */
+/* An output by its own name, or through Identity where ONNX wants a name of the graph's own: an
+ * output listed twice, and in a body a constant or a value from outside. */
 static kiln_status put_output(kiln_exporter *x, const kiln_graph *g, size_t i, kiln_out *out) {
     const kiln_value *v = g->outputs[i];
     const char *name = v->name;
@@ -403,7 +416,8 @@ kiln_status kiln_export_graph(kiln_exporter *x, const kiln_graph *graph, kiln_ou
         KILN_TRY(put_node(x, graph->nodes[i], out));
     }
     for (size_t i = 0; i < graph->n_inputs; i++) {
-        KILN_TRY(put_value_info(x, KILN_PB_GRAPH_INPUT, graph->inputs[i]->name, &graph->inputs[i]->type, out));
+        KILN_TRY(put_value_info(x, KILN_PB_GRAPH_INPUT, graph->inputs[i]->name,
+                                &graph->inputs[i]->type, out));
     }
     for (size_t i = 0; i < graph->n_outputs; i++) {
         KILN_TRY(put_output(x, graph, i, out));

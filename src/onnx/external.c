@@ -137,13 +137,15 @@ static kiln_status open_file(kiln_decoder *d, kiln_view location, opened **out) 
         }
     }
     if (e->count >= MAX_FILES) {
-        return kiln_fail(d->diag, KILN_F_GRAPH_LIMIT, "external data lies in more than %d files", MAX_FILES);
+        return kiln_fail(d->diag, KILN_F_GRAPH_LIMIT, "external data lies in more than %d files",
+                         MAX_FILES);
     }
     kiln_file *file;
     KILN_ALLOC(file, e->arena, 1);
     KILN_PUSH(e->arena, e->files->items, e->files->count, e->files->cap, file);
     KILN_TRY(kiln_dir_file(&e->dir, file, e->env, location.p, location.n,
-                           d->limits->external_bytes - e->bytes, e->copy ? KILN_FILE_COPY : 0, d->diag));
+                           d->limits->external_bytes - e->bytes, e->copy ? KILN_FILE_COPY : 0,
+                           d->diag));
     e->bytes += file->bytes;
     opened item = {.location = location, .file = file};
     KILN_PUSH(e->arena, e->items, e->count, e->cap, item);
@@ -165,8 +167,9 @@ static kiln_status verify(kiln_decoder *d, opened *o, kiln_view checksum) {
         same = (c >= 'A' && c <= 'F' ? (char)(c + ('a' - 'A')) : c) == text[i];
     }
     if (!same) {
-        return kiln_fail(d->diag, KILN_F_EXTERNAL_CHECKSUM, "\"%.*s\" has SHA-1 %s, the model states another",
-                         (int)o->location.n, o->location.p, text);
+        return kiln_fail(d->diag, KILN_F_EXTERNAL_CHECKSUM,
+                         "\"%.*s\" has SHA-1 %s, the model states another", (int)o->location.n,
+                         o->location.p, text);
     }
     o->verified = true;
     return KILN_OK;
@@ -182,17 +185,19 @@ kiln_status kiln_external_read(kiln_decoder *d, const kiln_pb_tensor *tensor, si
                          "the location of external data is a marker for memory, not a file");
     }
     if (!d->external) {
-        return kiln_hint(d->diag,
-                         kiln_fail(d->diag, KILN_F_EXTERNAL_PATH,
-                                   "tensor \"%.*s\" has external data, but the model was loaded from memory",
-                                   (int)tensor->name.n, tensor->name.n ? tensor->name.p : ""),
-                         "name the folder of its external data, or load the model from its file");
+        return kiln_hint(
+            d->diag,
+            kiln_fail(d->diag, KILN_F_EXTERNAL_PATH,
+                      "tensor \"%.*s\" has external data, but the model was loaded from memory",
+                      (int)tensor->name.n, tensor->name.n ? tensor->name.p : ""),
+            "name the folder of its external data, or load the model from its file");
     }
     if (at.has_length && at.length != bytes) {
-        return kiln_fail(d->diag, KILN_F_EXTERNAL_RANGE,
-                         "external data of tensor \"%.*s\" has %llu bytes, its type and dims need %zu",
-                         (int)tensor->name.n, tensor->name.n ? tensor->name.p : "",
-                         (unsigned long long)at.length, bytes);
+        return kiln_fail(
+            d->diag, KILN_F_EXTERNAL_RANGE,
+            "external data of tensor \"%.*s\" has %llu bytes, its type and dims need %zu",
+            (int)tensor->name.n, tensor->name.n ? tensor->name.p : "",
+            (unsigned long long)at.length, bytes);
     }
     KILN_TRY(open_file(d, at.location, &o));
     if (at.offset > o->file->bytes || bytes > o->file->bytes - at.offset) {

@@ -2,8 +2,8 @@
  *
  * A location is a relative path inside one folder; the kernel is asked to resolve it beneath that
  * folder, so that neither ".." nor a symbolic link leads out. (The links of a hub's cache, which
- * point to its blob store beside the snapshot, are allowed for.) Each file is opened once and shared
- * by its tensors.
+ * point to its blob store beside the snapshot, are allowed for.) Each file is opened once and
+ * shared by its tensors.
  */
 #ifndef KILN_ONNX_EXTERNAL_H
 #define KILN_ONNX_EXTERNAL_H

@@ -3,7 +3,6 @@
 
 #include "onnx/import.h"
 
-
 static bool is_taken(const kiln_importer *im, kiln_view name) {
     void *item;
     return (im->root && kiln_names_find(&im->root->names, name, &item)) ||
@@ -20,7 +19,8 @@ kiln_status kiln_import_value(kiln_importer *im, const kiln_frame *frame, kiln_v
     if (frame == im->root) {
         KILN_TRY(kiln_decoder_text(&im->d, name, &text));
     } else {
-        const char *try = kiln_arena_printf(&im->temp, "%s%.*s", frame->prefix, (int)name.n, name.p);
+        const char *try =
+            kiln_arena_printf(&im->temp, "%s%.*s", frame->prefix, (int)name.n, name.p);
         while (try && is_taken(im, kiln_view_of(try, strlen(try)))) {
             try = kiln_arena_printf(&im->temp, "%s%.*s:%u", frame->prefix, (int)name.n, name.p,
                                     ++im->renamed);
@@ -36,7 +36,8 @@ kiln_status kiln_import_value(kiln_importer *im, const kiln_frame *frame, kiln_v
     return KILN_OK;
 }
 
-kiln_status kiln_import_constant(kiln_importer *im, kiln_value *value, const kiln_stored_tensor *stored) {
+kiln_status kiln_import_constant(kiln_importer *im, kiln_value *value,
+                                 const kiln_stored_tensor *stored) {
     kiln_dim *dims;
     const kiln_tensor *t = &stored->tensor;
     KILN_ALLOC(value->constant, im->arena, 1);
@@ -87,7 +88,8 @@ static kiln_status declare_initializers(kiln_importer *im, kiln_frame *frame, co
 /* An input that an initializer gives a value: the two must agree. */
 static kiln_status check_overridden(kiln_importer *im, const kiln_value *v, const kiln_type *type) {
     const kiln_tensor *t = &v->constant->tensor;
-    bool fits = type->kind == KILN_KIND_NONE || (type->kind == KILN_KIND_TENSOR && type->dtype == t->dtype);
+    bool fits =
+        type->kind == KILN_KIND_NONE || (type->kind == KILN_KIND_TENSOR && type->dtype == t->dtype);
     if (fits && type->kind == KILN_KIND_TENSOR && type->rank != KILN_RANK_UNKNOWN) {
         fits = type->rank == t->rank;
         for (int32_t i = 0; fits && i < t->rank; i++) {
@@ -96,7 +98,8 @@ static kiln_status check_overridden(kiln_importer *im, const kiln_value *v, cons
     }
     return fits ? KILN_OK
                 : kiln_fail(im->d.diag, KILN_F_GRAPH,
-                            "input \"%s\" and the initializer of that name have different types", v->name);
+                            "input \"%s\" and the initializer of that name have different types",
+                            v->name);
 }
 
 static kiln_status declare_input(kiln_importer *im, kiln_frame *frame, const kiln_msg *msg) {
@@ -119,8 +122,8 @@ static kiln_status declare_input(kiln_importer *im, kiln_frame *frame, const kil
                              : name_twice(im, info.name, "graph input");
     }
     if (!body && type.kind == KILN_KIND_NONE) {
-        return kiln_fail(im->d.diag, KILN_F_GRAPH, "graph input \"%.*s\" has no type", (int)info.name.n,
-                         info.name.p);
+        return kiln_fail(im->d.diag, KILN_F_GRAPH, "graph input \"%.*s\" has no type",
+                         (int)info.name.n, info.name.p);
     }
     KILN_TRY(kiln_import_value(im, frame, info.name, msg->p, &v));
     v->type = type;
@@ -146,7 +149,8 @@ static kiln_status declare_output(kiln_importer *im, kiln_frame *frame, const ki
                                   kiln_view name, kiln_value **out) {
     void *item;
     if (kiln_names_find(&frame->names, name, &item)) {
-        return kiln_fail(im->d.diag, KILN_F_GRAPH, "two producers of \"%.*s\"", (int)name.n, name.p);
+        return kiln_fail(im->d.diag, KILN_F_GRAPH, "two producers of \"%.*s\"", (int)name.n,
+                         name.p);
     }
     if (results && kiln_names_find(results, name, &item)) {
         *out = item;
@@ -212,8 +216,10 @@ kiln_status kiln_import_declare(kiln_importer *im, kiln_frame *frame, const kiln
 
 /* ---- Graph outputs ---- */
 
-/* A body's output must be the body's own: a value of a graph around it is passed through Identity. */
-static kiln_status own_output(kiln_importer *im, kiln_frame *frame, kiln_view name, kiln_value **value) {
+/* A body's output must be the body's own: a value of a graph around it is passed through
+ * Identity. */
+static kiln_status own_output(kiln_importer *im, kiln_frame *frame, kiln_view name,
+                              kiln_value **value) {
     kiln_source from = {.name = "", .offset = -1}, s;
     kiln_value *in = *value;
     KILN_TRY(kiln_import_value(im, frame, name, NULL, value));
@@ -240,8 +246,9 @@ static kiln_status resolve_outputs(kiln_importer *im, kiln_frame *frame, const k
             KILN_TRY(own_output(im, frame, info.name, &v));
         } else {
             kiln_diag_at_offset(im->d.diag, kiln_wire_offset(&im->d.wire, sub.p));
-            return kiln_fail(im->d.diag, KILN_F_GRAPH, "graph output \"%.*s\" is produced by nothing",
-                             (int)info.name.n, info.name.n ? info.name.p : "");
+            return kiln_fail(im->d.diag, KILN_F_GRAPH,
+                             "graph output \"%.*s\" is produced by nothing", (int)info.name.n,
+                             info.name.n ? info.name.p : "");
         }
         KILN_TRY(kiln_graph_output(frame->graph, v));
     }
@@ -256,8 +263,9 @@ kiln_status kiln_import_graph(kiln_importer *im, const kiln_msg *msg, kiln_graph
     kiln_arena_mark mark = kiln_arena_here(&im->stack);
     KILN_TRY(kiln_pb_decode(&im->d.wire, &kiln_pb_graph_desc, msg, &pb));
     if (pb.n_nodes > im->d.limits->nodes) {
-        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT, "the graph has %zu nodes, the limit is %u (nodes)",
-                         pb.n_nodes, im->d.limits->nodes);
+        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT,
+                         "the graph has %zu nodes, the limit is %u (nodes)", pb.n_nodes,
+                         im->d.limits->nodes);
     }
     KILN_ALLOC(frame, &im->stack, 1);
     frame->below = im->top;
@@ -273,7 +281,8 @@ kiln_status kiln_import_graph(kiln_importer *im, const kiln_msg *msg, kiln_graph
         frame->nested_graphs = scope->nested_graphs + 1;
     }
     if (frame->nested_graphs > im->d.limits->nested_graphs) {
-        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT, "graphs are nested deeper than %u (nested_graphs)",
+        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT,
+                         "graphs are nested deeper than %u (nested_graphs)",
                          im->d.limits->nested_graphs);
     }
     frame->at = *msg;

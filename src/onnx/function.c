@@ -1,8 +1,8 @@
 /* function.c - model-local functions: read, measured before any is expanded, and inlined.
  *
- * A walk over the model with an explicit stack adds up what every function expands to, each function
- * once: nodes of its own and of the graphs in its attributes, plus the sizes of those it calls. So a
- * bomb of 2^30 nodes is seen as a number, recursion as a function met while it is open.
+ * A walk over the model with an explicit stack adds up what every function expands to, each
+ * function once: nodes of its own and of the graphs in its attributes, plus the sizes of those it
+ * calls. So a bomb of 2^30 nodes is seen as a number, recursion as a function met while it is open.
  */
 #include <string.h>
 
@@ -27,10 +27,11 @@ typedef struct walk {
     uint32_t graphs, calls; /* levels of each kind on the stack */
 } walk;
 
-static kiln_view function_key(kiln_arena *arena, kiln_view domain, kiln_view name, kiln_view overload) {
-    char *text = kiln_arena_printf(arena, "%.*s\n%.*s\n%.*s", (int)domain.n, domain.n ? domain.p : "",
-                                   (int)name.n, name.n ? name.p : "", (int)overload.n,
-                                   overload.n ? overload.p : "");
+static kiln_view function_key(kiln_arena *arena, kiln_view domain, kiln_view name,
+                              kiln_view overload) {
+    char *text = kiln_arena_printf(arena, "%.*s\n%.*s\n%.*s", (int)domain.n,
+                                   domain.n ? domain.p : "", (int)name.n, name.n ? name.p : "",
+                                   (int)overload.n, overload.n ? overload.p : "");
     return text ? kiln_view_of(text, strlen(text)) : kiln_view_of(NULL, 0);
 }
 
@@ -38,7 +39,8 @@ static kiln_view standard_domain(kiln_view domain) {
     return kiln_view_is(domain, "ai.onnx") ? kiln_view_of("", 0) : domain;
 }
 
-static kiln_local_function *find(const kiln_importer *im, kiln_view domain, kiln_view op, kiln_view overload) {
+static kiln_local_function *find(const kiln_importer *im, kiln_view domain, kiln_view op,
+                                 kiln_view overload) {
     if (im->n_functions == 0) {
         return NULL;
     }
@@ -64,12 +66,13 @@ static kiln_status push(walk *w, kiln_msg at, uint32_t node_field, kiln_local_fu
     const kiln_limits *limits = w->im->d.limits;
     level l = {.at = at, .node_field = node_field, .function = f};
     if (f && ++w->calls > limits->call_depth) {
-        return kiln_fail(w->im->d.diag, KILN_F_FUNCTION, "functions call each other deeper than %u (call_depth)",
+        return kiln_fail(w->im->d.diag, KILN_F_FUNCTION,
+                         "functions call each other deeper than %u (call_depth)",
                          limits->call_depth);
     }
     if (!f && ++w->graphs > (limits->nested_graphs + 1) * (limits->call_depth + 1)) {
-        return kiln_fail(w->im->d.diag, KILN_F_GRAPH_LIMIT, "graphs are nested deeper than %u (nested_graphs)",
-                         limits->nested_graphs);
+        return kiln_fail(w->im->d.diag, KILN_F_GRAPH_LIMIT,
+                         "graphs are nested deeper than %u (nested_graphs)", limits->nested_graphs);
     }
     KILN_PUSH(&w->im->lists, w->levels, w->count, w->cap, l);
     return KILN_OK;
@@ -100,9 +103,10 @@ static kiln_status pop(walk *w) {
     if (w->count) {
         add_size(&w->levels[w->count - 1], done.nodes, depth);
     } else if (done.nodes > w->im->d.limits->nodes) {
-        return kiln_fail(w->im->d.diag, KILN_F_GRAPH_LIMIT,
-                         "expanding its functions gives the model %llu nodes, the limit is %u (nodes)",
-                         (unsigned long long)done.nodes, w->im->d.limits->nodes);
+        return kiln_fail(
+            w->im->d.diag, KILN_F_GRAPH_LIMIT,
+            "expanding its functions gives the model %llu nodes, the limit is %u (nodes)",
+            (unsigned long long)done.nodes, w->im->d.limits->nodes);
     }
     return KILN_OK;
 }
@@ -131,8 +135,8 @@ static kiln_status measure_node(walk *w, const kiln_msg *msg) {
     }
     if (f->state == OPEN) {
         kiln_diag_at_offset(w->im->d.diag, kiln_wire_offset(&w->im->d.wire, msg->p));
-        return kiln_fail(w->im->d.diag, KILN_F_FUNCTION, "function \"%.*s\" calls itself", (int)f->pb.name.n,
-                         f->pb.name.p);
+        return kiln_fail(w->im->d.diag, KILN_F_FUNCTION, "function \"%.*s\" calls itself",
+                         (int)f->pb.name.n, f->pb.name.p);
     }
     if (f->state == MEASURED) {
         add_size(&w->levels[w->count - 1], f->nodes, f->depth);
@@ -162,7 +166,8 @@ kiln_status kiln_functions_read(kiln_importer *im, const kiln_pb_model *model) {
         return KILN_OK;
     }
     if (model->n_functions > im->d.limits->functions) {
-        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT, "the model has %zu functions, the limit is %u (functions)",
+        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT,
+                         "the model has %zu functions, the limit is %u (functions)",
                          model->n_functions, im->d.limits->functions);
     }
     KILN_ALLOC(im->functions, &im->lists, model->n_functions);
@@ -172,7 +177,8 @@ kiln_status kiln_functions_read(kiln_importer *im, const kiln_pb_model *model) {
         void *item;
         KILN_TRY(kiln_pb_each(&im->d.wire, &at, KILN_PB_MODEL_FUNCTIONS, &sub));
         KILN_TRY(kiln_pb_decode(&im->d.wire, &kiln_pb_function_desc, &sub, &f->pb));
-        kiln_view key = function_key(&im->lists, standard_domain(f->pb.domain), f->pb.name, f->pb.overload);
+        kiln_view key =
+            function_key(&im->lists, standard_domain(f->pb.domain), f->pb.name, f->pb.overload);
         if (!key.p) {
             return KILN_E_MEMORY;
         }
@@ -190,8 +196,9 @@ kiln_status kiln_functions_read(kiln_importer *im, const kiln_pb_model *model) {
 /* ---- Inlining ---- */
 
 /* The attributes of the call, then the function's defaults for those it lacks. */
-static kiln_status bind_attributes(kiln_importer *im, const kiln_frame *caller, const kiln_source *s,
-                                   const kiln_local_function *f, kiln_frame *frame) {
+static kiln_status bind_attributes(kiln_importer *im, const kiln_frame *caller,
+                                   const kiln_source *s, const kiln_local_function *f,
+                                   kiln_frame *frame) {
     kiln_source_attr *b;
     kiln_msg at = f->pb.head.self, sub;
     KILN_ALLOC(b, &im->stack, (size_t)s->n_attrs + f->pb.n_attribute_protos);
@@ -216,12 +223,12 @@ static kiln_status bind_attributes(kiln_importer *im, const kiln_frame *caller, 
 }
 
 /* Formal inputs name the caller's values; those left out are known, as nothing. */
-static kiln_status bind_inputs(kiln_importer *im, const kiln_source *s, const kiln_local_function *f,
-                               kiln_frame *frame) {
+static kiln_status bind_inputs(kiln_importer *im, const kiln_source *s,
+                               const kiln_local_function *f, kiln_frame *frame) {
     kiln_msg at = f->pb.head.self;
     if ((size_t)s->n_in > f->pb.n_inputs) {
-        return kiln_fail(im->d.diag, KILN_F_FUNCTION, "the call has %d inputs, the function takes %zu", s->n_in,
-                         f->pb.n_inputs);
+        return kiln_fail(im->d.diag, KILN_F_FUNCTION,
+                         "the call has %d inputs, the function takes %zu", s->n_in, f->pb.n_inputs);
     }
     for (size_t i = 0; i < f->pb.n_inputs; i++) {
         kiln_view name;
@@ -232,11 +239,12 @@ static kiln_status bind_inputs(kiln_importer *im, const kiln_source *s, const ki
 }
 
 /* Values the caller expects, by the names of the function's outputs. */
-static kiln_status bind_outputs(kiln_importer *im, const kiln_source *s, const kiln_local_function *f,
-                                kiln_names *results) {
+static kiln_status bind_outputs(kiln_importer *im, const kiln_source *s,
+                                const kiln_local_function *f, kiln_names *results) {
     kiln_msg at = f->pb.head.self;
     if ((size_t)s->n_out > f->pb.n_outputs) {
-        return kiln_fail(im->d.diag, KILN_F_FUNCTION, "the call has %d outputs, the function gives %zu", s->n_out,
+        return kiln_fail(im->d.diag, KILN_F_FUNCTION,
+                         "the call has %d outputs, the function gives %zu", s->n_out,
                          f->pb.n_outputs);
     }
     KILN_TRY(kiln_names_init(results, &im->stack, im->seed, NULL, f->pb.n_outputs));
@@ -265,8 +273,9 @@ static kiln_status pass_through(kiln_importer *im, kiln_source *s, const kiln_lo
             continue;
         }
         if (!kiln_names_find(&frame->names, name, &item) || !item) {
-            return kiln_fail(im->d.diag, KILN_F_FUNCTION, "output \"%.*s\" of the function is produced by nothing",
-                             (int)name.n, name.p);
+            return kiln_fail(im->d.diag, KILN_F_FUNCTION,
+                             "output \"%.*s\" of the function is produced by nothing", (int)name.n,
+                             name.p);
         }
         kiln_value *value = item;
         if (value != s->out[i]) {
@@ -292,16 +301,17 @@ kiln_status kiln_function_call(kiln_importer *im, kiln_frame *frame, kiln_source
     call->in_function = true;
     call->nested_graphs = frame->nested_graphs;
     call->calls = frame->calls + 1;
-    call->prefix = strlen(s->name) < MAX_PREFIX ? kiln_arena_printf(&im->stack, "%s/", s->name)
-                                                : kiln_arena_printf(&im->stack, "%u/", ++im->renamed);
+    call->prefix = strlen(s->name) < MAX_PREFIX
+                       ? kiln_arena_printf(&im->stack, "%s/", s->name)
+                       : kiln_arena_printf(&im->stack, "%u/", ++im->renamed);
     if (!call->prefix) {
         return KILN_E_MEMORY;
     }
     KILN_TRY(kiln_import_opsets(im, &im->stack, &f->pb.head.self, KILN_PB_FUNCTION_OPSET_IMPORT,
                                 f->pb.n_opset_imports, opsets));
     KILN_TRY(bind_attributes(im, frame, s, f, call));
-    KILN_TRY(kiln_names_init(&call->names, &im->stack, im->seed, NULL,
-                             f->pb.n_nodes + f->pb.n_inputs));
+    KILN_TRY(
+        kiln_names_init(&call->names, &im->stack, im->seed, NULL, f->pb.n_nodes + f->pb.n_inputs));
     KILN_TRY(bind_inputs(im, s, f, call));
     KILN_TRY(bind_outputs(im, s, f, &results));
     call->at = f->pb.head.self;

@@ -15,8 +15,9 @@ kiln_status kiln_import_opsets(kiln_importer *im, kiln_arena *arena, const kiln_
                                uint32_t field, size_t count, kiln_opsets *out) {
     kiln_msg at = *msg, sub;
     if (count > MAX_DOMAINS) {
-        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT, "%zu operator sets are imported, at most %d are possible",
-                         count, MAX_DOMAINS);
+        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT,
+                         "%zu operator sets are imported, at most %d are possible", count,
+                         MAX_DOMAINS);
     }
     KILN_ALLOC(out->items, arena, count);
     out->count = 0;
@@ -33,18 +34,22 @@ kiln_status kiln_import_opsets(kiln_importer *im, kiln_arena *arena, const kiln_
             if (kiln_view_equal(out->items[k].domain, set->domain)) {
                 known = true;
                 if (out->items[k].version != set->version) {
-                    return kiln_fail(im->d.diag, KILN_F_OPSET, "domain \"%.*s\" is imported in versions %lld and %lld",
+                    return kiln_fail(im->d.diag, KILN_F_OPSET,
+                                     "domain \"%.*s\" is imported in versions %lld and %lld",
                                      (int)set->domain.n, set->domain.n ? set->domain.p : "",
                                      (long long)out->items[k].version, (long long)set->version);
                 }
             }
         }
-        if (set->domain.n == 0 && (set->version < KILN_OPSET_MIN || set->version > KILN_OPSET_MAX)) {
-            return kiln_hint(im->d.diag,
-                             kiln_fail(im->d.diag, KILN_F_OPSET, "operator set %lld of the standard domain is not supported",
-                                       (long long)set->version),
-                             "versions %d to %d are; onnx.version_converter in Python converts between them",
-                             KILN_OPSET_MIN, KILN_OPSET_MAX);
+        if (set->domain.n == 0 &&
+            (set->version < KILN_OPSET_MIN || set->version > KILN_OPSET_MAX)) {
+            return kiln_hint(
+                im->d.diag,
+                kiln_fail(im->d.diag, KILN_F_OPSET,
+                          "operator set %lld of the standard domain is not supported",
+                          (long long)set->version),
+                "versions %d to %d are; onnx.version_converter in Python converts between them",
+                KILN_OPSET_MIN, KILN_OPSET_MAX);
         }
         out->count += !known;
         kiln_diag_at_offset(im->d.diag, -1);
@@ -59,10 +64,11 @@ static kiln_status report_unsupported(kiln_importer *im) {
         const kiln_unsupported *u = &im->unsupported[i];
         kiln_diag_at_node(im->d.diag, u->node, u->op);
         kiln_diag_at_offset(im->d.diag, u->offset);
-        status = kiln_fail(im->d.diag, KILN_F_OP_UNKNOWN,
-                           "operator %s of domain \"%s\" (opset %lld) is not supported; %zu node%s of it", u->op,
-                           u->domain[0] ? u->domain : "ai.onnx", (long long)u->version, u->uses,
-                           u->uses == 1 ? "" : "s");
+        status = kiln_fail(
+            im->d.diag, KILN_F_OP_UNKNOWN,
+            "operator %s of domain \"%s\" (opset %lld) is not supported; %zu node%s of it", u->op,
+            u->domain[0] ? u->domain : "ai.onnx", (long long)u->version, u->uses,
+            u->uses == 1 ? "" : "s");
     }
     kiln_diag_at_node(im->d.diag, NULL, NULL);
     kiln_diag_at_offset(im->d.diag, -1);
@@ -74,7 +80,8 @@ static kiln_status check_dropped(kiln_importer *im) {
     for (size_t i = 0; i < im->n_dropped; i++) {
         const kiln_value *v = im->dropped[i];
         if (v->n_users || v->n_outputs) {
-            return kiln_fail(im->d.diag, KILN_F_VARIANT, "\"%s\" is an output that exists in training only", v->name);
+            return kiln_fail(im->d.diag, KILN_F_VARIANT,
+                             "\"%s\" is an output that exists in training only", v->name);
         }
     }
     return KILN_OK;
@@ -106,8 +113,8 @@ static kiln_status import_model(kiln_importer *im, const void *bytes, size_t len
     im->out->model_bytes = len;
     im->out->ir_version = pb.ir_version;
     KILN_TRY(kiln_decoder_text(&im->d, pb.producer_name, &im->out->producer));
-    KILN_TRY(kiln_import_opsets(im, &im->lists, &msg, KILN_PB_MODEL_OPSET_IMPORT, pb.n_opset_imports,
-                                &im->opsets));
+    KILN_TRY(kiln_import_opsets(im, &im->lists, &msg, KILN_PB_MODEL_OPSET_IMPORT,
+                                pb.n_opset_imports, &im->opsets));
     for (size_t i = 0; i < im->opsets.count; i++) {
         if (im->opsets.items[i].domain.n == 0) {
             im->out->opset = im->opsets.items[i].version;
@@ -127,8 +134,8 @@ static kiln_status import_model(kiln_importer *im, const void *bytes, size_t len
 }
 
 static kiln_status run_import(kiln_import *out, const char *path, const void *bytes, size_t len,
-                              const kiln_import_options *options, kiln_arena *arena, kiln_files *files,
-                              const kiln_env *env, kiln_diag *diag) {
+                              const kiln_import_options *options, kiln_arena *arena,
+                              kiln_files *files, const kiln_env *env, kiln_diag *diag) {
     kiln_importer im = {.out = out, .env = env, .arena = arena};
     const char *folder = options ? options->external_root : NULL;
     memset(out, 0, sizeof *out);
@@ -140,7 +147,8 @@ static kiln_status run_import(kiln_import *out, const char *path, const void *by
     kiln_arena_init(&im.lists, env);
     kiln_status status = KILN_OK;
     if (path || folder) {
-        status = kiln_external_create(&im.d.external, path, folder, options, files, arena, env, diag);
+        status =
+            kiln_external_create(&im.d.external, path, folder, options, files, arena, env, diag);
     }
     status = status ? status : import_model(&im, bytes, len);
     out->external_bytes = kiln_external_bytes(im.d.external);
@@ -154,7 +162,8 @@ static kiln_status run_import(kiln_import *out, const char *path, const void *by
 }
 
 kiln_status kiln_import_file(kiln_import *out, const char *path, const kiln_import_options *options,
-                             kiln_arena *arena, kiln_files *files, const kiln_env *env, kiln_diag *diag) {
+                             kiln_arena *arena, kiln_files *files, const kiln_env *env,
+                             kiln_diag *diag) {
     const kiln_limits *limits = kiln_env_limits(env);
     kiln_file *file;
     unsigned flags = options && options->no_mmap ? KILN_FILE_COPY : 0;
@@ -172,8 +181,8 @@ kiln_status kiln_import_file(kiln_import *out, const char *path, const kiln_impo
 }
 
 kiln_status kiln_import_memory(kiln_import *out, const void *bytes, size_t len,
-                               const kiln_import_options *options, kiln_arena *arena, kiln_files *files,
-                               const kiln_env *env, kiln_diag *diag) {
+                               const kiln_import_options *options, kiln_arena *arena,
+                               kiln_files *files, const kiln_env *env, kiln_diag *diag) {
     kiln_diag_enter(diag, "importing a model from memory");
     kiln_status status = run_import(out, NULL, bytes, len, options, arena, files, env, diag);
     kiln_diag_leave(diag);

@@ -1,8 +1,8 @@
 /* import.h - what the parts of the importer share.
  *
- * The importer keeps a stack of frames, each a run of NodeProtos to turn into nodes of one graph: the
- * model's graph, a body of If, Loop or Scan, or a function's body. Nothing here recurses; a node with
- * bodies, or a call, pushes frames.
+ * The importer keeps a stack of frames, each a run of NodeProtos to turn into nodes of one graph:
+ * the model's graph, a body of If, Loop or Scan, or a function's body. Nothing here recurses; a
+ * node with bodies, or a call, pushes frames.
  *
  * A frame first declares the names its nodes produce (frame.c), then takes one node at a time: the
  * NodeProto is read into a kiln_source, attributes that name a function's parameter are resolved
@@ -17,7 +17,7 @@
 #include "onnx/tensor.h"
 
 enum {
-    KILN_OPSET_MIN = 7,
+    KILN_OPSET_MIN = 1,
     KILN_OPSET_MAX = 28,       /* the newest of onnx 1.23 */
     KILN_MAX_EDGES = 1 << 20,  /* inputs or outputs of one node */
     KILN_MAX_UNSUPPORTED = 50, /* operators listed before giving up */
@@ -43,8 +43,8 @@ typedef struct kiln_source_attr {
     bool used;
 } kiln_source_attr;
 
-/* A node on its way in: inputs and outputs resolved to values, attributes still encoded. All memory is
- * the importer's `temp`. */
+/* A node on its way in: inputs and outputs resolved to values, attributes still encoded. All memory
+ * is the importer's `temp`. */
 typedef struct kiln_source {
     const char *domain, *op; /* NUL-terminated */
     const char *name;        /* with the prefixes of the calls around it */
@@ -139,7 +139,8 @@ kiln_status kiln_import_value(kiln_importer *im, const kiln_frame *frame, kiln_v
  * names. Constant nodes become constants. */
 kiln_status kiln_import_declare(kiln_importer *im, kiln_frame *frame, const kiln_names *results);
 /* Makes `value` the constant `stored`. */
-kiln_status kiln_import_constant(kiln_importer *im, kiln_value *value, const kiln_stored_tensor *stored);
+kiln_status kiln_import_constant(kiln_importer *im, kiln_value *value,
+                                 const kiln_stored_tensor *stored);
 /* Reads the `count` opset_import entries of a model or function into arena. */
 kiln_status kiln_import_opsets(kiln_importer *im, kiln_arena *arena, const kiln_msg *msg,
                                uint32_t field, size_t count, kiln_opsets *out);
@@ -169,7 +170,8 @@ kiln_status kiln_source_float(kiln_importer *im, kiln_source *s, const char *nam
 kiln_status kiln_source_text(kiln_importer *im, kiln_source *s, const char *name, const char *def,
                              const char **out);
 kiln_status kiln_source_ints(kiln_importer *im, kiln_source *s, const char *name, kiln_ints *out);
-kiln_status kiln_source_floats(kiln_importer *im, kiln_source *s, const char *name, kiln_floats *out);
+kiln_status kiln_source_floats(kiln_importer *im, kiln_source *s, const char *name,
+                               kiln_floats *out);
 /* The lists of one attribute, from the model's arena. */
 kiln_status kiln_attr_ints(kiln_importer *im, const kiln_source_attr *a, kiln_ints *out);
 kiln_status kiln_attr_floats(kiln_importer *im, const kiln_source_attr *a, kiln_floats *out);
@@ -177,13 +179,15 @@ kiln_status kiln_attr_strings(kiln_importer *im, const kiln_source_attr *a, kiln
 /* Adds or replaces an attribute. The name must be static. */
 kiln_status kiln_source_set_int(kiln_importer *im, kiln_source *s, const char *name, int64_t v);
 kiln_status kiln_source_set_float(kiln_importer *im, kiln_source *s, const char *name, float v);
-kiln_status kiln_source_set_text(kiln_importer *im, kiln_source *s, const char *name, const char *v);
+kiln_status kiln_source_set_text(kiln_importer *im, kiln_source *s, const char *name,
+                                 const char *v);
 kiln_status kiln_source_set_ints(kiln_importer *im, kiln_source *s, const char *name,
                                  const int64_t *v, size_t n);
 void kiln_source_drop(kiln_source *s, const char *name);
 /* Makes room for input i (left out so far) and sets it. */
 kiln_status kiln_source_set_input(kiln_importer *im, kiln_source *s, int32_t i, kiln_value *value);
-/* A node that an upgrade makes: standard domain, name and offset of `from`, n inputs and outputs. */
+/* A node that an upgrade makes: standard domain, name and offset of `from`, n inputs and
+ * outputs. */
 kiln_status kiln_source_make(kiln_importer *im, const kiln_source *from, const char *op,
                              kiln_value *const *in, int32_t n_in, kiln_value *const *out,
                              int32_t n_out, kiln_source *made);

@@ -1,5 +1,5 @@
-/* legacy.c - operators that ONNX removed before its version 1.5 and old exporters still wrote, each in
- * terms of those it has. */
+/* legacy.c - operators that ONNX removed before its version 1.5 and old exporters still wrote, and
+ * forms from before opset 7, in terms of what there is today. */
 #include <string.h>
 
 #include "onnx/upgrade.h"
@@ -11,7 +11,8 @@ static kiln_status need_inputs(kiln_importer *im, const kiln_source *s, int32_t 
         }
     }
     return s->n_out == 1 ? KILN_OK
-                         : kiln_fail(im->d.diag, KILN_F_ARITY, "has %d outputs, the operator gives 1", s->n_out);
+                         : kiln_fail(im->d.diag, KILN_F_ARITY,
+                                     "has %d outputs, the operator gives 1", s->n_out);
 }
 
 /* x * scale + bias, with one bias per channel. */
@@ -71,8 +72,8 @@ kiln_status kiln_rewrite_affine(kiln_importer *im, kiln_frame *frame, kiln_sourc
     return kiln_make_last(im, frame, s, "Add", x, 2, NULL);
 }
 
-/* Cuts `border` (left, top, right, bottom) off the last two of four dims; with `scale` (height, width)
- * the size is given instead of right and bottom. */
+/* Cuts `border` (left, top, right, bottom) off the last two of four dims; with `scale` (height,
+ * width) the size is given instead of right and bottom. */
 kiln_status kiln_rewrite_crop(kiln_importer *im, kiln_frame *frame, kiln_source *s) {
     kiln_ints border, scale;
     const int64_t axes[] = {2, 3};
@@ -90,7 +91,8 @@ kiln_status kiln_rewrite_crop(kiln_importer *im, kiln_frame *frame, kiln_source 
         fits = scale.v[i] >= 0 && scale.v[i] <= limit;
     }
     if (!fits) {
-        return kiln_fail(im->d.diag, KILN_F_ATTR_VALUE, "Crop needs four borders and no or two scales");
+        return kiln_fail(im->d.diag, KILN_F_ATTR_VALUE,
+                         "Crop needs four borders and no or two scales");
     }
     for (int i = 0; i < 2; i++) {
         int64_t cut = border.v[3 - i];
@@ -102,4 +104,70 @@ kiln_status kiln_rewrite_crop(kiln_importer *im, kiln_frame *frame, kiln_source 
     KILN_TRY(kiln_make_ints(im, frame, ends, 2, &in[2]));
     KILN_TRY(kiln_make_ints(im, frame, axes, 2, &in[3]));
     return kiln_make_last(im, frame, s, "Slice", in, 4, NULL);
+}
+
+/* Input 1 gets ones behind its dims, as many as input 0 has behind the place where it lies:
+ * rank(a) - axis - rank(b), by operators, for no rank is known yet. Without an axis the dims end
+ * together, as they still do. */
+kiln_status kiln_edit_broadcast(kiln_importer *im, kiln_frame *frame, kiln_source *s) {
+    int64_t broadcast, axis;
+    const int64_t one = 1;
+    kiln_value *shape, *rank[2], *count[2], *ones[2];
+    KILN_TRY(kiln_source_int(im, s, "broadcast", 0, &broadcast));
+    KILN_TRY(kiln_source_int(im, s, "axis", KILN_ABSENT, &axis));
+    kiln_source_drop(s, "broadcast");
+    kiln_source_drop(s, "axis");
+    if (!broadcast || axis == KILN_ABSENT || s->n_in != 2 || !s->in[0] || !s->in[1]) {
+        return KILN_OK;
+    }
+    if (axis < 0) {
+        return kiln_fail(im->d.diag, KILN_F_VARIANT, "axis %lld of opset %lld is not supported",
+                         (long long)axis, (long long)s->version);
+    }
+    for (int i = 0; i < 2; i++) {
+        KILN_TRY(kiln_make(im, frame, s, "Shape", &s->in[i], 1, NULL, 0, &shape));
+        KILN_TRY(kiln_make(im, frame, s, "Shape", &shape, 1, NULL, 0, &rank[i]));
+    }
+    KILN_TRY(kiln_make(im, frame, s, "Sub", rank, 2, NULL, 0, &count[0]));
+    KILN_TRY(kiln_make_ints(im, frame, &axis, 1, &count[1]));
+    KILN_TRY(kiln_make(im, frame, s, "Sub", count, 2, NULL, 0, &ones[1]));
+    KILN_TRY(kiln_make_ints(im, frame, &one, 1, &ones[0]));
+    kiln_value *parts[] = {shape, NULL};
+    KILN_TRY(kiln_make(im, frame, s, "Expand", ones, 2, NULL, 0, &parts[1]));
+    kiln_value *in[] = {s->in[1], NULL};
+    KILN_TRY(kiln_make(im, frame, s, "Concat", parts, 2, "axis", 0, &in[1]));
+    return kiln_make(im, frame, s, "Reshape", in, 2, NULL, 0, &s->in[1]);
+}
+
+/* The slope of PRelu went along the channels, unless it is one number. */
+kiln_status kiln_edit_prelu(kiln_importer *im, kiln_frame *frame, kiln_source *s) {
+    const kiln_value *slope = s->n_in > 1 ? s->in[1] : NULL;
+    if (!slope || (slope->constant && kiln_tensor_count(&slope->constant->tensor) == 1)) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_source_set_int(im, s, "broadcast", 1));
+    KILN_TRY(kiln_source_set_int(im, s, "axis", 1));
+    return kiln_edit_broadcast(im, frame, s);
+}
+
+/* "FLOAT", as TensorProto.DataType spells it. */
+kiln_status kiln_edit_cast(kiln_importer *im, kiln_frame *frame, kiln_source *s) {
+    static const struct {
+        const char *name;
+        kiln_dtype dtype;
+    } names[] = {
+        {"FLOAT", KILN_DTYPE_F32},  {"FLOAT16", KILN_DTYPE_F16}, {"DOUBLE", KILN_DTYPE_F64},
+        {"INT8", KILN_DTYPE_I8},    {"INT16", KILN_DTYPE_I16},   {"INT32", KILN_DTYPE_I32},
+        {"INT64", KILN_DTYPE_I64},  {"UINT8", KILN_DTYPE_U8},    {"UINT16", KILN_DTYPE_U16},
+        {"UINT32", KILN_DTYPE_U32}, {"UINT64", KILN_DTYPE_U64},  {"BOOL", KILN_DTYPE_BOOL}};
+    const char *to;
+    (void)frame;
+    KILN_TRY(kiln_source_text(im, s, "to", "", &to));
+    for (size_t i = 0; i < KILN_COUNT_OF(names); i++) {
+        if (strcmp(to, names[i].name) == 0) {
+            return kiln_source_set_int(im, s, "to", names[i].dtype);
+        }
+    }
+    return kiln_fail(im->d.diag, KILN_F_DTYPE_UNKNOWN, "element type \"%s\" is not one Kiln holds",
+                     to);
 }

@@ -13,23 +13,26 @@ kiln_status kiln_make(kiln_importer *im, kiln_frame *frame, const kiln_source *s
                       kiln_value *const *in, int32_t n_in, const char *attr, int64_t attr_value,
                       kiln_value **out) {
     kiln_source made;
-    KILN_TRY(fresh(frame, s, out));
-    KILN_TRY(kiln_source_make(im, s, op, in, n_in, out, 1, &made));
+    kiln_value *result;
+    KILN_TRY(fresh(frame, s, &result));
+    KILN_TRY(kiln_source_make(im, s, op, in, n_in, &result, 1, &made));
+    *out = result;
     if (attr) {
         KILN_TRY(kiln_source_set_int(im, &made, attr, attr_value));
     }
     return kiln_emit(im, frame, &made, NULL);
 }
 
-kiln_status kiln_make_last(kiln_importer *im, kiln_frame *frame, const kiln_source *s, const char *op,
-                           kiln_value *const *in, int32_t n_in, kiln_node **node) {
+kiln_status kiln_make_last(kiln_importer *im, kiln_frame *frame, const kiln_source *s,
+                           const char *op, kiln_value *const *in, int32_t n_in, kiln_node **node) {
     kiln_source made;
     KILN_TRY(kiln_source_make(im, s, op, in, n_in, s->out, s->n_out, &made));
     return kiln_emit(im, frame, &made, node);
 }
 
-static kiln_status constant(kiln_importer *im, const kiln_frame *frame, kiln_dtype dtype, int32_t rank,
-                            const int64_t *dims, const void *src, size_t bytes, kiln_value **out) {
+static kiln_status constant(kiln_importer *im, const kiln_frame *frame, kiln_dtype dtype,
+                            int32_t rank, const int64_t *dims, const void *src, size_t bytes,
+                            kiln_value **out) {
     kiln_tensor t = {.dtype = dtype, .rank = rank, .cap_bytes = bytes};
     for (int32_t i = 0; i < rank; i++) {
         t.dims[i] = dims[i];
@@ -51,8 +54,8 @@ kiln_status kiln_make_ints(kiln_importer *im, const kiln_frame *frame, const int
     return constant(im, frame, KILN_DTYPE_I64, 1, &n, v, (size_t)n * sizeof *v, out);
 }
 
-kiln_status kiln_make_floats(kiln_importer *im, const kiln_frame *frame, const float *v, int32_t rank,
-                             const int64_t *dims, kiln_value **out) {
+kiln_status kiln_make_floats(kiln_importer *im, const kiln_frame *frame, const float *v,
+                             int32_t rank, const int64_t *dims, kiln_value **out) {
     size_t count = 1;
     for (int32_t i = 0; i < rank; i++) {
         count *= (size_t)dims[i];
@@ -60,13 +63,15 @@ kiln_status kiln_make_floats(kiln_importer *im, const kiln_frame *frame, const f
     return constant(im, frame, KILN_DTYPE_F32, rank, dims, v, count * sizeof *v, out);
 }
 
-kiln_status kiln_make_like(kiln_importer *im, kiln_frame *frame, const kiln_source *s, kiln_value *value,
-                           kiln_value *like, kiln_value **out) {
+kiln_status kiln_make_like(kiln_importer *im, kiln_frame *frame, const kiln_source *s,
+                           kiln_value *value, kiln_value *like, kiln_value **out) {
     kiln_source made;
     kiln_node *node;
     kiln_value *in[] = {value, like};
-    KILN_TRY(fresh(frame, s, out));
-    KILN_TRY(kiln_source_make(im, s, "CastLike", in, 2, out, 1, &made));
+    kiln_value *result;
+    KILN_TRY(fresh(frame, s, &result));
+    KILN_TRY(kiln_source_make(im, s, "CastLike", in, 2, &result, 1, &made));
+    *out = result;
     KILN_TRY(kiln_emit(im, frame, &made, &node));
     if (node && value->constant) {
         kiln_unsettled u = {.graph = frame->graph, .node = node};
@@ -75,8 +80,8 @@ kiln_status kiln_make_like(kiln_importer *im, kiln_frame *frame, const kiln_sour
     return KILN_OK;
 }
 
-kiln_status kiln_make_float_like(kiln_importer *im, kiln_frame *frame, const kiln_source *s, float v,
-                                 kiln_value *like, kiln_value **out) {
+kiln_status kiln_make_float_like(kiln_importer *im, kiln_frame *frame, const kiln_source *s,
+                                 float v, kiln_value *like, kiln_value **out) {
     kiln_value *scalar;
     KILN_TRY(kiln_make_floats(im, frame, &v, 0, NULL, &scalar));
     return kiln_make_like(im, frame, s, scalar, like, out);

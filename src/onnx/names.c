@@ -31,7 +31,8 @@ static kiln_name_slot *seek(const kiln_names *names, kiln_view key, uint32_t has
     size_t mask = names->cap - 1;
     for (size_t i = hash & mask;; i = (i + 1) & mask) {
         kiln_name_slot *s = &names->slots[i];
-        if (!s->p || (s->hash == hash && s->n == key.n && memcmp(s->p, key.n ? key.p : "", key.n) == 0)) {
+        if (!s->p ||
+            (s->hash == hash && s->n == key.n && memcmp(s->p, key.n ? key.p : "", key.n) == 0)) {
             return s;
         }
     }

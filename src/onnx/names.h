@@ -1,7 +1,7 @@
 /* names.h - values by name within one scope.
  *
- * Keys are borrowed views. The hash is seeded, so that a file cannot be made to collide. A scope sees
- * the names of the scopes around it through `outer`.
+ * Keys are borrowed views. The hash is seeded, so that a file cannot be made to collide. A scope
+ * sees the names of the scopes around it through `outer`.
  *
  *     kiln_names names;
  *     KILN_TRY(kiln_names_init(&names, arena, seed, outer, 100));

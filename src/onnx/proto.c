@@ -6,12 +6,12 @@
 #include "base/text.h"
 
 typedef enum row_kind {
-    ROW_INT,   /* varint -> int64_t */
-    ROW_FLOAT, /* fixed32 -> float */
-    ROW_TEXT,  /* -> kiln_view: UTF-8 without NUL, of bounded length */
-    ROW_BYTES, /* -> kiln_view */
-    ROW_MSG,   /* -> kiln_msg */
-    ROW_COUNT, /* repeated messages or strings -> size_t */
+    ROW_INT,     /* varint -> int64_t */
+    ROW_FLOAT,   /* fixed32 -> float */
+    ROW_TEXT,    /* -> kiln_view: UTF-8 without NUL, of bounded length */
+    ROW_BYTES,   /* -> kiln_view */
+    ROW_MSG,     /* -> kiln_msg */
+    ROW_COUNT,   /* repeated messages or strings -> size_t */
     ROW_VARINTS, /* repeated varints, packed or not -> size_t */
     ROW_FIXED32,
     ROW_FIXED64,
@@ -30,9 +30,10 @@ struct kiln_pb_desc {
     size_t bytes;
 };
 
-#define R(type, number, kind, field) {number, kind, offsetof(type, field)}
-#define DESC(id, text)                                                                            \
-    const kiln_pb_desc kiln_pb_##id##_desc = {text, id##_rows, KILN_COUNT_OF(id##_rows),          \
+#define R(type, number, kind, field) \
+    { number, kind, offsetof(type, field) }
+#define DESC(id, text)                                                                   \
+    const kiln_pb_desc kiln_pb_##id##_desc = {text, id##_rows, KILN_COUNT_OF(id##_rows), \
                                               sizeof(kiln_pb_##id)}
 
 static const row model_rows[] = {
@@ -187,15 +188,17 @@ static kiln_status check_text(kiln_wire *wire, const kiln_field *f) {
     kiln_diag_at_offset(wire->diag, kiln_wire_offset(wire, f->at));
     kiln_status status =
         f->len > wire->max_name
-            ? kiln_fail(wire->diag, KILN_F_GRAPH_LIMIT, "a name has %zu bytes, the limit is %u (name_bytes)", f->len,
+            ? kiln_fail(wire->diag, KILN_F_GRAPH_LIMIT,
+                        "a name has %zu bytes, the limit is %u (name_bytes)", f->len,
                         wire->max_name)
-            : kiln_fail(wire->diag, KILN_F_WIRE_TEXT, "%s", nul ? "a name holds a NUL byte" : "a name is not valid UTF-8");
+            : kiln_fail(wire->diag, KILN_F_WIRE_TEXT, "%s",
+                        nul ? "a name holds a NUL byte" : "a name is not valid UTF-8");
     kiln_diag_at_offset(wire->diag, -1);
     return status;
 }
 
-/* Number of elements one occurrence of a repeated number field holds; 0 with *ok false when the wire
- * type does not fit. */
+/* Number of elements one occurrence of a repeated number field holds; 0 with *ok false when the
+ * wire type does not fit. */
 static size_t count_numbers(const kiln_field *f, row_kind kind, bool *ok) {
     *ok = true;
     if (f->type == KILN_WIRE_LEN) {
@@ -271,7 +274,8 @@ static kiln_status store(kiln_wire *wire, const kiln_pb_desc *desc, const row *r
     }
 }
 
-kiln_status kiln_pb_decode(kiln_wire *wire, const kiln_pb_desc *desc, const kiln_msg *msg, void *out) {
+kiln_status kiln_pb_decode(kiln_wire *wire, const kiln_pb_desc *desc, const kiln_msg *msg,
+                           void *out) {
     kiln_pb_head head = {.self = *msg};
     kiln_msg at = *msg;
     memset(out, 0, desc->bytes);
@@ -292,7 +296,8 @@ kiln_status kiln_pb_decode(kiln_wire *wire, const kiln_pb_desc *desc, const kiln
 }
 
 /* The next field `number` of type LEN from *at on; *found tells whether there is one. */
-static kiln_status find(kiln_wire *wire, kiln_msg *at, uint32_t number, kiln_field *f, bool *found) {
+static kiln_status find(kiln_wire *wire, kiln_msg *at, uint32_t number, kiln_field *f,
+                        bool *found) {
     while (kiln_wire_more(at)) {
         KILN_TRY(kiln_wire_next(wire, at, f));
         if (f->number == number && f->type == KILN_WIRE_LEN) {
@@ -340,7 +345,8 @@ static kiln_status put_varint(kiln_wire *wire, void *dst, size_t i, uint64_t bit
     }
     if (v < narrow->min || v > narrow->max) {
         return kiln_fail(wire->diag, KILN_F_INITIALIZER,
-                         "element %zu of a tensor is %lld, which its type cannot hold", i, (long long)v);
+                         "element %zu of a tensor is %lld, which its type cannot hold", i,
+                         (long long)v);
     }
     memcpy((char *)dst + i * narrow->width, &v, narrow->width);
     return KILN_OK;

@@ -1,8 +1,8 @@
 /* proto.h - the messages of onnx.proto, as plain structs of views.
  *
  * Decoding is lazy: a struct holds a message's scalar fields, how many elements its repeated fields
- * have, and where its nested messages lie. Repeated fields are walked where they are needed, so that
- * a file full of empty nodes costs nothing.
+ * have, and where its nested messages lie. Repeated fields are walked where they are needed, so
+ * that a file full of empty nodes costs nothing.
  *
  *     kiln_pb_graph g;
  *     KILN_TRY(kiln_pb_decode(wire, &kiln_pb_graph_desc, &msg, &g));
@@ -13,8 +13,8 @@
  *         ...
  *     }
  *
- * A singular field that occurs twice counts as its last occurrence. Unknown fields are skipped; known
- * ones with another wire type are refused.
+ * A singular field that occurs twice counts as its last occurrence. Unknown fields are skipped;
+ * known ones with another wire type are refused.
  */
 #ifndef KILN_ONNX_PROTO_H
 #define KILN_ONNX_PROTO_H
@@ -205,7 +205,8 @@ extern const kiln_pb_desc kiln_pb_model_desc, kiln_pb_graph_desc, kiln_pb_node_d
     kiln_pb_sequence_desc;
 
 /* Decodes a message into its struct, which is zeroed first. */
-kiln_status kiln_pb_decode(kiln_wire *wire, const kiln_pb_desc *desc, const kiln_msg *msg, void *out);
+kiln_status kiln_pb_decode(kiln_wire *wire, const kiln_pb_desc *desc, const kiln_msg *msg,
+                           void *out);
 
 /* The next occurrence of a repeated message from *at on, which moves behind it; out->p is NULL when
  * there is none. */

@@ -3,9 +3,9 @@
 
 #include "onnx/upgrade.h"
 
-/* Before opset 13 Softmax, LogSoftmax and Hardmax saw their input as a matrix [dims before axis, the
- * rest]: Flatten, the operator along the rows, and the shape back. Where the axis turns out to be the
- * last, settle.c leaves the operator alone. */
+/* Before opset 13 Softmax, LogSoftmax and Hardmax saw their input as a matrix [dims before axis,
+ * the rest]: Flatten, the operator along the rows, and the shape back. Where the axis turns out to
+ * be the last, settle.c leaves the operator alone. */
 kiln_status kiln_rewrite_softmax(kiln_importer *im, kiln_frame *frame, kiln_source *s) {
     int64_t axis;
     kiln_value *x = s->n_in > 0 ? s->in[0] : NULL, *flat, *shape, *rows;
@@ -22,19 +22,27 @@ kiln_status kiln_rewrite_softmax(kiln_importer *im, kiln_frame *frame, kiln_sour
     kiln_value *in[] = {rows, shape};
     KILN_TRY(kiln_make_last(im, frame, s, "Reshape", in, 2, &reshape));
     if (frame->graph->n_nodes == first + 4) {
-        kiln_unsettled u = {.graph = frame->graph, .node = reshape, .first = frame->graph->nodes[first]};
+        kiln_unsettled u = {
+            .graph = frame->graph, .node = reshape, .first = frame->graph->nodes[first]};
         KILN_PUSH(&im->lists, im->unsettled, im->n_unsettled, im->cap_unsettled, u);
     }
     return KILN_OK;
 }
 
-/* Upsample is Resize with scales, corners aligned at zero (asymmetric) and the pixel below for nearest. */
+/* Upsample is Resize with scales, corners aligned at zero (asymmetric) and the pixel below for
+ * nearest. */
 kiln_status kiln_rewrite_upsample(kiln_importer *im, kiln_frame *frame, kiln_source *s) {
     const char *mode;
     kiln_value *scales = s->n_in > 1 ? s->in[1] : NULL;
     kiln_source made;
     KILN_TRY(kiln_source_text(im, s, "mode", "nearest", &mode));
-    if (s->version < 9) {
+    if (s->version < 7) {
+        const int64_t four = 4;
+        float v[] = {1, 1, 1, 1};
+        KILN_TRY(kiln_source_float(im, s, "height_scale", 1, &v[2]));
+        KILN_TRY(kiln_source_float(im, s, "width_scale", 1, &v[3]));
+        KILN_TRY(kiln_make_floats(im, frame, v, 1, &four, &scales));
+    } else if (s->version < 9) {
         kiln_floats v;
         KILN_TRY(kiln_source_floats(im, s, "scales", &v));
         KILN_TRY(kiln_make_floats(im, frame, v.v, 1, &v.n, &scales));
@@ -44,7 +52,8 @@ kiln_status kiln_rewrite_upsample(kiln_importer *im, kiln_frame *frame, kiln_sou
     }
     kiln_value *in[] = {s->in[0], NULL, scales};
     KILN_TRY(kiln_source_make(im, s, "Resize", in, 3, s->out, s->n_out, &made));
-    KILN_TRY(kiln_source_set_text(im, &made, "mode", strcmp(mode, "bilinear") == 0 ? "linear" : mode));
+    KILN_TRY(
+        kiln_source_set_text(im, &made, "mode", strcmp(mode, "bilinear") == 0 ? "linear" : mode));
     KILN_TRY(kiln_source_set_text(im, &made, "coordinate_transformation_mode", "asymmetric"));
     KILN_TRY(kiln_source_set_text(im, &made, "nearest_mode", "floor"));
     return kiln_emit(im, frame, &made, NULL);

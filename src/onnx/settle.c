@@ -1,8 +1,9 @@
 /* settle.c - what upgrades had to leave open until types are known.
  *
- * A bound of an old Clip is a constant of the data's type, an old Softmax usually runs along the last
- * axis; neither can be told from a node alone. The upgrade makes nodes that are right in any case, and
- * here, with the graph's types inferred, those that turn out to be needless are taken out again.
+ * A bound of an old Clip is a constant of the data's type, an old Softmax usually runs along the
+ * last axis; neither can be told from a node alone. The upgrade makes nodes that are right in any
+ * case, and here, with the graph's types inferred, those that turn out to be needless are taken out
+ * again.
  */
 #include <string.h>
 

@@ -25,8 +25,8 @@ static const struct {
 
 enum { TEXT_PROBE = 64 };
 
-/* A model begins with a tag and a length, which as text would be a line feed, then a letter's worth of
- * bytes and so on: its first bytes are never all printable. */
+/* A model begins with a tag and a length, which as text would be a line feed, then a letter's worth
+ * of bytes and so on: its first bytes are never all printable. */
 static bool is_text(const uint8_t *p, size_t n) {
     n = n < TEXT_PROBE ? n : TEXT_PROBE;
     for (size_t i = 0; i < n; i++) {
@@ -47,14 +47,16 @@ kiln_status kiln_sniff(const void *bytes, size_t len, kiln_diag *diag) {
         size_t n = strlen(kinds[i].magic);
         if (len >= kinds[i].at + n &&
             memcmp((const char *)bytes + kinds[i].at, kinds[i].magic, n) == 0) {
-            return kiln_hint(diag, kiln_fail(diag, KILN_F_NOT_ONNX, "the file is %s", kinds[i].kind), "%s",
-                             kinds[i].hint);
+            return kiln_hint(diag,
+                             kiln_fail(diag, KILN_F_NOT_ONNX, "the file is %s", kinds[i].kind),
+                             "%s", kinds[i].hint);
         }
     }
     if (is_text(bytes, len)) {
-        return kiln_hint(diag, kiln_fail(diag, KILN_F_NOT_ONNX, "the file is text, a model is binary"),
-                         "a .pbtxt or .onnxtxt must be converted: onnx.parser or google.protobuf.text_format "
-                         "in Python read it, onnx.save writes the binary form");
+        return kiln_hint(
+            diag, kiln_fail(diag, KILN_F_NOT_ONNX, "the file is text, a model is binary"),
+            "a .pbtxt or .onnxtxt must be converted: onnx.parser or google.protobuf.text_format "
+            "in Python read it, onnx.save writes the binary form");
     }
     return KILN_OK;
 }

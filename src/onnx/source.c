@@ -16,11 +16,16 @@ static int64_t kind_of(const kiln_pb_attribute *pb) {
     static const struct {
         uint32_t field;
         kiln_pb_attr_type type;
-    } shown[] = {{KILN_PB_ATTRIBUTE_F, KILN_PB_FLOAT},      {KILN_PB_ATTRIBUTE_I, KILN_PB_INT},
-                 {KILN_PB_ATTRIBUTE_S, KILN_PB_STRING},     {KILN_PB_ATTRIBUTE_T, KILN_PB_TENSOR},
-                 {KILN_PB_ATTRIBUTE_G, KILN_PB_GRAPH},      {KILN_PB_ATTRIBUTE_FLOATS, KILN_PB_FLOATS},
-                 {KILN_PB_ATTRIBUTE_INTS, KILN_PB_INTS},    {KILN_PB_ATTRIBUTE_STRINGS, KILN_PB_STRINGS},
-                 {14, KILN_PB_TYPE_PROTO},                  {22, KILN_PB_SPARSE_TENSOR}};
+    } shown[] = {{KILN_PB_ATTRIBUTE_F, KILN_PB_FLOAT},
+                 {KILN_PB_ATTRIBUTE_I, KILN_PB_INT},
+                 {KILN_PB_ATTRIBUTE_S, KILN_PB_STRING},
+                 {KILN_PB_ATTRIBUTE_T, KILN_PB_TENSOR},
+                 {KILN_PB_ATTRIBUTE_G, KILN_PB_GRAPH},
+                 {KILN_PB_ATTRIBUTE_FLOATS, KILN_PB_FLOATS},
+                 {KILN_PB_ATTRIBUTE_INTS, KILN_PB_INTS},
+                 {KILN_PB_ATTRIBUTE_STRINGS, KILN_PB_STRINGS},
+                 {14, KILN_PB_TYPE_PROTO},
+                 {22, KILN_PB_SPARSE_TENSOR}};
     if (pb->type != KILN_PB_UNDEFINED) {
         return pb->type;
     }
@@ -32,18 +37,19 @@ static int64_t kind_of(const kiln_pb_attribute *pb) {
     return KILN_PB_UNDEFINED;
 }
 
-/* Replaces an attribute that names a parameter of the function around it by the caller's value. *keep
- * is false when the caller gives none. */
-static kiln_status resolve_reference(kiln_importer *im, const kiln_frame *frame, kiln_source_attr *a,
-                                     bool *keep) {
+/* Replaces an attribute that names a parameter of the function around it by the caller's value.
+ * *keep is false when the caller gives none. */
+static kiln_status resolve_reference(kiln_importer *im, const kiln_frame *frame,
+                                     kiln_source_attr *a, bool *keep) {
     *keep = true;
     if (a->pb.ref_attr_name.n == 0) {
         return KILN_OK;
     }
     if (!frame->in_function) {
-        return kiln_fail(im->d.diag, KILN_F_ATTRIBUTE,
-                         "attribute \"%.*s\" refers to a function's parameter outside of any function",
-                         (int)a->pb.name.n, a->pb.name.p);
+        return kiln_fail(
+            im->d.diag, KILN_F_ATTRIBUTE,
+            "attribute \"%.*s\" refers to a function's parameter outside of any function",
+            (int)a->pb.name.n, a->pb.name.p);
     }
     for (int32_t i = 0; i < frame->n_bindings; i++) {
         const kiln_source_attr *b = &frame->bindings[i];
@@ -63,7 +69,8 @@ static kiln_status read_attrs(kiln_importer *im, const kiln_frame *frame, const 
                               kiln_source *out) {
     kiln_msg at = pb->head.self, sub;
     if (pb->n_attributes > im->d.limits->attributes) {
-        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT, "the node has %zu attributes, the limit is %u (attributes)",
+        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT,
+                         "the node has %zu attributes, the limit is %u (attributes)",
                          pb->n_attributes, im->d.limits->attributes);
     }
     KILN_ALLOC(out->attrs, &im->temp, pb->n_attributes);
@@ -99,8 +106,8 @@ static kiln_status read_edges(kiln_importer *im, const kiln_frame *frame, const 
     kiln_value **edges;
     bool inputs = field == KILN_PB_NODE_INPUT;
     if (count > KILN_MAX_EDGES) {
-        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT, "the node has %zu %s, the limit is %d", count,
-                         inputs ? "inputs" : "outputs", KILN_MAX_EDGES);
+        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT, "the node has %zu %s, the limit is %d",
+                         count, inputs ? "inputs" : "outputs", KILN_MAX_EDGES);
     }
     KILN_ALLOC(edges, &im->temp, count);
     int32_t last = inputs ? 0 : (int32_t)count;
@@ -116,8 +123,8 @@ static kiln_status read_edges(kiln_importer *im, const kiln_frame *frame, const 
         }
         if (!(inputs ? kiln_names_resolve(&frame->names, name, &found)
                      : kiln_names_find(&frame->names, name, &found))) {
-            return kiln_fail(im->d.diag, KILN_F_GRAPH, "input %d, \"%.*s\", is produced by nothing", i,
-                             (int)name.n, name.p);
+            return kiln_fail(im->d.diag, KILN_F_GRAPH, "input %d, \"%.*s\", is produced by nothing",
+                             i, (int)name.n, name.p);
         }
         edges[i] = found;
         last = found && inputs ? i + 1 : last;
@@ -139,7 +146,8 @@ static kiln_status find_version(kiln_importer *im, const kiln_frame *frame, kiln
     }
     s->version = 0;
     if (s->domain[0] == 0) {
-        return kiln_fail(im->d.diag, KILN_F_OPSET, "the model imports no version of the standard operators");
+        return kiln_fail(im->d.diag, KILN_F_OPSET,
+                         "the model imports no version of the standard operators");
     }
     return KILN_OK;
 }
@@ -148,11 +156,15 @@ static kiln_status find_version(kiln_importer *im, const kiln_frame *frame, kiln
 static kiln_status name_node(kiln_importer *im, const kiln_frame *frame, const kiln_pb_node *pb,
                              kiln_source *s) {
     kiln_view name = pb->name;
+    size_t prefix = strlen(frame->prefix);
     if (name.n == 0 && s->n_out > 0 && s->out[0]) {
-        s->name = kiln_arena_printf(&im->temp, "%s:%s", s->op, s->out[0]->name);
+        const char *out = s->out[0]->name;
+        out += strncmp(out, frame->prefix, prefix) == 0 ? prefix : 0;
+        s->name = kiln_arena_printf(&im->temp, "%s%s:%s", frame->prefix, s->op, out);
+    } else if (name.n == 0) {
+        s->name = kiln_arena_printf(&im->temp, "%s%s", frame->prefix, s->op);
     } else {
-        s->name = kiln_arena_printf(&im->temp, "%s%.*s", frame->prefix, name.n ? (int)name.n : (int)strlen(s->op),
-                                    name.n ? name.p : s->op);
+        s->name = kiln_arena_printf(&im->temp, "%s%.*s", frame->prefix, (int)name.n, name.p);
     }
     return s->name ? KILN_OK : KILN_E_MEMORY;
 }
@@ -173,7 +185,8 @@ kiln_status kiln_source_read(kiln_importer *im, const kiln_frame *frame, const k
         return kiln_fail(im->d.diag, KILN_F_GRAPH, "a node has no operator");
     }
     if (edges) {
-        KILN_TRY(read_edges(im, frame, &pb, KILN_PB_NODE_OUTPUT, pb.n_outputs, &out->out, &out->n_out));
+        KILN_TRY(
+            read_edges(im, frame, &pb, KILN_PB_NODE_OUTPUT, pb.n_outputs, &out->out, &out->n_out));
     }
     KILN_TRY(name_node(im, frame, &pb, out));
     kiln_diag_at_node(im->d.diag, out->name, out->op);
@@ -198,13 +211,14 @@ kiln_source_attr *kiln_source_attr_find(kiln_source *s, const char *name) {
 }
 
 /* The attribute if it is there, refused if it is of another kind. */
-static kiln_status find_kind(kiln_importer *im, kiln_source *s, const char *name, kiln_pb_attr_type kind,
-                             kiln_source_attr **out) {
-    static const char *const names[] = {"nothing", "a float",  "an int",  "a string",
-                                        "a tensor", "a graph", "floats", "ints", "strings"};
+static kiln_status find_kind(kiln_importer *im, kiln_source *s, const char *name,
+                             kiln_pb_attr_type kind, kiln_source_attr **out) {
+    static const char *const names[] = {"nothing", "a float", "an int", "a string", "a tensor",
+                                        "a graph", "floats",  "ints",   "strings"};
     *out = kiln_source_attr_find(s, name);
     if (*out && (*out)->pb.type != (int64_t)kind) {
-        return kiln_fail(im->d.diag, KILN_F_ATTRIBUTE, "attribute \"%s\" must be %s", name, names[kind]);
+        return kiln_fail(im->d.diag, KILN_F_ATTRIBUTE, "attribute \"%s\" must be %s", name,
+                         names[kind]);
     }
     return KILN_OK;
 }
@@ -240,7 +254,8 @@ kiln_status kiln_source_ints(kiln_importer *im, kiln_source *s, const char *name
     return a ? kiln_attr_ints(im, a, out) : KILN_OK;
 }
 
-kiln_status kiln_source_floats(kiln_importer *im, kiln_source *s, const char *name, kiln_floats *out) {
+kiln_status kiln_source_floats(kiln_importer *im, kiln_source *s, const char *name,
+                               kiln_floats *out) {
     kiln_source_attr *a;
     KILN_TRY(find_kind(im, s, name, KILN_PB_FLOATS, &a));
     *out = (kiln_floats){NULL, 0};
@@ -274,7 +289,8 @@ kiln_status kiln_attr_floats(kiln_importer *im, const kiln_source_attr *a, kiln_
     size_t n = a->pb.n_floats;
     void *v;
     KILN_TRY(list(im, n, sizeof(float), &v));
-    KILN_TRY(kiln_pb_fixed(&im->d.wire, &a->pb.head.self, KILN_PB_ATTRIBUTE_FLOATS, v, n, sizeof(float)));
+    KILN_TRY(kiln_pb_fixed(&im->d.wire, &a->pb.head.self, KILN_PB_ATTRIBUTE_FLOATS, v, n,
+                           sizeof(float)));
     *out = (kiln_floats){v, (int64_t)n};
     return KILN_OK;
 }
@@ -297,8 +313,8 @@ kiln_status kiln_attr_strings(kiln_importer *im, const kiln_source_attr *a, kiln
 /* ---- Writing attributes and inputs ---- */
 
 /* A fresh attribute of this name, in place of an old one. */
-static kiln_status add_attr(kiln_importer *im, kiln_source *s, const char *name, kiln_pb_attr_type type,
-                            kiln_source_attr **out) {
+static kiln_status add_attr(kiln_importer *im, kiln_source *s, const char *name,
+                            kiln_pb_attr_type type, kiln_source_attr **out) {
     kiln_source_attr *a = kiln_source_attr_find(s, name);
     if (!a) {
         kiln_source_attr *attrs;
@@ -330,7 +346,8 @@ kiln_status kiln_source_set_float(kiln_importer *im, kiln_source *s, const char 
     return KILN_OK;
 }
 
-kiln_status kiln_source_set_text(kiln_importer *im, kiln_source *s, const char *name, const char *v) {
+kiln_status kiln_source_set_text(kiln_importer *im, kiln_source *s, const char *name,
+                                 const char *v) {
     kiln_source_attr *a;
     KILN_TRY(add_attr(im, s, name, KILN_PB_STRING, &a));
     a->pb.s = kiln_view_of(v, strlen(v));

@@ -7,8 +7,8 @@
 #include "base/env.h"
 #include "onnx/external.h"
 
-/* Fields a file's bytes account for, however often functions are expanded, and bytes of copies: data
- * stored as one-byte varints becomes eight times as large. */
+/* Fields a file's bytes account for, however often functions are expanded, and bytes of copies:
+ * data stored as one-byte varints becomes eight times as large. */
 enum { STEPS_PER_BYTE = 16, COPIES_PER_BYTE = 8 };
 #define BASE_STEPS (UINT64_C(64) << 20)
 #define BASE_COPIES (UINT64_C(64) << 20)
@@ -60,7 +60,15 @@ kiln_status kiln_decode_dtype(kiln_decoder *d, int64_t number, kiln_dtype *out) 
 
 /* Which typed field holds the data of a dtype, and how many of its elements make one of the
  * tensor's (or 0: the elements are packed bytes of a sub-byte type). */
-typedef enum typed_field { NO_FIELD, IN_FLOAT, IN_INT32, IN_STRING, IN_INT64, IN_DOUBLE, IN_UINT64 } typed_field;
+typedef enum typed_field {
+    NO_FIELD,
+    IN_FLOAT,
+    IN_INT32,
+    IN_STRING,
+    IN_INT64,
+    IN_DOUBLE,
+    IN_UINT64
+} typed_field;
 
 typedef struct storage {
     uint8_t field;
@@ -107,7 +115,8 @@ typedef struct job {
 } job;
 
 static kiln_status bad(const job *j, const char *what, uint64_t have, uint64_t need) {
-    return kiln_fail(j->d->diag, KILN_F_INITIALIZER, "tensor \"%.*s\" holds %llu %s, its type and dims need %llu",
+    return kiln_fail(j->d->diag, KILN_F_INITIALIZER,
+                     "tensor \"%.*s\" holds %llu %s, its type and dims need %llu",
                      (int)j->pb.name.n, j->pb.name.n ? j->pb.name.p : "", (unsigned long long)have,
                      what, (unsigned long long)need);
 }
@@ -116,24 +125,25 @@ static kiln_status bad(const job *j, const char *what, uint64_t have, uint64_t n
 static kiln_status read_dims(kiln_decoder *d, const kiln_msg *msg, uint32_t field, size_t n,
                              kiln_dtype dtype, kiln_tensor *t, int64_t *count, size_t *bytes) {
     if (n > KILN_MAX_RANK) {
-        return kiln_fail(d->diag, KILN_F_INITIALIZER, "a tensor has %zu dims, at most %d are possible",
-                         n, KILN_MAX_RANK);
+        return kiln_fail(d->diag, KILN_F_INITIALIZER,
+                         "a tensor has %zu dims, at most %d are possible", n, KILN_MAX_RANK);
     }
     t->dtype = dtype;
     t->rank = (int32_t)n;
     KILN_TRY(kiln_pb_varints(&d->wire, msg, field, t->dims, n, NULL));
     for (size_t i = 0; i < n; i++) {
         if (t->dims[i] < 0) {
-            return kiln_fail(d->diag, KILN_F_INITIALIZER, "dim %zu of a tensor is negative (%lld)", i,
-                             (long long)t->dims[i]);
+            return kiln_fail(d->diag, KILN_F_INITIALIZER, "dim %zu of a tensor is negative (%lld)",
+                             i, (long long)t->dims[i]);
         }
     }
     if (!kiln_dims_count(t->dims, t->rank, count) || !kiln_dtype_bytes(dtype, *count, bytes)) {
         return kiln_fail(d->diag, KILN_F_OVERFLOW, "the size of a tensor does not fit 64 bits");
     }
     if (*bytes > d->limits->tensor_bytes) {
-        return kiln_fail(d->diag, KILN_F_OVERFLOW, "a tensor has %zu bytes, the limit is %llu (tensor_bytes)",
-                         *bytes, (unsigned long long)d->limits->tensor_bytes);
+        return kiln_fail(d->diag, KILN_F_OVERFLOW,
+                         "a tensor has %zu bytes, the limit is %llu (tensor_bytes)", *bytes,
+                         (unsigned long long)d->limits->tensor_bytes);
     }
     t->cap_bytes = *bytes;
     return KILN_OK;
@@ -211,9 +221,9 @@ static kiln_status read_strings(job *j, size_t n) {
 static kiln_status read_typed(job *j) {
     const kiln_pb_tensor *pb = &j->pb;
     const storage *s = &storages[j->out->tensor.dtype];
-    const size_t counts[] = {[IN_FLOAT] = pb->n_float,   [IN_INT32] = pb->n_int32,
-                             [IN_STRING] = pb->n_string, [IN_INT64] = pb->n_int64,
-                             [IN_DOUBLE] = pb->n_double, [IN_UINT64] = pb->n_uint64};
+    const size_t counts[] = {
+        [IN_FLOAT] = pb->n_float, [IN_INT32] = pb->n_int32,   [IN_STRING] = pb->n_string,
+        [IN_INT64] = pb->n_int64, [IN_DOUBLE] = pb->n_double, [IN_UINT64] = pb->n_uint64};
     for (size_t f = IN_FLOAT; f <= IN_UINT64; f++) {
         if (counts[f] && f != s->field) {
             return kiln_fail(j->d->diag, KILN_F_INITIALIZER,
@@ -246,15 +256,18 @@ static kiln_status read_typed(job *j) {
 
 static kiln_status read_data(job *j) {
     const kiln_pb_tensor *pb = &j->pb;
-    size_t typed = pb->n_float + pb->n_int32 + pb->n_string + pb->n_int64 + pb->n_double + pb->n_uint64;
+    size_t typed =
+        pb->n_float + pb->n_int32 + pb->n_string + pb->n_int64 + pb->n_double + pb->n_uint64;
     bool external = pb->data_location == 1;
     if (pb->data_location != 0 && pb->data_location != 1) {
         return kiln_fail(j->d->diag, KILN_F_INITIALIZER, "tensor \"%.*s\" has data location %lld",
-                         (int)pb->name.n, pb->name.n ? pb->name.p : "", (long long)pb->data_location);
+                         (int)pb->name.n, pb->name.n ? pb->name.p : "",
+                         (long long)pb->data_location);
     }
     if ((pb->raw_data.n != 0) + (typed != 0) + external > 1) {
-        return kiln_fail(j->d->diag, KILN_F_INITIALIZER, "tensor \"%.*s\" keeps its data in two places",
-                         (int)pb->name.n, pb->name.n ? pb->name.p : "");
+        return kiln_fail(j->d->diag, KILN_F_INITIALIZER,
+                         "tensor \"%.*s\" keeps its data in two places", (int)pb->name.n,
+                         pb->name.n ? pb->name.p : "");
     }
     if (external) {
         const void *src;
@@ -278,7 +291,7 @@ static kiln_status read_data(job *j) {
 
 kiln_status kiln_decode_tensor(kiln_decoder *d, const kiln_msg *msg, kiln_stored_tensor *out) {
     job j = {.d = d, .out = out};
-    kiln_dtype dtype;
+    kiln_dtype dtype = KILN_DTYPE_NONE;
     memset(out, 0, sizeof *out);
     KILN_TRY(kiln_pb_decode(&d->wire, &kiln_pb_tensor_desc, msg, &j.pb));
     out->name = j.pb.name;
@@ -318,13 +331,15 @@ kiln_status kiln_decode_sparse(kiln_decoder *d, const kiln_msg *msg, kiln_stored
     memset(out, 0, sizeof *out);
     KILN_TRY(kiln_pb_decode(&d->wire, &kiln_pb_sparse_desc, msg, &pb));
     if (!pb.values.p || !pb.indices.p) {
-        return kiln_fail(d->diag, KILN_F_INITIALIZER, "a sparse tensor lacks its values or indices");
+        return kiln_fail(d->diag, KILN_F_INITIALIZER,
+                         "a sparse tensor lacks its values or indices");
     }
     KILN_TRY(kiln_decode_tensor(d, &pb.values, &values));
     KILN_TRY(kiln_decode_tensor(d, &pb.indices, &indices));
     const kiln_tensor *v = &values.tensor, *x = &indices.tensor;
     out->name = values.name;
-    KILN_TRY(read_dims(d, msg, KILN_PB_SPARSE_DIMS, pb.n_dims, v->dtype, &out->tensor, &count, &bytes));
+    KILN_TRY(
+        read_dims(d, msg, KILN_PB_SPARSE_DIMS, pb.n_dims, v->dtype, &out->tensor, &count, &bytes));
     int bits = kiln_dtype_bits(v->dtype);
     bool tuples = x->rank == 2 && x->dims[1] == out->tensor.rank;
     if (v->rank != 1 || x->dtype != KILN_DTYPE_I64 || !(x->rank == 1 || tuples) ||
@@ -343,8 +358,8 @@ kiln_status kiln_decode_sparse(kiln_decoder *d, const kiln_msg *msg, kiln_stored
                              "index %lld of sparse tensor \"%.*s\" is out of range", (long long)i,
                              (int)out->name.n, out->name.n ? out->name.p : "");
         }
-        memcpy((char *)out->tensor.data + (size_t)at * width, (const char *)v->data + (size_t)i * width,
-               width);
+        memcpy((char *)out->tensor.data + (size_t)at * width,
+               (const char *)v->data + (size_t)i * width, width);
     }
     return KILN_OK;
 }

@@ -1,9 +1,9 @@
 /* tensor.h - TensorProto to kiln_tensor.
  *
  * A decoder is what reading one ONNX file needs everywhere: the wire, where copies go, limits, and
- * where external data comes from. Tensor data stays a view of the file wherever its alignment allows.
- * Copies (unaligned raw data, numbers stored as varints, sparse tensors made dense) count against
- * copy_left, so that no file can ask for much more memory than its own size.
+ * where external data comes from. Tensor data stays a view of the file wherever its alignment
+ * allows. Copies (unaligned raw data, numbers stored as varints, sparse tensors made dense) count
+ * against copy_left, so that no file can ask for much more memory than its own size.
  */
 #ifndef KILN_ONNX_TENSOR_H
 #define KILN_ONNX_TENSOR_H

@@ -5,7 +5,8 @@
 
 enum { MAX_TYPE_DEPTH = 4 }; /* sequences and optionals around a tensor */
 
-static kiln_status dim_symbol(kiln_importer *im, kiln_view param, kiln_view name, size_t i, kiln_dim *out) {
+static kiln_status dim_symbol(kiln_importer *im, kiln_view param, kiln_view name, size_t i,
+                              kiln_dim *out) {
     const char *text = param.n ? kiln_arena_text(im->arena, param.p, param.n)
                                : kiln_arena_printf(im->arena, "%.*s_d%zu", (int)name.n, name.p, i);
     if (!text) {
@@ -22,8 +23,9 @@ static kiln_status tensor_shape(kiln_importer *im, const kiln_msg *msg, kiln_vie
     kiln_dim *dims;
     KILN_TRY(kiln_pb_decode(&im->d.wire, &kiln_pb_shape_desc, msg, &shape));
     if (shape.n_dims > KILN_MAX_RANK) {
-        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT, "\"%.*s\" has %zu dims, at most %d are possible",
-                         (int)name.n, name.p, shape.n_dims, KILN_MAX_RANK);
+        return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT,
+                         "\"%.*s\" has %zu dims, at most %d are possible", (int)name.n, name.p,
+                         shape.n_dims, KILN_MAX_RANK);
     }
     KILN_ALLOC(dims, im->arena, shape.n_dims);
     at = shape.head.self;
@@ -71,8 +73,8 @@ kiln_status kiln_import_type(kiln_importer *im, const kiln_msg *msg, kiln_view n
             if (!named && depth == 0) {
                 return KILN_OK;
             }
-            return kiln_fail(im->d.diag, KILN_F_DTYPE_UNKNOWN, "\"%.*s\" is no tensor, sequence or optional",
-                             (int)name.n, name.p);
+            return kiln_fail(im->d.diag, KILN_F_DTYPE_UNKNOWN,
+                             "\"%.*s\" is no tensor, sequence or optional", (int)name.n, name.p);
         }
         out->kind = pb.sequence.p ? KILN_KIND_SEQUENCE : KILN_KIND_OPTIONAL;
         KILN_TRY(kiln_pb_decode(&im->d.wire, &kiln_pb_elem_type_desc,
@@ -80,18 +82,20 @@ kiln_status kiln_import_type(kiln_importer *im, const kiln_msg *msg, kiln_view n
         KILN_ALLOC(inner, im->arena, 1);
         out->elem = inner;
         if (!elem.elem.p) {
-            return kiln_fail(im->d.diag, KILN_F_GRAPH, "the elements of \"%.*s\" have no type", (int)name.n,
-                             name.p);
+            return kiln_fail(im->d.diag, KILN_F_GRAPH, "the elements of \"%.*s\" have no type",
+                             (int)name.n, name.p);
         }
         at = elem.elem;
         out = inner;
     }
-    return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT, "the type of \"%.*s\" is nested deeper than %d",
-                     (int)name.n, name.p, MAX_TYPE_DEPTH);
+    return kiln_fail(im->d.diag, KILN_F_GRAPH_LIMIT,
+                     "the type of \"%.*s\" is nested deeper than %d", (int)name.n, name.p,
+                     MAX_TYPE_DEPTH);
 }
 
 kiln_status kiln_type_spell(kiln_importer *im, const kiln_msg *msg, const char **out) {
-    static const char *const heads[] = {[KILN_KIND_TENSOR] = "tensor(", [KILN_KIND_SEQUENCE] = "seq(",
+    static const char *const heads[] = {[KILN_KIND_TENSOR] = "tensor(",
+                                        [KILN_KIND_SEQUENCE] = "seq(",
                                         [KILN_KIND_OPTIONAL] = "optional("};
     kiln_type type;
     const char *text = "", *tail = "";

@@ -1,12 +1,14 @@
 /* upgrade.c - nodes of older operator sets in the newest form, by a table.
  *
- * A rule applies to nodes of its operator below its version. Rules of one operator apply in the order
- * of the table; an edit changes the node, a rewrite emits what stands for it and ends the matter.
+ * A rule applies to nodes of its operator below its version. Rules of one operator apply in the
+ * order of the table; an edit changes the node, a rewrite emits what stands for it and ends the
+ * matter.
  */
 #include "onnx/upgrade.h"
 
 #include <string.h>
 
+#include "onnx/contrib.h"
 #include "ops/ops.h"
 
 /* The version of operators that have a rule in every operator set Kiln reads. */
@@ -19,8 +21,10 @@ typedef enum rule_kind {
     FLOAT_TO_SCALAR, /* FLOAT -> float32 scalar */
     FLOAT_TO_LIKE,   /* FLOAT -> scalar of input 0's type */
     DEFAULT_TEXT,    /* STRING that had another default */
-    WORD,            /* STRING spelled differently */
-    DROP,            /* an attribute without effect, if it has this value */
+    DEFAULT_INT,
+    DEFAULT_FLOAT,
+    WORD, /* STRING spelled differently */
+    DROP, /* an attribute without effect, if it has this value */
     RENAME,
     EDIT,
     REWRITE,
@@ -31,24 +35,44 @@ typedef struct rule {
     int64_t before;
     rule_kind kind;
     const char *attr;
-    int64_t number;         /* the input's index; DROP: the value */
+    int64_t number;         /* the input's index; DROP, DEFAULT_INT: the value */
     int64_t int_default;    /* INT_TO_SCALAR */
+    float default_float;    /* DEFAULT_FLOAT */
     const char *from, *to;  /* WORD; DEFAULT_TEXT and RENAME: to */
     kiln_rewrite *function; /* EDIT, REWRITE */
 } rule;
 
-static kiln_rewrite edit_split, edit_resize, edit_resize_10, edit_batch_norm, refuse_scan_8;
+static kiln_rewrite edit_split, edit_resize, edit_resize_10, edit_batch_norm, refuse_old;
 
-#define AXES_INPUT(op, before) {op, before, INTS_TO_INPUT, .attr = "axes", .number = 1}
+/* Operators on two inputs that had their own rule for broadcasting before opset 7. */
+#define BROADCAST(op) \
+    { op, 7, EDIT, .function = kiln_edit_broadcast }
+#define AXES_INPUT(op, before) \
+    { op, before, INTS_TO_INPUT, .attr = "axes", .number = 1 }
 
 static const rule rules[] = {
+    BROADCAST("Add"),
+    BROADCAST("And"),
+    BROADCAST("Div"),
+    BROADCAST("Equal"),
+    BROADCAST("Greater"),
+    BROADCAST("Less"),
+    BROADCAST("Mul"),
+    BROADCAST("Or"),
+    BROADCAST("Pow"),
+    BROADCAST("Sub"),
+    BROADCAST("Xor"),
     {"Affine", ALWAYS, REWRITE, .function = kiln_rewrite_affine},
+    {"BatchNormalization", 7, DROP, .attr = "is_test", .number = 1},
     {"BatchNormalization", 9, DROP, .attr = "spatial", .number = 1},
     {"BatchNormalization", 14, EDIT, .function = edit_batch_norm},
+    {"Cast", 6, EDIT, .function = kiln_edit_cast},
     {"Clip", 11, FLOAT_TO_LIKE, .attr = "min", .number = 1},
     {"Clip", 11, FLOAT_TO_LIKE, .attr = "max", .number = 2},
+    {"Concat", 4, DEFAULT_INT, .attr = "axis", .number = 1},
     {"Crop", ALWAYS, REWRITE, .function = kiln_rewrite_crop},
     {"DFT", 20, INT_TO_SCALAR, .attr = "axis", .number = 2, .int_default = 1},
+    {"Dropout", 7, DROP, .attr = "is_test", .number = 1},
     {"Dropout", 12, FLOAT_TO_SCALAR, .attr = "ratio", .number = 1},
     {"Dropout", 10, REWRITE, .function = kiln_rewrite_dropout_mask},
     {"DynamicSlice", ALWAYS, RENAME, .to = "Slice"},
@@ -58,6 +82,8 @@ static const rule rules[] = {
     {"Hardmax", 13, REWRITE, .function = kiln_rewrite_softmax},
     {"ImageScaler", ALWAYS, REWRITE, .function = kiln_rewrite_image_scaler},
     {"LogSoftmax", 13, REWRITE, .function = kiln_rewrite_softmax},
+    {"PRelu", 7, EDIT, .function = kiln_edit_prelu},
+    {"Pad", 2, INTS_TO_INPUT, .attr = "paddings", .number = 1},
     {"Pad", 11, INTS_TO_INPUT, .attr = "pads", .number = 1},
     {"Pad", 11, FLOAT_TO_LIKE, .attr = "value", .number = 2},
     {"ParametricSoftplus", ALWAYS, REWRITE, .function = kiln_rewrite_parametric_softplus},
@@ -71,11 +97,15 @@ static const rule rules[] = {
     AXES_INPUT("ReduceProd", 18),
     AXES_INPUT("ReduceSum", 13),
     AXES_INPUT("ReduceSumSquare", 18),
+    {"Reshape", 5, INTS_TO_INPUT, .attr = "shape", .number = 1},
     {"Resize", 11, EDIT, .function = edit_resize_10},
     {"Resize", ALWAYS, EDIT, .function = edit_resize},
-    {"RoiAlign", 16, DEFAULT_TEXT, .attr = "coordinate_transformation_mode", .to = "output_half_pixel"},
+    {"RoiAlign", 16, DEFAULT_TEXT, .attr = "coordinate_transformation_mode",
+     .to = "output_half_pixel"},
     {"ScaledTanh", ALWAYS, REWRITE, .function = kiln_rewrite_scaled_tanh},
-    {"Scan", 9, REWRITE, .function = refuse_scan_8},
+    {"Scan", 9, REWRITE, .function = refuse_old},
+    {"Selu", 6, DEFAULT_FLOAT, .attr = "alpha", .default_float = 1.6732f},
+    {"Selu", 6, DEFAULT_FLOAT, .attr = "gamma", .default_float = 1.0507f},
     {"Scatter", ALWAYS, RENAME, .to = "ScatterElements"},
     {"Slice", 10, INTS_TO_INPUT, .attr = "starts", .number = 1},
     {"Slice", 10, INTS_TO_INPUT, .attr = "ends", .number = 2},
@@ -86,12 +116,13 @@ static const rule rules[] = {
     AXES_INPUT("Squeeze", 13),
     {"TopK", 10, INT_TO_LIST, .attr = "k", .number = 1},
     AXES_INPUT("Unsqueeze", 13),
+    {"Tile", 6, REWRITE, .function = refuse_old},
     {"Upsample", ALWAYS, REWRITE, .function = kiln_rewrite_upsample},
 };
 
 /* Contrib operators that mean the same as the standard operator of that name. */
-static const char *const same_in_standard[] = {"DequantizeLinear", "Gelu", "Pad", "QuantizeLinear", "Range",
-                                               "Trilu"};
+static const char *const same_in_standard[] = {"DequantizeLinear", "Gelu",  "Pad",
+                                               "QuantizeLinear",   "Range", "Trilu"};
 
 /* ---- Edits ---- */
 
@@ -141,10 +172,11 @@ static kiln_status edit_batch_norm(kiln_importer *im, kiln_frame *frame, kiln_so
     return KILN_OK;
 }
 
-static kiln_status refuse_scan_8(kiln_importer *im, kiln_frame *frame, kiln_source *s) {
+static kiln_status refuse_old(kiln_importer *im, kiln_frame *frame, kiln_source *s) {
     (void)frame;
     return kiln_hint(im->d.diag,
-                     kiln_fail(im->d.diag, KILN_F_VARIANT, "Scan of opset %lld (over batches) is not supported",
+                     kiln_fail(im->d.diag, KILN_F_VARIANT,
+                               "%s in the form of opset %lld is not supported", s->op,
                                (long long)s->version),
                      "export the model with opset 9 or newer");
 }
@@ -175,11 +207,13 @@ static kiln_status attr_value(kiln_importer *im, kiln_frame *frame, kiln_source 
         return kiln_make_floats(im, frame, &f, 0, NULL, out);
     default:
         KILN_TRY(kiln_source_float(im, s, r->attr, 0, &f));
-        return s->n_in > 0 && s->in[0] ? kiln_make_float_like(im, frame, s, f, s->in[0], out) : KILN_OK;
+        return s->n_in > 0 && s->in[0] ? kiln_make_float_like(im, frame, s, f, s->in[0], out)
+                                       : KILN_OK;
     }
 }
 
-static kiln_status move_to_input(kiln_importer *im, kiln_frame *frame, kiln_source *s, const rule *r) {
+static kiln_status move_to_input(kiln_importer *im, kiln_frame *frame, kiln_source *s,
+                                 const rule *r) {
     kiln_value *value = NULL;
     int32_t index = (int32_t)r->number;
     if (index < s->n_in && s->in[index]) {
@@ -204,8 +238,9 @@ static kiln_status drop(kiln_importer *im, kiln_source *s, const rule *r) {
     int64_t v;
     KILN_TRY(kiln_source_int(im, s, r->attr, r->number, &v));
     if (v != r->number) {
-        return kiln_fail(im->d.diag, KILN_F_VARIANT, "attribute \"%s\" = %lld of opset %lld is not supported",
-                         r->attr, (long long)v, (long long)s->version);
+        return kiln_fail(im->d.diag, KILN_F_VARIANT,
+                         "attribute \"%s\" = %lld of opset %lld is not supported", r->attr,
+                         (long long)v, (long long)s->version);
     }
     kiln_source_drop(s, r->attr);
     return KILN_OK;
@@ -216,6 +251,13 @@ static kiln_status apply(kiln_importer *im, kiln_frame *frame, kiln_source *s, c
     case DEFAULT_TEXT:
     case WORD:
         return replace_word(im, s, r);
+    case DEFAULT_INT:
+        return kiln_source_attr_find(s, r->attr) ? KILN_OK
+                                                 : kiln_source_set_int(im, s, r->attr, r->number);
+    case DEFAULT_FLOAT:
+        return kiln_source_attr_find(s, r->attr)
+                   ? KILN_OK
+                   : kiln_source_set_float(im, s, r->attr, r->default_float);
     case DROP:
         return drop(im, s, r);
     case RENAME:
@@ -243,15 +285,20 @@ static void use_standard(kiln_source *s) {
 }
 
 kiln_status kiln_upgrade(kiln_importer *im, kiln_frame *frame, kiln_source *s) {
-    bool touched = false;
+    bool touched = false, done;
+    KILN_TRY(kiln_contrib_apply(im, frame, s, &done));
+    if (done) {
+        return KILN_OK;
+    }
     use_standard(s);
     for (size_t i = 0; s->domain[0] == 0 && i < KILN_COUNT_OF(rules); i++) {
         const rule *r = &rules[i];
         if (s->version >= r->before || r->op[0] != s->op[0] || strcmp(r->op, s->op) != 0) {
             continue;
         }
-        im->out->n_upgraded += !touched;
-        touched = true;
+        bool older = r->kind != EDIT || r->before != ALWAYS;
+        im->out->n_upgraded += older && !touched;
+        touched |= older;
         KILN_TRY(apply(im, frame, s, r));
         if (r->kind == REWRITE) {
             return KILN_OK;

@@ -24,14 +24,16 @@ bool kiln_view_equal(kiln_view a, kiln_view b) {
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-static kiln_status fail_at(kiln_wire *wire, const uint8_t *at, kiln_finding_id id, const char *text) {
+static kiln_status fail_at(kiln_wire *wire, const uint8_t *at, kiln_finding_id id,
+                           const char *text) {
     kiln_diag_at_offset(wire->diag, kiln_wire_offset(wire, at));
     kiln_status status = kiln_fail(wire->diag, id, "%s", text);
     kiln_diag_at_offset(wire->diag, -1);
     return status;
 }
 
-kiln_status kiln_wire_varint(kiln_wire *wire, const uint8_t **p, const uint8_t *end, uint64_t *out) {
+kiln_status kiln_wire_varint(kiln_wire *wire, const uint8_t **p, const uint8_t *end,
+                             uint64_t *out) {
     const uint8_t *at = *p;
     uint64_t v = 0;
     for (int i = 0; i < VARINT_MAX_BYTES; i++) {
@@ -61,9 +63,9 @@ size_t kiln_wire_count_varints(const uint8_t *data, size_t len) {
 static kiln_status take(kiln_wire *wire, kiln_msg *msg, uint64_t n, kiln_field *f) {
     if (n > (uint64_t)(msg->end - msg->p)) {
         kiln_diag_at_offset(wire->diag, kiln_wire_offset(wire, f->at));
-        kiln_status status = kiln_fail(wire->diag, KILN_F_WIRE_TRUNCATED,
-                                       "field %u has %llu bytes, its message has %llu left", f->number,
-                                       (unsigned long long)n, (unsigned long long)(msg->end - msg->p));
+        kiln_status status = kiln_fail(
+            wire->diag, KILN_F_WIRE_TRUNCATED, "field %u has %llu bytes, its message has %llu left",
+            f->number, (unsigned long long)n, (unsigned long long)(msg->end - msg->p));
         kiln_diag_at_offset(wire->diag, -1);
         return status;
     }
@@ -108,9 +110,11 @@ kiln_status kiln_wire_next(kiln_wire *wire, kiln_msg *msg, kiln_field *out) {
     }
     case GROUP_BEGIN:
     case GROUP_END:
-        return fail_at(wire, out->at, KILN_F_WIRE_TYPE, "a field is a group, which ONNX does not use");
+        return fail_at(wire, out->at, KILN_F_WIRE_TYPE,
+                       "a field is a group, which ONNX does not use");
     default:
-        return fail_at(wire, out->at, KILN_F_WIRE_TYPE, "a field has a wire type that does not exist");
+        return fail_at(wire, out->at, KILN_F_WIRE_TYPE,
+                       "a field has a wire type that does not exist");
     }
 }
 

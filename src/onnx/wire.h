@@ -105,8 +105,8 @@ void kiln_out_data(kiln_out *out, uint32_t field, const void *src, size_t n);
 void kiln_out_text(kiln_out *out, uint32_t field, const char *text);
 /* Tag and length of a LEN field whose `n` bytes the caller appends next. */
 void kiln_out_head(kiln_out *out, uint32_t field, size_t n);
-/* A nested message: fields written between begin and end belong to it. end inserts the length, which
- * moves the message's bytes by the length of a varint. */
+/* A nested message: fields written between begin and end belong to it. end inserts the length,
+ * which moves the message's bytes by the length of a varint. */
 size_t kiln_out_begin(kiln_out *out, uint32_t field);
 void kiln_out_end(kiln_out *out, size_t begin);
 

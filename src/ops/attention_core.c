@@ -146,7 +146,8 @@ static void softmax(run *r, int64_t h) {
     }
     sum = a->sink ? exp(a->sink[h] - greatest) : 0;
     for (int64_t j = 0; j < a->kv_len; j++) {
-        r->row[j] = exp(r->row[j] - greatest);
+        double v = r->row[j] - greatest;
+        r->row[j] = exp(rounds(dtype) ? kiln_round_to(dtype, v) : v);
     }
     round_row(dtype, r->row, a->kv_len);
     for (int64_t j = 0; j < a->kv_len; j++) {

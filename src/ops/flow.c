@@ -37,10 +37,14 @@ kiln_status kiln_type_merge(kiln_type *out, const kiln_type *a, const kiln_type 
             *at = a->kind == KILN_KIND_NONE ? *b : *a;
             return KILN_OK;
         }
+        bool a_may = a->kind == KILN_KIND_OPTIONAL, b_may = b->kind == KILN_KIND_OPTIONAL;
+        if (a_may != b_may) { /* operators on optionals take what they hold, too */
+            *changed = *changed || a_may;
+            *at = a_may ? *b : *a;
+            return KILN_OK;
+        }
         if (a->kind != b->kind) {
-            return kiln_fail(diag, KILN_F_DTYPE,
-                             "a value is a tensor, a sequence or an optional here and "
-                             "another kind there");
+            return kiln_fail(diag, KILN_F_DTYPE, "a value is a tensor here and a sequence there");
         }
         if (a->kind == KILN_KIND_TENSOR) {
             return merge_tensor(at, a, b, arena, diag, changed);

@@ -11,7 +11,8 @@
 #include "ops/util.h"
 
 /* The type of a value that is one of a or b: dims that differ are unknown, as are ranks. Fails
- * when kinds or element types differ. *changed is set (never cleared) when *out says less than a.
+ * when kinds or element types differ, but of an optional and what it holds takes the latter.
+ * *changed is set (never cleared) when *out says other or less than a.
  * Dims are made in arena; out may be a. */
 kiln_status kiln_type_merge(kiln_type *out, const kiln_type *a, const kiln_type *b,
                             kiln_arena *arena, kiln_diag *diag, bool *changed);

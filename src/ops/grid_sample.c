@@ -106,7 +106,8 @@ static double locate(const axis *x, const grid_attrs *a, double v) {
     }
     at = a->mode == NEAREST ? rint(at) : at;
     if (at < x->lo || at > x->hi) {
-        if (a->padding_mode == BORDER) {
+        bool smooth = a->mode == CUBIC || a->mode == BICUBIC; /* its taps are clamped one by one */
+        if (a->padding_mode == BORDER && !smooth) {
             return at < 0 ? 0 : fmin(at, n - 1);
         }
         if (a->padding_mode == REFLECTION) {

@@ -84,7 +84,7 @@ static kiln_status check_inputs(const kiln_infer *c, kiln_cell cell, const sizes
 static kiln_status infer_cell(kiln_infer *c, kiln_cell cell) {
     const kiln_rnn_attrs *a = c->attrs;
     kiln_cell_activation act[6];
-    sizes s;
+    sizes s = {0};
     KILN_TRY(read_sizes(c, &s));
     KILN_TRY(check_inputs(c, cell, &s));
     KILN_TRY(kiln_cell_activations(cell, a, c->diag, act));

@@ -199,9 +199,10 @@ static double source(const kiln_resize_attrs *a, const axis *x, double i) {
         return x->from * (n - 1) + (size == 1 ? span / 2 : i * span / (size - 1));
     }
     case KILN_RESIZE_PYTORCH_HALF_PIXEL:
-        return size == 1 ? -0.5 : half;
+        return x->out == 1 ? 0 : half;
     case KILN_RESIZE_HALF_PIXEL_SYMMETRIC:
-        return n / 2 * (1 - (double)x->out / size) + half;
+        /* Centre on centre, whatever part of a pixel the output lacks. */
+        return (i + 0.5 - (double)x->out / 2) * x->down / x->up + n / 2 - 0.5;
     default:
         return half;
     }

@@ -143,7 +143,7 @@ static kiln_status cache_row(const kiln_ref *c, const inputs *in, int64_t b, int
 static kiln_status rotate_all(kiln_ref *c, const inputs *in, const kiln_heads *h, double *v) {
     const kiln_rotary_attrs *a = c->attrs;
     const kiln_tensor *cosines = kiln_ref_in(c, in->cos), *sines = kiln_ref_in(c, in->sin);
-    int64_t r = a->rotary_embedding_dim ? a->rotary_embedding_dim : h->dim, half = r / 2, row;
+    int64_t r = a->rotary_embedding_dim ? a->rotary_embedding_dim : h->dim, half = r / 2, row = 0;
     double *angle;
     KILN_ALLOC(angle, c->arena, 2 * half);
     for (int64_t b = 0; b < h->batch; b++) {

@@ -104,7 +104,10 @@ static kiln_status insert_ref(kiln_ref *c) {
     const kiln_datum *in = &c->in[0];
     kiln_datum *out = &c->out[0];
     int64_t at = 0, n = in->n_items;
-    KILN_TRY(position(c, 2, n + 1, n, &at));
+    const kiln_tensor *where = kiln_ref_in(c, 2);
+    bool back = where && kiln_get_i64(where->dtype, where->data, 0) < 0;
+    /* From the front the place after the last item counts too, from the back it does not. */
+    KILN_TRY(position(c, 2, back ? n : n + 1, n, &at));
     KILN_ALLOC(out->items, c->arena, n + 1);
     for (int64_t i = 0; i <= n; i++) {
         out->items[i] = i == at ? c->in[1] : in->items[i < at ? i : i - 1];

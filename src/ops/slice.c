@@ -21,12 +21,12 @@ static int64_t clamp(int64_t v, int64_t lo, int64_t hi) {
 static void cut_range(const cut *k, int64_t n, int64_t *first, int64_t *count) {
     int64_t step = k->step < -INT64_MAX ? -INT64_MAX : k->step;
     int64_t lo = step > 0 ? 0 : -1, hi = step > 0 ? n : n - 1;
-    int64_t start = clamp(k->start < 0 ? k->start + n : k->start, step > 0 ? 0 : lo, hi);
+    int64_t start = clamp(k->start < 0 ? k->start + n : k->start, 0, hi);
     int64_t end = clamp(k->end < 0 ? k->end + n : k->end, lo, hi);
     int64_t span = step > 0 ? end - start : start - end;
     int64_t size = step > 0 ? step : -step;
     *first = start;
-    *count = span <= 0 ? 0 : (span - 1) / size + 1;
+    *count = span <= 0 || n == 0 ? 0 : (span - 1) / size + 1;
 }
 
 /* Sizes at or above this can only mean "to the end". */

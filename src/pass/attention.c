@@ -3,6 +3,8 @@
  * Q, K, V are [batch, heads, length, size]. The scale may stand on the scores, on Q, on K, or in parts on
  * each; K^T is a Transpose of anything, of which the last two axes are swapped back.
  */
+#include <math.h>
+
 #include "pass/match.h"
 
 enum { MAX_TOUCHED = 12 };
@@ -67,12 +69,14 @@ static bool read_scores(found *f, kiln_value *scores) {
     return f->transpose != NULL;
 }
 
-static bool has_four_dims(const found *f) {
+/* Four dims that fit, a type that the operator computes in, a scale that it takes. */
+static bool is_expressible(const found *f) {
     return kiln_rank(f->q) == 4 && kiln_rank(f->kt) == 4 && kiln_rank(f->v) == 4 &&
            kiln_dim_at(f->q, 0) == kiln_dim_at(f->kt, 0) && kiln_dim_at(f->q, 0) == kiln_dim_at(f->v, 0) &&
            kiln_dim_at(f->q, 1) == kiln_dim_at(f->kt, 1) && kiln_dim_at(f->q, 1) == kiln_dim_at(f->v, 1) &&
            kiln_dim_at(f->q, 0) != KILN_DIM_UNKNOWN && kiln_dim_at(f->q, 1) != KILN_DIM_UNKNOWN &&
-           kiln_is_float(f->q) && f->q->type.dtype != KILN_DTYPE_F64;
+           kiln_is_float(f->q) && f->q->type.dtype != KILN_DTYPE_F64 && isfinite((float)f->scale) &&
+           f->scale > 0.0;
 }
 
 /* K itself: the axes of the transpose with the last two swapped. */
@@ -102,7 +106,7 @@ static kiln_status visit(kiln_patch *p, const kiln_node *n) {
     }
     int64_t axis = kiln_node_int(softmax, "axis", -1);
     f.v = n->in[1];
-    if ((axis != -1 && axis != 3) || !read_scores(&f, softmax->in[0]) || !has_four_dims(&f)) {
+    if ((axis != -1 && axis != 3) || !read_scores(&f, softmax->in[0]) || !is_expressible(&f)) {
         return KILN_OK;
     }
     for (int i = 0; i < f.n_touched; i++) {

@@ -138,25 +138,34 @@ static bool leads_to_transpose(const kiln_node *n) {
     return false;
 }
 
-static kiln_status sink_pointwise(kiln_patch *p, const kiln_node *n) {
-    perm q = {.rank = -1};
-    int n_transposes = 0;
-    kiln_value *in[8];
-    int32_t n_data = data_inputs(n);
-    for (int32_t k = 0; k < n_data && n->n_in <= 8; k++) {
-        if (q.rank < 0 && n->in[k] && !n->in[k]->constant && !read_perm(n->in[k], &q)) {
-            return KILN_OK;
-        }
-    }
-    if (q.rank < 0 || n->n_in > 8) {
-        return KILN_OK;
-    }
+/* The permutation that a data input of n came through; false when the first that is no constant came
+ * through none. */
+static bool find_perm(const kiln_node *n, int32_t n_data, perm *q) {
     for (int32_t k = 0; k < n_data; k++) {
-        if (n->in[k] && !can_undo(n->in[k], &q, &n_transposes)) {
-            return KILN_OK;
+        if (n->in[k] && !n->in[k]->constant) {
+            return read_perm(n->in[k], q);
         }
     }
-    if (n_transposes < 2 && !leads_to_transpose(n)) {
+    return false;
+}
+
+static bool can_sink(const kiln_node *n, int32_t n_data, const perm *q) {
+    int n_transposes = 0;
+    for (int32_t k = 0; k < n_data; k++) {
+        if (n->in[k] && !can_undo(n->in[k], q, &n_transposes)) {
+            return false;
+        }
+    }
+    return n_transposes >= 2 || leads_to_transpose(n);
+}
+
+enum { MAX_POINTWISE = 8 };
+
+static kiln_status sink_pointwise(kiln_patch *p, const kiln_node *n) {
+    perm q;
+    kiln_value *in[MAX_POINTWISE];
+    int32_t n_data = data_inputs(n);
+    if (n->n_in > MAX_POINTWISE || !find_perm(n, n_data, &q) || !can_sink(n, n_data, &q)) {
         return KILN_OK;
     }
     for (int32_t k = 0; k < n->n_in; k++) {

@@ -207,11 +207,30 @@ def constants():
     case("constant_forms", 17, nodes[::-1] + parts, [x], expect=[expect])
 
 
+def before_7():
+    x = f32(2, 3, 4)
+    c = f32(3)
+    case("add_6_axis", 6, [n("Add", ["x0", "c"], broadcast=1, axis=1)], [x], init=[("c", c)], expect=[x + c[:, None]])
+    y = f32(3, 4)
+    case("mul_6_suffix", 6, [n("Mul", ["x0", "x1"], broadcast=1)], [x, y], expect=[x * y])
+    case("prelu_6", 6, [n("PRelu", ["x0", "c"])], [x], init=[("c", c)], expect=[np.where(x < 0, x * c[:, None], x)])
+    case("cast_1", 1, [n("Cast", to="INT64")], [x * 10], expect=[(x * 10).astype(np.int64)])
+    case("reshape_1", 1, [n("Reshape", shape=[4, -1])], [x], expect=[x.reshape(4, 6)])
+    case("pad_1", 1, [n("Pad", paddings=[0, 1, 0, 0, 0, 2], value=0.5)], [x],
+         expect=[np.pad(x, ((0, 0), (1, 0), (0, 2)), constant_values=0.5)])
+    case("concat_1", 1, [n("Concat", ["x0", "x0"])], [x], expect=[np.concatenate([x, x], 1)])
+    case("gemm_6", 6, [n("Gemm", ["x0", "x1", "x2"], broadcast=1)], [y[:, :2].copy(), y[:2].copy(), c[:1].copy()],
+         expect=[y[:, :2] @ y[:2] + c[0]])
+    up = f32(1, 1, 2, 3)
+    case("upsample_1", 1, [n("Upsample", height_scale=2.0, width_scale=3.0)], [up],
+         expect=[up.repeat(2, 2).repeat(3, 3)])
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     for old in os.listdir(OUT):
         os.remove(os.path.join(OUT, old))
-    for make in (attributes_to_inputs, softmax, resize, several_nodes, functions, constants):
+    for make in (attributes_to_inputs, softmax, resize, several_nodes, functions, constants, before_7):
         make()
     with open(os.path.join(OUT, "list.txt"), "w", encoding="ascii") as f:
         f.write("\n".join(names) + "\n")

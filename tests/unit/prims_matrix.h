@@ -19,8 +19,8 @@
 enum { ISA_COUNT = 4, CANARIES = 64, PAGE = 4096 };
 #define CANARY 0x7fa5c3e1u /* a NaN no computation makes */
 
-/* What the processor can run, in the order portable, wide, avx2, avx512; `wide` is the portable rung
- * with the tile shapes of AVX-512, compiled into the test. */
+/* What the processor can run, in the order portable, wide, avx2, avx512; `wide` is the portable
+ * rung with the tile shapes of AVX-512, compiled into the test. */
 static inline int isa_present(int isa) {
     switch (isa) {
     case 2:

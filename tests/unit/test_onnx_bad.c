@@ -1,5 +1,5 @@
-/* Every file of tests/golden/bad gives the finding that expected.txt names, and no prefix or flipped
- * bit of the small ones does worse than be refused. */
+/* Every file of tests/golden/bad gives the finding that expected.txt names, and no prefix or
+ * flipped bit of the small ones does worse than be refused. */
 #include "test_onnx_common.h"
 
 #define FOLDER "tests/golden/bad/"
@@ -90,13 +90,15 @@ static void test_memory_external(void **state) {
     kiln_file file;
     imported m;
     kiln_import_options options = {.external_root = "tests/golden/bad"};
-    assert_int_equal(kiln_file_open(&file, NULL, FOLDER "external_good.onnx", 1 << 20, 0, NULL), KILN_OK);
+    assert_int_equal(kiln_file_open(&file, NULL, FOLDER "external_good.onnx", 1 << 20, 0, NULL),
+                     KILN_OK);
     import_bytes(&m, NULL, file.data, file.bytes);
     assert_string_equal(imported_code(&m), "E0205");
     imported_end(&m);
 
     imported_begin(&m, NULL);
-    m.status = kiln_import_memory(&m.model, file.data, file.bytes, &options, &m.arena, &m.files, NULL, m.diag);
+    m.status = kiln_import_memory(&m.model, file.data, file.bytes, &options, &m.arena, &m.files,
+                                  NULL, m.diag);
     assert_string_equal(imported_code(&m), "ok");
     const kiln_tensor *w = kiln_value_data(m.model.graph->nodes[0]->in[0]);
     assert_non_null(w);
@@ -137,7 +139,7 @@ static void test_places(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_expected), cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_expected),        cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_memory_external), cmocka_unit_test(test_checksum),
         cmocka_unit_test(test_places),
     };

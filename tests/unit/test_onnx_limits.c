@@ -28,7 +28,8 @@ static void put_info(kiln_out *out, uint32_t field, const char *name) {
     kiln_out_end(out, info);
 }
 
-static void put_node(kiln_out *out, const char *op, const char *domain, const char *in, const char *result) {
+static void put_node(kiln_out *out, const char *op, const char *domain, const char *in,
+                     const char *result) {
     size_t node = kiln_out_begin(out, 1);
     kiln_out_text(out, 1, in);
     kiln_out_text(out, 2, result);
@@ -56,7 +57,8 @@ static void *run_job(void *arg) {
     memset(&m, 0, sizeof m);
     kiln_arena_init(&m.arena, env);
     kiln_diag_create(&m.diag, NULL);
-    m.status = kiln_import_memory(&m.model, j->file->data, j->file->len, NULL, &m.arena, &m.files, env, m.diag);
+    m.status = kiln_import_memory(&m.model, j->file->data, j->file->len, NULL, &m.arena, &m.files,
+                                  env, m.diag);
     snprintf(j->code, sizeof j->code, "%s", imported_code(&m));
     j->nodes = m.status == KILN_OK ? kiln_graph_count(m.model.graph) : 0;
     kiln_arena_free(&m.arena);
@@ -86,7 +88,8 @@ static void expect(const kiln_out *file, const char *code) {
     assert_in_range(j.peak, 0, file->len + 64 * MIB);
 }
 
-/* A model whose graph, or whose field `field`, is `count` times the two bytes of an empty message. */
+/* A model whose graph, or whose field `field`, is `count` times the two bytes of an empty
+ * message. */
 static void repeat_empty(uint32_t in_graph, uint32_t field, size_t count, const char *code) {
     kiln_arena arena;
     kiln_arena_init(&arena, NULL);
@@ -107,9 +110,9 @@ static void repeat_empty(uint32_t in_graph, uint32_t field, size_t count, const 
 
 static void test_empty_messages(void **state) {
     (void)state;
-    repeat_empty(1, 1, 10 * MILLION, "E0309"); /* nodes: over the limit */
-    repeat_empty(1, 1, MILLION, "E0301");      /* nodes: no operator */
-    repeat_empty(1, 5, 10 * MILLION, "E0308"); /* initializers */
+    repeat_empty(1, 1, 10 * MILLION, "E0309");  /* nodes: over the limit */
+    repeat_empty(1, 1, MILLION, "E0301");       /* nodes: no operator */
+    repeat_empty(1, 5, 10 * MILLION, "E0308");  /* initializers */
     repeat_empty(1, 11, 10 * MILLION, "E0301"); /* inputs */
     repeat_empty(1, 12, 10 * MILLION, "E0301"); /* outputs */
     repeat_empty(0, 25, 10 * MILLION, "E0309"); /* functions */

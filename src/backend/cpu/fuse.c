@@ -39,7 +39,7 @@ static bool take_bias(fuser *u, const kiln_node *n) {
 static bool take_residual(fuser *u, const kiln_node *n) {
     kiln_value *x = other_operand(u, n);
     if (!KILN_IS(n, add) || !x || u->f->residual_in >= 0 || !kiln_value_is_f32(x) ||
-        kiln_target_is_off(u->c->target, "fuse_residual") || !kiln_same_shape(&x->type, &u->last->type)) {
+        kiln_target_is_off(u->c->target, "fuse_residual") || !kiln_type_same_shape(&x->type, &u->last->type)) {
         return false;
     }
     u->f->act_first = u->acted;
@@ -81,7 +81,7 @@ static bool post_kind(const fuser *u, const kiln_value *x, kiln_post_kind *kind)
         *kind = KILN_POST_SCALAR;
     } else if (kiln_is_axis_vector(x, &u->last->type, u->f->channel)) {
         *kind = KILN_POST_COLUMNS;
-    } else if (kiln_same_shape(&x->type, &u->last->type)) {
+    } else if (kiln_type_same_shape(&x->type, &u->last->type)) {
         *kind = KILN_POST_MATRIX;
     } else {
         return false;
@@ -148,7 +148,7 @@ bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln
         fused->bias_in = kiln_claim_input(c, claim, bias, KILN_LAYOUT_ROW);
     }
     for (kiln_node *n = kiln_claim_next(c, out); n; n = kiln_claim_next(c, u.last)) {
-        if (n->n_out != 1 || !kiln_value_is_f32(n->out[0]) || !kiln_same_shape(&n->out[0]->type, &out->type) ||
+        if (n->n_out != 1 || !kiln_value_is_f32(n->out[0]) || !kiln_type_same_shape(&n->out[0]->type, &out->type) ||
             !take(&u, n) || !kiln_claim_add(c, claim, n)) {
             break;
         }

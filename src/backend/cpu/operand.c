@@ -1,17 +1,5 @@
 #include "backend/cpu/operand.h"
 
-bool kiln_same_shape(const kiln_type *a, const kiln_type *b) {
-    if (a->rank != b->rank || a->rank < 0) {
-        return false;
-    }
-    for (int32_t d = 0; d < a->rank; d++) {
-        if (a->dims[d] != b->dims[d] || a->dims[d] == KILN_DIM_UNKNOWN) {
-            return false;
-        }
-    }
-    return true;
-}
-
 int64_t kiln_type_elements(const kiln_type *t) {
     kiln_tensor tensor = {0};
     return kiln_type_to_tensor(t, &tensor) ? kiln_tensor_count(&tensor) : -1;

@@ -4,8 +4,6 @@
 
 #include "backend/cpu/kernel.h"
 
-/* Same rank and surely equal dims (numbers or equal expressions). */
-bool kiln_same_shape(const kiln_type *a, const kiln_type *b);
 /* Number of elements when all dims are numbers, else -1. */
 int64_t kiln_type_elements(const kiln_type *t);
 

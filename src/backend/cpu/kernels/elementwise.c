@@ -34,7 +34,7 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     kiln_value *last = node->out[0];
     bool fuse = !kiln_target_is_off(c->target, "fuse_elementwise");
     for (kiln_node *next = fuse ? kiln_claim_next(c, last) : NULL; next; next = kiln_claim_next(c, last)) {
-        if (!kiln_chain_takes(next) || !kiln_same_shape(&next->out[0]->type, &last->type) ||
+        if (!kiln_chain_takes(next) || !kiln_type_same_shape(&next->out[0]->type, &last->type) ||
             !kiln_chain_add(chain, next)) {
             break;
         }
@@ -54,7 +54,7 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         if (kiln_claim_input(c, r, v, full ? KILN_LAYOUT_ANY : KILN_LAYOUT_ROW) < 0) {
             return NULL;
         }
-        if (r->in_place < 0 && v->type.dtype == last->type.dtype && kiln_same_shape(&v->type, &last->type)) {
+        if (r->in_place < 0 && v->type.dtype == last->type.dtype && kiln_type_same_shape(&v->type, &last->type)) {
             r->in_place = i;
         }
     }

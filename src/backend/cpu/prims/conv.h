@@ -1,7 +1,8 @@
 /* conv.h - float32 convolution and transposed convolution over channels-last activations.
  *
- * One form serves all ranks: spatial axes are always D, H, W; a 2-D problem has D = 1, a 1-D problem
- * D = H = 1 (kernel, stride, dilation 1, pad 0 there). Depthwise problems belong to depthwise.h.
+ * One form serves all ranks: spatial axes are always D, H, W; a 2-D problem has D = 1, a 1-D
+ * problem D = H = 1 (kernel, stride, dilation 1, pad 0 there). Depthwise problems belong to
+ * depthwise.h.
  *
  *     kiln_conv_args c = {.batch = 1, .groups = 1, .c_in = 64, .c_out = 64,
  *                         .in = {1, 56, 56}, .out = {1, 56, 56}, .kernel = {1, 3, 3},
@@ -15,14 +16,14 @@
  *     p->run(&c, begin, end, scratch);                        (any split of [0, p->tiles(&c)))
  *
  * How it runs: a block of output pixels is a block product whose rows are gathered (gemm.h). Either
- * each row is a list of pointers, one per kernel tap, to the channels of an input pixel or to a row of
- * zeros (KILN_CONV_GATHER), or the pixels' patches are copied into scratch first (KILN_CONV_PATCH, for
- * few channels and for planar input). A 1x1 convolution without stride or padding is one GEMM. In a
- * transposed convolution with stride s the outputs of one residue modulo s see only the taps of that
- * residue: each is an ordinary small convolution.
+ * each row is a list of pointers, one per kernel tap, to the channels of an input pixel or to a row
+ * of zeros (KILN_CONV_GATHER), or the pixels' patches are copied into scratch first
+ * (KILN_CONV_PATCH, for few channels and for planar input). A 1x1 convolution without stride or
+ * padding is one GEMM. In a transposed convolution with stride s the outputs of one residue modulo
+ * s see only the taps of that residue: each is an ordinary small convolution.
  *
- * Every output is one chain of multiply-adds in the order of the packed weights that starts at zero,
- * so the bits depend on neither the split nor the tactic. Padded taps multiply zeros.
+ * Every output is one chain of multiply-adds in the order of the packed weights that starts at
+ * zero, so the bits depend on neither the split nor the tactic. Padded taps multiply zeros.
  */
 #ifndef KILN_BACKEND_CPU_PRIMS_CONV_H
 #define KILN_BACKEND_CPU_PRIMS_CONV_H
@@ -41,13 +42,14 @@ typedef struct kiln_conv_args {
     int64_t in[3], out[3], kernel[3];
     int64_t stride[3], dilation[3]; /* >= 1 */
     int64_t pad[3]; /* before each axis; what stands after it follows from out. May be negative */
-    bool
-        transposed; /* out = (in - 1) * stride - pads + dilation * (kernel - 1) + 1 + output_padding */
-    bool
-        planar; /* packed order [channel][tap] instead of [tap][channel]; see pack. Not transposed */
+    /* Transposed: out = (in - 1) * stride - pads + dilation * (kernel - 1) + 1 + output padding. */
+    bool transposed;
+    /* Packed order [channel][tap] instead of [tap][channel]. Not with transposed. */
+    bool planar;
     /* Input element (n, d, h, w, c) is at
      *     x[n * x_batch + d * x_stride[0] + h * x_stride[1] + w * x_stride[2] + c * x_channel].
-     * Channels-last has x_channel 1; an NCHW image as it comes has x_channel H * W, and wants planar. */
+     * Channels-last has x_channel 1; an NCHW image as it comes has x_channel H * W, and wants
+     * planar. */
     const float *x;
     int64_t x_batch, x_stride[3], x_channel;
     const float *w; /* packed */
@@ -61,8 +63,9 @@ typedef struct kiln_conv_args {
 
 typedef struct kiln_conv_prims {
     const char *isa;
-    /* Packed weights. The size and the layout depend on groups, c_in, c_out, kernel, transposed, planar
-     * and, when transposed, on stride and dilation; no other field is read. Source: ONNX order, dense:
+    /* Packed weights. The size and the layout depend on groups, c_in, c_out, kernel, transposed,
+     * planar and, when transposed, on stride and dilation; no other field is read. Source: ONNX
+     * order, dense:
      *     convolution  [c_out][c_in / groups][D][H][W]
      *     transposed   [c_in][c_out / groups][D][H][W] */
     int64_t (*packed_bytes)(const kiln_conv_args *args);

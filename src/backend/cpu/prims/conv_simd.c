@@ -188,8 +188,9 @@ static void point_rows(const conv_job *c, int64_t group, int64_t first, int64_t 
 }
 
 /* How a patch is copied: from `rows` input lines, one for each kernel row (of each channel when
- * planar), `taps` pieces of `piece` floats each. Patches are written in ascending order, so a copy may
- * spill up to a vector past its end: the next one, or the space after the last patch, takes that. */
+ * planar), `taps` pieces of `piece` floats each. Patches are written in ascending order, so a copy
+ * may spill up to a vector past its end: the next one, or the space after the last patch, takes
+ * that. */
 typedef struct patches {
     const float **line; /* [rows], NULL for one of padding */
     int64_t rows;
@@ -423,8 +424,8 @@ static void point_line(const conv_job *c, const position *p, int64_t first, int6
     }
 }
 
-/* One line of a transposed convolution: the pixels of each residue along W are a block of their own,
- * `stride` rows apart. */
+/* One line of a transposed convolution: the pixels of each residue along W are a block of their
+ * own, `stride` rows apart. */
 static void run_line(const conv_job *c, const column_block *cols, int64_t line, conv_scratch *s) {
     const kiln_conv_args *a = c->a;
     position p = position_of(a, line * a->out[2]);
@@ -525,8 +526,8 @@ static int64_t conv_packed_bytes(const kiln_conv_args *a) {
     return a->groups * gemm()->packed_bytes(k, a->c_out / a->groups);
 }
 
-/* Writes rows [0, depth) of every panel of one tap. `k` is the length of the panels, `row` the tap's
- * first row in them, source element (i, n) at src[i * stride_k + n * stride_n]. */
+/* Writes rows [0, depth) of every panel of one tap. `k` is the length of the panels, `row` the
+ * tap's first row in them, source element (i, n) at src[i * stride_k + n * stride_n]. */
 static void pack_tap(float *dst, const float *src, int64_t k, int64_t row, int64_t row_step,
                      int64_t depth, int64_t cols, int64_t stride_k, int64_t stride_n) {
     int64_t nr = gemm()->nr;

@@ -5,11 +5,11 @@
  * build time, one scratch for each thread, any split of the tiles.
  *
  * Channels lie along the vector. A strip of up to eight neighbouring outputs of a line is held in
- * registers; kernels of width 3, 5 and 7 with stride 1 and of width 3 and 5 with stride 2 load every
- * input column once for all outputs of the strip that see it, others load it for each tap. Kernel rows
- * that fall into the padding are skipped, columns that do read a row of zeros. An output is one chain
- * of multiply-adds in tap order that starts at the bias, whatever the strip, so the bits do not depend
- * on the split.
+ * registers; kernels of width 3, 5 and 7 with stride 1 and of width 3 and 5 with stride 2 load
+ * every input column once for all outputs of the strip that see it, others load it for each tap.
+ * Kernel rows that fall into the padding are skipped, columns that do read a row of zeros. An
+ * output is one chain of multiply-adds in tap order that starts at the bias, whatever the strip, so
+ * the bits do not depend on the split.
  */
 #ifndef KILN_BACKEND_CPU_PRIMS_DEPTHWISE_H
 #define KILN_BACKEND_CPU_PRIMS_DEPTHWISE_H
@@ -18,7 +18,8 @@
 
 typedef struct kiln_depthwise_prims {
     const char *isa;
-    /* Packed weights [tap][c_out]; depends on c_out and kernel alone. Source: [c_out][1][D][H][W]. */
+    /* Packed weights [tap][c_out]; depends on c_out and kernel alone. Source:
+     * [c_out][1][D][H][W]. */
     int64_t (*packed_bytes)(const kiln_conv_args *args);
     void (*pack)(float *dst, const float *src, const kiln_conv_args *args);
     /* Bytes of scratch for each thread that calls run, 64-byte aligned, contents irrelevant. */

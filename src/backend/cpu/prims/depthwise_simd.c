@@ -1,8 +1,8 @@
 /* depthwise_simd.c - depthwise convolution, channels along the vector. Compiled once per ISA.
  *
- * Legend: a line is a row of outputs along W, a strip some neighbours of a line; a kernel row is one
- * (kd, kh); columns are the input pixels of a kernel row that a strip sees. The strip is given by
- * pointers to its columns, so that padding, dilation and strides cost nothing in the inner loop.
+ * Legend: a line is a row of outputs along W, a strip some neighbours of a line; a kernel row is
+ * one (kd, kh); columns are the input pixels of a kernel row that a strip sees. The strip is given
+ * by pointers to its columns, so that padding, dilation and strides cost nothing in the inner loop.
  */
 #include "backend/cpu/prims/depthwise.h"
 #include "backend/cpu/prims/simd.h"
@@ -91,9 +91,9 @@ KILN_INLINE void end_strip(const strip *s, int pixels, int64_t c, bool whole, ki
     }
 }
 
-/* Column sharing: kernel rows of `width` taps, `stride` columns from output to output. Needs at least
- * a vector of channels: the last vector overlaps the one before when they do not come out even.
- * Inside the input, columns are one step apart and only a row's first has a pointer. */
+/* Column sharing: kernel rows of `width` taps, `stride` columns from output to output. Needs at
+ * least a vector of channels: the last vector overlaps the one before when they do not come out
+ * even. Inside the input, columns are one step apart and only a row's first has a pointer. */
 KILN_INLINE void shared_strip(const strip *s, int pixels, int width, int stride, bool edge) {
     const int columns = (pixels - 1) * stride + width;
     const kiln_vm all = vm_tail(KILN_VLEN);

@@ -42,8 +42,8 @@ typedef struct kiln_epilogue {
     float slope;  /* 1: none; 0.01: a leaky ReLU */
     float lo, hi; /* -inf, inf: none; 0, inf: ReLU; 0, 6: ReLU6 */
     bool act_first;
-    /* Called for every block [row0, row0 + rows) x [col0, col0 + cols) of C exactly once; c points at
-     * the block's first element. Blocks tile C; their shapes are not part of the contract. */
+    /* Called for every block [row0, row0 + rows) x [col0, col0 + cols) of C exactly once; c points
+     * at the block's first element. Blocks tile C; their shapes are not part of the contract. */
     void (*post)(const void *arg, float *c, int64_t ldc, int64_t row0, int64_t rows, int64_t col0,
                  int64_t cols);
     const void *post_arg;
@@ -65,8 +65,8 @@ typedef struct kiln_gemm_args {
         tile_rows; /* tallest register tile to use; 0: the prims' default. A tactic, not a result */
 } kiln_gemm_args;
 
-/* A block product whose rows are gathered: row m of A is `taps` pieces of `depth` floats, piece t at
- * row[m * taps + t]; K = taps * depth. Convolutions are made of these. All panels of [0, n) are
+/* A block product whose rows are gathered: row m of A is `taps` pieces of `depth` floats, piece t
+ * at row[m * taps + t]; K = taps * depth. Convolutions are made of these. All panels of [0, n) are
  * computed, rows [0, m) of c are written (c, residual: row 0 of the block; bias: column 0). */
 typedef struct kiln_gemm_gather {
     int64_t m, n, taps, depth;

@@ -3,17 +3,18 @@
  * Legend: M rows of A and C, N columns of B and C, K the sum; a panel is NR = 2 vectors of columns.
  *
  * A register tile is MR rows x NV vectors of C, held in registers over a stretch of K: each step
- * loads NV vectors of B and broadcasts MR floats of A. Rates that matter: MR * NV accumulators cover
- * the multiply-add latency (2 pipes x 4 cycles: at least 8), a step needs MR + NV loads for MR * NV
- * multiply-adds at 2 of either a cycle, and B flows at (bytes of a vector) * 2 / MR a cycle, so tall
- * tiles are for B that comes from far. Rows are cut into tiles of nearly equal height (49 = 4 x 6 +
- * 5 x 5), which avoids a last thin tile that runs at the latency's pace. When there are only one to
- * three rows, the tile is several panels wide instead: B streams once, at memory speed.
+ * loads NV vectors of B and broadcasts MR floats of A. Rates that matter: MR * NV accumulators
+ * cover the multiply-add latency (2 pipes x 4 cycles: at least 8), a step needs MR + NV loads for
+ * MR * NV multiply-adds at 2 of either a cycle, and B flows at (bytes of a vector) * 2 / MR a
+ * cycle, so tall tiles are for B that comes from far. Rows are cut into tiles of nearly equal
+ * height (49 = 4 x 6 + 5 x 5), which avoids a last thin tile that runs at the latency's pace. When
+ * there are only one to three rows, the tile is several panels wide instead: B streams once, at
+ * memory speed.
  *
  * Blocking: a unit is a block of rows times a group of panels. Inside, K is cut so that a panel's
- * piece stays in the first-level cache while all row tiles of the unit pass over it, and the block of
- * A stays in the second level. Partial sums rest in C, which loses no bits. While a piece is in use
- * the next one is prefetched.
+ * piece stays in the first-level cache while all row tiles of the unit pass over it, and the block
+ * of A stays in the second level. Partial sums rest in C, which loses no bits. While a piece is in
+ * use the next one is prefetched.
  */
 #include "backend/cpu/prims/gemm.h"
 #include "backend/cpu/prims/simd.h"
@@ -211,26 +212,20 @@ KILN_INLINE void strided_tile(const tile *t, int rows, int vecs) {
 }
 
 /* The register tiles: X(rows, vectors). Wide ones, for up to three rows, span panels. */
-#define TILES_WIDE(X)                                                                       \
-    X(1, 1)                                                                                 \
-    X(1, 2)                                                                                 \
-    X(1, 3)                                                                                 \
-    X(1, 4) X(1, 5) X(1, 6) X(1, 7) X(1, 8) X(2, 1) X(2, 2) X(2, 3) X(2, 4) X(2, 5) X(2, 6) \
-        X(3, 1) X(3, 2) X(3, 3) X(3, 4)
+#define TILES_1(X) X(1, 1) X(1, 2) X(1, 3) X(1, 4) X(1, 5) X(1, 6) X(1, 7) X(1, 8)
+#define TILES_2(X) X(2, 1) X(2, 2) X(2, 3) X(2, 4) X(2, 5) X(2, 6)
+#define TILES_3(X) X(3, 1) X(3, 2) X(3, 3) X(3, 4)
 #define TILES_NARROW(X) X(4, 1) X(4, 2) X(5, 1) X(5, 2) X(6, 1) X(6, 2)
 #if KILN_VREGS == 32
 #define TILES_PAIR(X) X(4, 3) X(4, 4) X(5, 3) X(5, 4) X(6, 3) X(6, 4)
-#define TILES_TALL(X)                                                                         \
-    X(4, 1)                                                                                   \
-    X(4, 2)                                                                                   \
-    X(5, 1)                                                                                   \
-    X(5, 2) X(6, 1) X(6, 2) X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) \
-        X(11, 1) X(11, 2) X(12, 1) X(12, 2)
+#define TILES_7_TO_9(X) X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2)
+#define TILES_10_TO_12(X) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2)
+#define TILES_TALL(X) TILES_NARROW(X) TILES_7_TO_9(X) TILES_10_TO_12(X)
 #else
 #define TILES_PAIR(X)
 #define TILES_TALL(X)
 #endif
-#define TILES_GATHERED(X) TILES_WIDE(X) TILES_NARROW(X) TILES_PAIR(X)
+#define TILES_GATHERED(X) TILES_1(X) TILES_2(X) TILES_3(X) TILES_NARROW(X) TILES_PAIR(X)
 
 #define DEFINE_GATHERED(rows, vecs)                       \
     static void gathered_##rows##x##vecs(const tile *t) { \

@@ -1,8 +1,8 @@
 /* simd.h - one small vector vocabulary for the kernel files of every instruction set.
  *
  * A kernel file `foo_simd.c` is compiled once per instruction set with -DKILN_ISA=<isa> and
- * -DKILN_ISA_<isa>=1, <isa> being portable, avx2 or avx512, and exports one const struct of function
- * pointers named by KILN_ISA_SYMBOL. It is written once, in terms of
+ * -DKILN_ISA_<isa>=1, <isa> being portable, avx2 or avx512, and exports one const struct of
+ * function pointers named by KILN_ISA_SYMBOL. It is written once, in terms of
  *
  *     kiln_vf    KILN_VLEN float lanes        (4 portable, 8 AVX2, 16 AVX-512)
  *     kiln_vi    KILN_VLEN int32 lanes
@@ -27,8 +27,8 @@
  *  - vf_fma(a, b, c) = a*b + c, one rounding where the instruction set has it, two in the portable
  *    rung. Nothing else contracts: kernel files are compiled with -ffp-contract=off.
  *  - Horizontal reductions halve the vector repeatedly (lane i with lane i + w/2): a fixed tree.
- *  - With KILN_ISA_portable, KILN_VEC_BITS (128, 256, 512) and KILN_VREGS (16, 32) may be set, to run
- *    the tiles of a wider rung on a machine without it; tests use that.
+ *  - With KILN_ISA_portable, KILN_VEC_BITS (128, 256, 512) and KILN_VREGS (16, 32) may be set,
+ *    to run the tiles of a wider rung on a machine without it; tests use that.
  */
 #ifndef KILN_BACKEND_CPU_PRIMS_SIMD_H
 #define KILN_BACKEND_CPU_PRIMS_SIMD_H
@@ -73,8 +73,8 @@ typedef float kiln_vf __attribute__((vector_size(KILN_VEC_BITS / 8)));
 typedef int32_t kiln_vi __attribute__((vector_size(KILN_VEC_BITS / 8)));
 typedef uint32_t kiln_vu __attribute__((vector_size(KILN_VEC_BITS / 8)));
 
-/* Integers for cutting work: i64_part is the start of part i when m things are cut into n parts whose
- * sizes differ by at most one, the larger ones first. */
+/* Integers for cutting work: i64_part is the start of part i when m things are cut into n parts
+ * whose sizes differ by at most one, the larger ones first. */
 KILN_INLINE int64_t i64_min(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
@@ -365,8 +365,8 @@ KILN_HREDUCE(vf_hsum, KILN_SCALAR_ADD)
 KILN_HREDUCE(vf_hmax, KILN_SCALAR_MAX)
 KILN_HREDUCE(vf_hmin, KILN_SCALAR_MIN)
 
-/* Bytes and 16-bit words in memory, int32 in registers. Loads extend by the type's sign. vi_store_u8
- * and _s8 saturate to the type's range; vi_store_u16 needs values in 0..65535. */
+/* Bytes and 16-bit words in memory, int32 in registers. Loads extend by the type's sign.
+ * vi_store_u8 and _s8 saturate to the type's range; vi_store_u16 needs values in 0..65535. */
 #if defined(KILN_ISA_avx512)
 KILN_VFN(kiln_vi, vi_load_u16, (const uint16_t *p),
          (kiln_vi)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)))

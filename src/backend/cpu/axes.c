@@ -1,0 +1,65 @@
+#include "backend/cpu/axes.h"
+
+kiln_lane kiln_lane_at(const kiln_operand *o, int32_t axis) {
+    int64_t dims[KILN_MAX_RANK];
+    int32_t rank = o->tensor.rank, at = kiln_physical_axis(axis, rank, o->layout);
+    kiln_lane lane = {.outer = 1, .n = 1, .inner = 1};
+    kiln_physical_dims(&o->tensor, o->layout, dims);
+    for (int32_t d = 0; d < rank; d++) {
+        *(d < at ? &lane.outer : d == at ? &lane.n : &lane.inner) *= dims[d];
+    }
+    return lane;
+}
+
+int32_t kiln_move_bytes(kiln_dtype dtype) {
+    int32_t bits = dtype == KILN_DTYPE_STRING ? 0 : kiln_dtype_bits(dtype);
+    return bits == 8 || bits == 16 || bits == 32 || bits == 64 ? bits / 8 : 0;
+}
+
+bool kiln_claim_shape_inputs(kiln_claimer *c, kiln_claim *claim, const kiln_node *node, int32_t first) {
+    for (int32_t i = first; i < node->n_in; i++) {
+        kiln_value *v = node->in[i];
+        if (v && !v->constant && kiln_claim_input(c, claim, v, KILN_LAYOUT_ROW) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+kiln_status kiln_bind_ints(const kiln_binder *b, const kiln_node *node, int32_t i, const int64_t **v,
+                           int64_t *n) {
+    *v = NULL;
+    *n = 0;
+    if (!kiln_node_in(node, i)) {
+        return KILN_OK;
+    }
+    const kiln_fact *f = b->fact(b, node->in[i]);
+    if (!f || !f->contents) {
+        return kiln_fail(b->diag, KILN_F_INTERNAL, "input %d is not known at binding", i);
+    }
+    for (int64_t k = 0; k < f->n_contents; k++) {
+        if (!kiln_dim_known(f->contents[k])) {
+            return kiln_fail(b->diag, KILN_F_INTERNAL, "element %lld of input %d is not known at binding",
+                             (long long)k, i);
+        }
+    }
+    *v = f->contents;
+    *n = f->n_contents;
+    return KILN_OK;
+}
+
+bool kiln_claim_ints(const kiln_value *v, const int64_t **data, int64_t *n) {
+    const kiln_tensor *t = v ? kiln_small_data(v) : NULL;
+    if (!t || t->dtype != KILN_DTYPE_I64) {
+        return false;
+    }
+    *data = t->data;
+    *n = kiln_tensor_count(t);
+    return true;
+}
+
+kiln_status kiln_bind_tensor(const kiln_binder *b, const kiln_value *v, kiln_tensor *out) {
+    const kiln_fact *f = b->fact(b, v);
+    *out = (kiln_tensor){0};
+    return f && kiln_type_to_tensor(&f->type, out) ? KILN_OK : KILN_E_INTERNAL;
+}

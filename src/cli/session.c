@@ -1,0 +1,320 @@
+/* session.c - from options to a running context: shapes, files, generated inputs. */
+#include <string.h>
+
+#include "cli.h"
+
+/* ---- Shapes ---- */
+
+/* "1x3x?x224"; "" and "scalar" have rank 0. */
+static bool parse_dims(const char *text, kiln_shape *out) {
+    out->rank = 0;
+    if (*text == '\0' || strcmp(text, "scalar") == 0) {
+        return true;
+    }
+    for (;;) {
+        size_t n = strcspn(text, "xX");
+        const char *word = keep(text, n);
+        bool open = strcmp(word, "?") == 0 || strcmp(word, "-1") == 0;
+        int64_t dim = -1;
+        if (out->rank == KILN_MAX_RANK || (!open && (!parse_int(word, &dim) || dim < 0))) {
+            return false;
+        }
+        out->dims[out->rank++] = dim;
+        if (text[n] == '\0') {
+            return true;
+        }
+        text += n + 1;
+    }
+}
+
+/* The name ends at the last colon, since names hold colons too. */
+bool parse_shape(cli *c, const char *text, kiln_shape *out) {
+    const char *colon = strrchr(text, ':');
+    *out = (kiln_shape){.name = colon ? keep(text, (size_t)(colon - text)) : "*"};
+    if (parse_dims(colon ? colon + 1 : text, out)) {
+        return true;
+    }
+    usage_error(c, "shapes are written input:1x3x224x224", "\"%s\" is no shape", text);
+    return false;
+}
+
+/* One `*` matches any characters. */
+static bool matches(const char *pattern, const char *name) {
+    const char *star = strchr(pattern, '*');
+    if (!star) {
+        return strcmp(pattern, name) == 0;
+    }
+    size_t head = (size_t)(star - pattern), tail = strlen(star + 1), len = strlen(name);
+    return len >= head + tail && memcmp(pattern, name, head) == 0 && strcmp(name + len - tail, star + 1) == 0;
+}
+
+typedef struct shapes {
+    kiln_shape *items;
+    size_t count, cap;
+} shapes;
+
+/* One shape for every input that a pattern matches. */
+static bool expand(cli *c, const list *texts, const list *names, shapes *out) {
+    for (size_t i = 0; i < texts->count; i++) {
+        kiln_shape shape;
+        bool any = false;
+        if (!parse_shape(c, texts->items[i], &shape)) {
+            return false;
+        }
+        const char *pattern = shape.name;
+        for (size_t k = 0; k < names->count; k++) {
+            if (matches(pattern, names->items[k])) {
+                shape.name = names->items[k];
+                out->items = grow(out->items, out->count, &out->cap, sizeof *out->items);
+                out->items[out->count++] = shape;
+                any = true;
+            }
+        }
+        if (!any) {
+            usage_error(c, "`kiln inspect` lists the inputs", "there is no input \"%s\"", pattern);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- Opening ---- */
+
+/* Whether the names in --override-shape can be had without looking into the model. */
+static bool names_are_plain(const list *texts) {
+    for (size_t i = 0; i < texts->count; i++) {
+        if (strchr(texts->items[i], '*') || !strchr(texts->items[i], ':')) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int override_names(cli *c, const char *path, list *out) {
+    kiln_shape shape;
+    if (names_are_plain(&c->override_shapes)) {
+        for (size_t i = 0; i < c->override_shapes.count; i++) {
+            if (!parse_shape(c, c->override_shapes.items[i], &shape)) {
+                return kiln_status_exit_code(KILN_E_USAGE);
+            }
+            list_add(out, shape.name);
+        }
+        return 0;
+    }
+    kiln_model *model;
+    kiln_io io;
+    kiln_model_options o = {.size = sizeof o, .external_root = c->external_root, .no_mmap = c->no_mmap};
+    kiln_status status = kiln_model_load(&model, c->env, path, &o, c->diag);
+    if (status != KILN_OK) {
+        return finish(c, status);
+    }
+    for (size_t i = 0; kiln_model_input(model, i, &io); i++) {
+        list_add(out, keep(io.name, strlen(io.name)));
+    }
+    kiln_model_destroy(model);
+    return 0;
+}
+
+int session_options(cli *c, const char *path, kiln_open_options *out) {
+    kiln_model_options *model = allocate(sizeof *model);
+    kiln_build_options *build = allocate(sizeof *build);
+    kiln_load_options *load = allocate(sizeof *load);
+    shapes overrides = {0};
+    if (c->override_shapes.count > 0) {
+        list names = {0};
+        int status = override_names(c, path, &names);
+        if (status != 0) {
+            return status;
+        }
+        if (!expand(c, &c->override_shapes, &names, &overrides)) {
+            return kiln_status_exit_code(KILN_E_USAGE);
+        }
+    }
+    *model = (kiln_model_options){.size = sizeof *model,
+                                  .external_root = c->external_root,
+                                  .no_mmap = c->no_mmap,
+                                  .verify_checksums = c->verify,
+                                  .overrides = overrides.items,
+                                  .n_overrides = overrides.count};
+    if (c->off.count > 0) {
+        list_add(&c->off, NULL);
+        c->off.count--;
+    }
+    *build = (kiln_build_options){
+        .size = sizeof *build, .max_isa = c->max_isa, .off = c->off.count > 0 ? c->off.items : NULL};
+    *load = (kiln_load_options){.size = sizeof *load, .verify = c->verify, .no_mmap = c->no_mmap};
+    *out = (kiln_open_options){.size = sizeof *out, .model = model, .build = build, .load = load};
+    return 0;
+}
+
+int session_open(cli *c, session *s, const char *path) {
+    kiln_open_options o;
+    double start = now_ms();
+    s->path = path;
+    int failed = session_options(c, path, &o);
+    if (failed != 0) {
+        return failed;
+    }
+    kiln_status status = kiln_engine_open(&s->engine, &s->model, c->env, path, &o, c->diag);
+    if (status != KILN_OK) {
+        return finish(c, status);
+    }
+    s->open_ms = now_ms() - start;
+    print_findings(c);
+    kiln_engine_info info;
+    kiln_engine_get_info(s->engine, &info);
+    say(c, KILN_LOG_INFO, "%-8s %s  %s  %s of weights  %s in %.1f ms", s->model ? "model" : "engine", safe(path),
+        info.isa ? info.isa : "?", bytes_text((double)info.weight_bytes), s->model ? "built" : "loaded",
+        s->open_ms);
+    return 0;
+}
+
+void session_close(session *s) {
+    cancel_on_signal(NULL);
+    kiln_context_destroy(s->context);
+    kiln_tensors_destroy(s->inputs);
+    kiln_engine_destroy(s->engine);
+    kiln_model_destroy(s->model);
+    *s = (session){0};
+}
+
+/* ---- Inputs ---- */
+
+const char *preprocess_text(const cli *c) {
+    const char *text = NULL;
+    for (size_t i = 0; i < c->preprocess.count; i++) {
+        const char *pair = c->preprocess.items[i];
+        pair = strncmp(pair, "image-", 6) == 0 ? pair + 6 : pair;
+        text = text ? keepf("%s %s", text, pair) : pair;
+    }
+    return text;
+}
+
+kiln_tolerance tolerance_of(const cli *c) {
+    return (kiln_tolerance){.size = sizeof(kiln_tolerance),
+                            .atol = c->atol,
+                            .rtol = c->rtol,
+                            .range_tol = c->range_tol,
+                            .min_cosine = c->min_cosine,
+                            .min_sqnr_db = c->min_sqnr_db,
+                            .min_top1 = c->min_top1};
+}
+
+static bool find_input(const session *s, const char *name, size_t len, kiln_io *out) {
+    for (size_t i = 0; kiln_engine_input(s->engine, i, out); i++) {
+        if (strlen(out->name) == len && memcmp(out->name, name, len) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The input that a word without a name is for: the only one. */
+static const kiln_io *only_input(const session *s, kiln_io *out) {
+    kiln_io second;
+    bool one = kiln_engine_input(s->engine, 0, out) && !kiln_engine_input(s->engine, 1, &second);
+    return one ? out : NULL;
+}
+
+/* "NAME=FILE" where NAME is an input (names and files may hold "="), else FILE. */
+static const char *split_input(const session *s, const char *word, kiln_io *io) {
+    for (const char *eq = strchr(word, '='); eq; eq = strchr(eq + 1, '=')) {
+        if (find_input(s, word, (size_t)(eq - word), io)) {
+            return eq + 1;
+        }
+    }
+    return NULL;
+}
+
+/* Files that name their tensors themselves. */
+static bool names_itself(const char *path) {
+    const char *dot = strrchr(path, '.');
+    return !dot || strcmp(dot, ".npz") == 0 || strchr(dot, '/');
+}
+
+static int read_input(cli *c, session *s, const char *word) {
+    kiln_io io;
+    kiln_read_options o = {.size = sizeof o, .preprocess = preprocess_text(c)};
+    const char *file = split_input(s, word, &io);
+    if (file) {
+        o.like = &io;
+    } else {
+        file = word;
+        o.like = only_input(s, &io);
+        if (!o.like && !names_itself(word)) {
+            return usage_error(c, "write --input NAME=FILE; `kiln inspect` lists the inputs",
+                               "\"%s\" does not begin with the name of an input", word);
+        }
+    }
+    o.name = o.like ? o.like->name : NULL;
+    kiln_status status = kiln_tensors_read(s->inputs, file, &o, c->diag);
+    return status == KILN_OK ? 0 : finish(c, status);
+}
+
+static int generate_missing(cli *c, session *s, int64_t batch) {
+    kiln_generate_options g = {.size = sizeof g, .seed = (uint64_t)c->seed, .batch = batch};
+    list names = {0};
+    shapes asked = {0};
+    kiln_io io;
+    double range[2];
+    for (size_t i = 0; kiln_engine_input(s->engine, i, &io); i++) {
+        list_add(&names, io.name);
+    }
+    if (!expand(c, &c->shapes, &names, &asked)) {
+        return kiln_status_exit_code(KILN_E_USAGE);
+    }
+    if (c->range.count > 0) {
+        if (c->range.count != 2 || !parse_number_list(c, "range", &c->range, range, 2)) {
+            return usage_error(c, NULL, "--range takes MIN,MAX");
+        }
+        g.has_range = true;
+        g.min = range[0];
+        g.max = range[1];
+    }
+    g.shapes = asked.items;
+    g.n_shapes = asked.count;
+    for (size_t i = 0; kiln_engine_input(s->engine, i, &io); i++) {
+        if (kiln_tensors_find(s->inputs, io.name) || io.is_sequence) {
+            continue;
+        }
+        kiln_status status = kiln_tensors_generate(s->inputs, &io, &g, c->diag);
+        if (status != KILN_OK) {
+            return finish(c, status);
+        }
+        const kiln_tensor *t = kiln_tensors_find(s->inputs, io.name);
+        say(c, KILN_LOG_INFO, "%-8s %s  %s %s  generated, seed %lld", "input", safe(io.name),
+            kiln_dtype_name(t->dtype), dims_text(t->dims, t->rank), (long long)(c->seed ? c->seed : 1));
+    }
+    return 0;
+}
+
+int session_inputs(cli *c, session *s, int64_t batch) {
+    kiln_tensors_destroy(s->inputs);
+    s->inputs = NULL;
+    kiln_status status = kiln_tensors_create(&s->inputs, c->env);
+    if (status != KILN_OK) {
+        return finish(c, status);
+    }
+    for (size_t i = 0; i < c->inputs.count; i++) {
+        int failed = read_input(c, s, c->inputs.items[i]);
+        if (failed != 0) {
+            return failed;
+        }
+    }
+    return generate_missing(c, s, batch);
+}
+
+int session_context(cli *c, session *s, int64_t threads) {
+    kiln_context_options o = {.size = sizeof o, .threads = (int32_t)threads, .seed = (uint64_t)c->seed};
+    kiln_context_destroy(s->context);
+    s->context = NULL;
+    kiln_status status = kiln_context_create(&s->context, s->engine, &o, c->diag);
+    if (status == KILN_OK && s->inputs) {
+        status = kiln_tensors_bind(s->inputs, s->engine, s->context, c->diag);
+    }
+    if (status != KILN_OK) {
+        return finish(c, status);
+    }
+    cancel_on_signal(s->context);
+    return 0;
+}

@@ -1,0 +1,292 @@
+/* An engine saved and loaded, from a file or from memory, gives the same bits as the one that was built;
+ * building again gives the same bytes; other instruction sets and versions are refused by name. */
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/forge.h"
+#include "engine/samples.h"
+
+enum { BATCH = 3, SEED = 11 };
+
+static void *saved(const kiln_engine *engine, size_t *len) {
+    kiln_diag *diag = new_diag();
+    void *bytes;
+    MUST(diag, kiln_engine_save_memory(engine, &bytes, len, diag));
+    kiln_diag_destroy(diag);
+    return bytes;
+}
+
+static void scratch_path(char *path, size_t cap, const char *name) {
+    const char *folder = getenv("KILN_TMP");
+    snprintf(path, cap, "%s/%s", folder ? folder : "/tmp", name);
+}
+
+/* Runs of two engines on two inputs agree bit for bit, and the inputs matter. */
+static void expect_same(const kiln_engine *a, const kiln_engine *b, kiln_diag *diag) {
+    outcome x = {0}, y = {0}, other = {0};
+    MUST(diag, run_engine(a, BATCH, SEED, NULL, &x, diag));
+    MUST(diag, run_engine(b, BATCH, SEED, NULL, &y, diag));
+    MUST(diag, run_engine(b, BATCH, SEED + 1, NULL, &other, diag));
+    assert_true(same_outcome(&x, &y));
+    assert_false(same_outcome(&x, &other));
+    free_outcome(&x);
+    free_outcome(&y);
+    free_outcome(&other);
+}
+
+static void check_round_trip(size_t i, const kiln_build_options *options) {
+    kiln_diag *diag = new_diag();
+    kiln_engine *built = build_sample(i, options), *from_memory, *from_file;
+    const kiln_load_options verify = {.size = sizeof verify, .verify = true, .no_mmap = i % 2 == 0};
+    char path[512];
+    size_t len, again_len;
+    void *bytes = saved(built, &len);
+    assert_true(kiln_engine_recognize(bytes, len));
+    MUST(diag, kiln_engine_load_memory(&from_memory, NULL, bytes, len, &verify, diag));
+    scratch_path(path, sizeof path, "sample.kiln");
+    MUST(diag, kiln_engine_save(built, path, diag));
+    MUST(diag, kiln_engine_load(&from_file, NULL, path, &verify, diag));
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, len);
+    expect_same(built, from_memory, diag);
+    expect_same(built, from_file, diag);
+    /* A loaded engine can be saved again, and is the same. */
+    void *again = saved(from_file, &again_len);
+    assert_int_equal(again_len, len);
+    assert_memory_equal(again, bytes, len);
+    kiln_free(NULL, again, again_len);
+    kiln_engine_destroy(from_file);
+    kiln_engine_destroy(from_memory);
+    kiln_engine_destroy(built);
+    kiln_free(NULL, bytes, len);
+    kiln_diag_destroy(diag);
+    unlink(path);
+}
+
+static void same_bits_after_loading(void **state) {
+    (void)state;
+    const kiln_build_options portable = {.size = sizeof portable, .portable = true};
+    for (size_t i = 0; i < N_SAMPLES; i++) {
+        check_round_trip(i, NULL);
+        check_round_trip(i, &portable);
+    }
+}
+
+static void rebuilding_gives_the_same_bytes(void **state) {
+    (void)state;
+    for (size_t i = 0; i < N_SAMPLES; i++) {
+        kiln_engine *a = build_sample(i, NULL), *b = build_sample(i, NULL);
+        size_t a_len, b_len;
+        void *a_bytes = saved(a, &a_len), *b_bytes = saved(b, &b_len);
+        assert_int_equal(a_len, b_len);
+        assert_memory_equal(a_bytes, b_bytes, a_len);
+        kiln_free(NULL, a_bytes, a_len);
+        kiln_free(NULL, b_bytes, b_len);
+        kiln_engine_destroy(a);
+        kiln_engine_destroy(b);
+    }
+}
+
+/* The instruction sets below the best of this machine, "portable" among them. */
+static size_t lower_sets(const char **names, size_t cap) {
+    static const char *const all[] = {"portable", "avx2", "avx512"};
+    size_t n = 0;
+    kiln_engine *best = build_sample(1, NULL);
+    kiln_engine_info info;
+    kiln_engine_get_info(best, &info);
+    for (size_t i = 0; i < KILN_COUNT_OF(all) && n < cap && strcmp(all[i], info.isa) != 0; i++) {
+        names[n++] = all[i];
+    }
+    kiln_engine_destroy(best);
+    return n;
+}
+
+/* Gives the engine's file another instruction set's name of the same length, hashes right. */
+static bool rename_isa(uint8_t *bytes, size_t len, const char *from, const char *to) {
+    size_t at, n, k = strlen(from);
+    assert_int_equal(k, strlen(to));
+    assert_true(forge_section(bytes, len, KILN_SECTION_META, &at, &n));
+    for (size_t i = at; i + k <= at + n; i++) {
+        if (memcmp(bytes + i, from, k) == 0) {
+            memcpy(bytes + i, to, k);
+            forge_hashes(bytes, len);
+            return true;
+        }
+    }
+    return false;
+}
+
+static const kiln_finding *newest(const kiln_diag *diag) {
+    size_t n = kiln_diag_count(diag);
+    assert_true(n > 0);
+    return kiln_diag_get(diag, n - 1);
+}
+
+static void engines_of_lower_sets_run(void **state) {
+    (void)state;
+    const char *names[4];
+    size_t n = lower_sets(names, KILN_COUNT_OF(names));
+    kiln_diag *diag = new_diag();
+    for (size_t i = 0; i < n; i++) {
+        const kiln_build_options options = {.size = sizeof options, .max_isa = names[i]};
+        kiln_engine *built = build_sample(1, &options), *loaded;
+        kiln_engine_info info;
+        size_t len;
+        void *bytes = saved(built, &len);
+        MUST(diag, kiln_engine_load_memory(&loaded, NULL, bytes, len, NULL, diag));
+        kiln_engine_get_info(loaded, &info);
+        assert_string_equal(info.isa, names[i]);
+        expect_same(built, loaded, diag);
+        kiln_engine_destroy(loaded);
+        kiln_engine_destroy(built);
+        kiln_free(NULL, bytes, len);
+    }
+    kiln_diag_destroy(diag);
+}
+
+/* The sample's engine as bytes that name an instruction set this machine has not. */
+static uint8_t *foreign(bool portable, size_t *len) {
+    const kiln_build_options options = {.size = sizeof options, .portable = portable};
+    kiln_engine *built = build_sample(1, &options);
+    kiln_engine_info info;
+    kiln_engine_get_info(built, &info);
+    uint8_t *bytes = saved(built, len);
+    static const char *const absent[] = {"neon", "avx9", "avx999", "foreigns"};
+    bool done = false;
+    for (size_t i = 0; i < KILN_COUNT_OF(absent) && !done; i++) {
+        done = strlen(absent[i]) == strlen(info.isa) && rename_isa(bytes, *len, info.isa, absent[i]);
+    }
+    kiln_engine_destroy(built);
+    assert_true(done);
+    return bytes;
+}
+
+static void unknown_sets_are_refused(void **state) {
+    (void)state;
+    kiln_diag *diag = new_diag();
+    kiln_engine *loaded = NULL;
+    size_t len;
+    uint8_t *bytes = foreign(false, &len);
+    assert_int_equal(kiln_engine_load_memory(&loaded, NULL, bytes, len, NULL, diag), KILN_E_ENGINE);
+    assert_null(loaded);
+    kiln_free(NULL, bytes, len);
+    kiln_diag_destroy(diag);
+}
+
+/* KILN_MAX_ISA stands in for a machine without the instructions. */
+static void other_sets_are_refused_or_planned_again(void **state) {
+    (void)state;
+    const char *names[4];
+    if (lower_sets(names, KILN_COUNT_OF(names)) == 0) {
+        print_message("this machine has no instruction set below its best\n");
+        return;
+    }
+    kiln_diag *diag = new_diag();
+    kiln_engine *fixed = build_sample(1, NULL), *loaded = NULL;
+    const kiln_build_options options = {.size = sizeof options, .portable = true};
+    kiln_engine *portable = build_sample(1, &options);
+    size_t fixed_len, portable_len;
+    void *fixed_bytes = saved(fixed, &fixed_len), *portable_bytes = saved(portable, &portable_len);
+    setenv("KILN_MAX_ISA", "portable", 1);
+    assert_int_equal(kiln_engine_load_memory(&loaded, NULL, fixed_bytes, fixed_len, NULL, diag), KILN_E_ENGINE);
+    assert_null(loaded);
+    assert_string_equal(newest(diag)->code, "E0603");
+    assert_non_null(strstr(newest(diag)->message, "portable"));
+    assert_non_null(strstr(newest(diag)->hint, "kiln build"));
+    kiln_diag_clear(diag);
+    MUST(diag, kiln_engine_load_memory(&loaded, NULL, portable_bytes, portable_len, NULL, diag));
+    assert_int_equal(newest(diag)->severity, KILN_SEV_WARNING);
+    kiln_engine_info info;
+    kiln_engine_get_info(loaded, &info);
+    assert_string_equal(info.isa, "portable");
+    outcome a = {0};
+    MUST(diag, run_engine(loaded, BATCH, SEED, NULL, &a, diag));
+    free_outcome(&a);
+    unsetenv("KILN_MAX_ISA");
+    kiln_engine_destroy(loaded);
+    kiln_engine_destroy(fixed);
+    kiln_engine_destroy(portable);
+    kiln_free(NULL, fixed_bytes, fixed_len);
+    kiln_free(NULL, portable_bytes, portable_len);
+    kiln_diag_destroy(diag);
+}
+
+static void newer_versions_are_refused_by_name(void **state) {
+    (void)state;
+    kiln_diag *diag = new_diag();
+    kiln_engine *built = build_sample(1, NULL), *loaded = NULL;
+    size_t len;
+    uint8_t *bytes = saved(built, &len);
+    /* Newer, but readable by this version: what is in it decides. */
+    bytes[FORGE_VERSION_AT] = KILN_FORMAT_VERSION + 5;
+    forge_hashes(bytes, len);
+    MUST(diag, kiln_engine_load_memory(&loaded, NULL, bytes, len, NULL, diag));
+    kiln_engine_destroy(loaded);
+    loaded = NULL;
+    bytes[FORGE_OLDEST_AT] = KILN_FORMAT_VERSION + 5;
+    forge_hashes(bytes, len);
+    assert_int_equal(kiln_engine_load_memory(&loaded, NULL, bytes, len, NULL, diag), KILN_E_ENGINE);
+    assert_null(loaded);
+    assert_string_equal(newest(diag)->code, "E0602");
+    assert_non_null(strstr(newest(diag)->message, "format 6"));
+    assert_non_null(strstr(newest(diag)->message, kiln_version()));
+    assert_non_null(strstr(newest(diag)->hint, "kiln build"));
+    /* Such a file is still recognized as an engine, whatever follows its first bytes. */
+    memset(bytes + 8, 0xff, len - 8);
+    assert_true(kiln_engine_recognize(bytes, len));
+    assert_false(kiln_engine_recognize(bytes, 7));
+    kiln_free(NULL, bytes, len);
+    kiln_engine_destroy(built);
+    kiln_diag_destroy(diag);
+}
+
+static double now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+/* The best of ten loads of the small network; the bound is far above what it takes, and far below
+ * building. */
+static void loading_takes_milliseconds(void **state) {
+    (void)state;
+    kiln_diag *diag = new_diag();
+    kiln_engine *built = build_sample(0, NULL);
+    char path[512];
+    double best = 1e9;
+    scratch_path(path, sizeof path, "time.kiln");
+    MUST(diag, kiln_engine_save(built, path, diag));
+    for (int k = 0; k < 10; k++) {
+        kiln_engine *loaded;
+        kiln_context *context;
+        const kiln_context_options one = {.size = sizeof one, .threads = 1};
+        double start = now_ms();
+        MUST(diag, kiln_engine_load(&loaded, NULL, path, NULL, diag));
+        MUST(diag, kiln_context_create(&context, loaded, &one, diag));
+        double took = now_ms() - start;
+        best = took < best ? took : best;
+        kiln_context_destroy(context);
+        kiln_engine_destroy(loaded);
+    }
+    print_message("load and context: %.2f ms\n", best);
+    assert_true(best < 50);
+    unlink(path);
+    kiln_engine_destroy(built);
+    kiln_diag_destroy(diag);
+}
+
+int main(void) {
+    unsetenv("KILN_MAX_ISA");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_bits_after_loading),
+        cmocka_unit_test(rebuilding_gives_the_same_bytes),
+        cmocka_unit_test(engines_of_lower_sets_run),
+        cmocka_unit_test(unknown_sets_are_refused),
+        cmocka_unit_test(other_sets_are_refused_or_planned_again),
+        cmocka_unit_test(newer_versions_are_refused_by_name),
+        cmocka_unit_test(loading_takes_milliseconds),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

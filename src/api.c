@@ -5,6 +5,7 @@
 #include "base/cpu.h"
 #include "base/diag.h"
 #include "base/env.h"
+#include "base/options.h"
 #include "pass/pass.h"
 
 /* ---- Options ---- */
@@ -91,12 +92,15 @@ static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_o
 
 kiln_status kiln_engine_build(kiln_engine **out, const kiln_model *model, const kiln_build_options *options,
                               kiln_diag *diag) {
-    const kiln_build_options defaults = {.size = sizeof defaults};
+    kiln_build_options o;
     kiln_engine *e;
+    if (!model || kiln_options_read(&o, sizeof o, options) != KILN_OK) {
+        return kiln_fail(diag, KILN_F_OPTION, "there is no model, or the build options have no size or unknown fields");
+    }
     kiln_diag_enter(diag, "building");
     kiln_status status = kiln_engine_new(&e, model->env);
     if (status == KILN_OK) {
-        status = build(e, model, options ? options : &defaults, diag);
+        status = build(e, model, &o, diag);
         if (status == KILN_OK) {
             *out = e;
         } else {
@@ -109,6 +113,9 @@ kiln_status kiln_engine_build(kiln_engine **out, const kiln_model *model, const 
 
 kiln_status kiln_engine_export(const kiln_engine *engine, const char *path, size_t external_threshold,
                                kiln_diag *diag) {
+    if (!path) {
+        return kiln_fail(diag, KILN_F_OPTION, "there is no path to export to");
+    }
     kiln_export_options o = {.external_threshold = external_threshold, .producer_version = kiln_version()};
     return kiln_diag_close(diag, kiln_export_file(engine->graph, path, &o, engine->env, diag));
 }

@@ -5,6 +5,7 @@
 #include "api.h"
 #include "base/diag.h"
 #include "base/env.h"
+#include "base/options.h"
 #include "ops/cost.h"
 #include "ops/ops.h"
 
@@ -65,6 +66,9 @@ static kiln_value *find_input(const kiln_graph *g, const char *name) {
 }
 
 static kiln_status override_shape(kiln_graph *g, const kiln_shape *s, kiln_diag *diag) {
+    if (!s->name || s->rank < 0 || s->rank > KILN_MAX_RANK) {
+        return kiln_fail(diag, KILN_F_OPTION, "a shape has no name, or its rank %d is impossible", s->rank);
+    }
     kiln_value *v = find_input(g, s->name);
     if (!v || v->type.kind != KILN_KIND_TENSOR) {
         return kiln_fail(diag, KILN_F_OPTION, "the model has no tensor input \"%s\" to give a shape", s->name);
@@ -152,12 +156,9 @@ typedef struct source {
 } source;
 
 static kiln_status fill(kiln_model *m, const source *src, const kiln_model_options *options, kiln_diag *diag) {
-    kiln_import_options import = {0};
-    if (options) {
-        import.external_root = options->external_root;
-        import.no_mmap = options->no_mmap;
-        import.verify_checksums = options->verify_checksums;
-    }
+    kiln_import_options import = {.external_root = options->external_root,
+                                  .no_mmap = options->no_mmap,
+                                  .verify_checksums = options->verify_checksums};
     kiln_arena *arena = &m->hold->arena;
     if (src->path) {
         KILN_TRY(kiln_import_file(&m->import, src->path, &import, arena, &m->hold->files, m->env, diag));
@@ -165,14 +166,21 @@ static kiln_status fill(kiln_model *m, const source *src, const kiln_model_optio
         KILN_TRY(kiln_import_memory(&m->import, src->bytes, src->len, &import, arena, &m->hold->files, m->env,
                                     diag));
     }
-    for (size_t i = 0; options && i < options->n_overrides; i++) {
+    for (size_t i = 0; i < options->n_overrides; i++) {
         KILN_TRY(override_shape(m->import.graph, &options->overrides[i], diag));
     }
     return kiln_model_complete(m, diag);
 }
 
 static kiln_status load(kiln_model **out, const kiln_env *env, const source *src,
-                        const kiln_model_options *options, kiln_diag *diag) {
+                        const kiln_model_options *given, kiln_diag *diag) {
+    kiln_model_options o;
+    if (kiln_options_read(&o, sizeof o, given) != KILN_OK) {
+        return kiln_fail(diag, KILN_F_OPTION, "the model options have no size, or unknown fields");
+    }
+    if (!src->path && !src->bytes) {
+        return kiln_fail(diag, KILN_F_OPTION, "there is no model to load: path or bytes are NULL");
+    }
     kiln_model *m = kiln_env_alloc(env, sizeof *m);
     if (!m) {
         return kiln_diag_close(diag, KILN_E_MEMORY);
@@ -182,7 +190,7 @@ static kiln_status load(kiln_model **out, const kiln_env *env, const source *src
     kiln_status status = kiln_hold_new(&m->hold, env);
     if (status == KILN_OK) {
         kiln_diag_at_file(diag, src->path);
-        status = fill(m, src, options, diag);
+        status = fill(m, src, &o, diag);
         kiln_diag_at_file(diag, NULL);
         kiln_diag_at_node(diag, NULL, NULL);
         kiln_diag_at_offset(diag, -1);

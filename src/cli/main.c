@@ -31,7 +31,7 @@ static const char *verb_name(const void *of, size_t i) {
 /* Files opened later must not become a standard stream that the caller had closed. */
 static void guard_streams(void) {
     for (int fd = 0; fd <= 2; fd++) {
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_RDONLY : O_RDONLY | O_CLOEXEC) < 0) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) < 0) {
             exit(kiln_status_exit_code(KILN_E_IO));
         }
     }

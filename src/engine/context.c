@@ -108,9 +108,9 @@ static int64_t find(kiln_value *const *values, size_t n, const char *name) {
 
 static kiln_status find_input(const kiln_context *c, const char *name, size_t *out, kiln_diag *diag) {
     const kiln_graph *g = c->engine->graph;
-    int64_t i = find(g->inputs, g->n_inputs, name);
+    int64_t i = name ? find(g->inputs, g->n_inputs, name) : -1;
     if (i < 0) {
-        return kiln_fail(diag, KILN_F_RUN_INPUT, "there is no input \"%s\"", name);
+        return kiln_fail(diag, KILN_F_RUN_INPUT, "there is no input \"%s\"", name ? name : "");
     }
     *out = (size_t)i;
     return KILN_OK;
@@ -118,7 +118,7 @@ static kiln_status find_input(const kiln_context *c, const char *name, size_t *o
 
 static kiln_status check_tensor(const kiln_context *c, const char *name, const kiln_type *type,
                                 const kiln_tensor *t, kiln_diag *diag) {
-    if (t->rank < 0 || t->rank > KILN_MAX_RANK || kiln_tensor_count(t) < 0) {
+    if (!t || t->rank < 0 || t->rank > KILN_MAX_RANK || kiln_tensor_count(t) < 0) {
         return kiln_fail(diag, KILN_F_RUN_SHAPE, "input \"%s\": the tensor's dims are impossible", name);
     }
     if (type->dtype != t->dtype && type->dtype != KILN_DTYPE_NONE) {
@@ -174,7 +174,7 @@ static kiln_status copy_items(kiln_context *c, const char *name, const kiln_type
     kiln_datum *list;
     KILN_ALLOC(list, &c->items, n);
     for (size_t k = 0; k < n; k++) {
-        KILN_TRY(check_tensor(c, name, type, &items[k], diag));
+        KILN_TRY(check_tensor(c, name, type, items ? &items[k] : NULL, diag));
         list[k] = (kiln_datum){.kind = KILN_KIND_TENSOR, .tensor = items[k]};
     }
     *out = (kiln_datum){.kind = KILN_KIND_SEQUENCE, .items = list, .n_items = (int64_t)n};
@@ -211,9 +211,9 @@ kiln_status kiln_context_bind_sequence(kiln_context *context, const char *name, 
 kiln_status kiln_context_bind_output(kiln_context *context, const char *name, void *buffer, size_t cap_bytes,
                                      kiln_diag *diag) {
     const kiln_graph *g = context->engine->graph;
-    int64_t i = find(g->outputs, g->n_outputs, name);
+    int64_t i = name ? find(g->outputs, g->n_outputs, name) : -1;
     if (i < 0) {
-        return kiln_fail(diag, KILN_F_RUN_INPUT, "there is no output \"%s\"", name);
+        return kiln_fail(diag, KILN_F_RUN_INPUT, "there is no output \"%s\"", name ? name : "");
     }
     kiln_exec_set_output(context->exec, (int32_t)i, buffer, cap_bytes);
     return KILN_OK;
@@ -260,7 +260,7 @@ static void hand_over(kiln_context *c) {
     }
 }
 
-kiln_status kiln_context_run(kiln_context *context, kiln_diag *diag) {
+static kiln_status run(kiln_context *context, kiln_diag *diag) {
     KILN_TRY(check_inputs(context, diag));
     context->ran = false;
     kiln_status status = kiln_exec_run(context->exec, context->inputs, diag);
@@ -271,16 +271,25 @@ kiln_status kiln_context_run(kiln_context *context, kiln_diag *diag) {
     return kiln_diag_close(diag, status);
 }
 
+static kiln_status check_idle(const kiln_context *c, kiln_diag *diag) {
+    return c->async.started ? kiln_fail(diag, KILN_F_OPTION, "a run is under way; wait for it first") : KILN_OK;
+}
+
+kiln_status kiln_context_run(kiln_context *context, kiln_diag *diag) {
+    KILN_TRY(check_idle(context, diag));
+    kiln_exec_allow(context->exec);
+    return run(context, diag);
+}
+
 static void *run_async(void *arg) {
     kiln_context *c = arg;
-    c->async.status = kiln_context_run(c, c->async.diag);
+    c->async.status = run(c, c->async.diag);
     return NULL;
 }
 
 kiln_status kiln_context_run_async(kiln_context *context, kiln_diag *diag) {
-    if (context->async.started) {
-        return kiln_fail(diag, KILN_F_OPTION, "a run is under way; wait for it first");
-    }
+    KILN_TRY(check_idle(context, diag));
+    kiln_exec_allow(context->exec);
     context->async.diag = diag;
     if (pthread_create(&context->async.thread, NULL, run_async, context) != 0) {
         return kiln_fail(diag, KILN_F_MEMORY, "no thread could be started for the run");

@@ -319,6 +319,7 @@ static kiln_status read_strings(reader *r, kiln_strings *out) {
     KILN_ALLOC(v, r->d->arena, count);
     for (size_t i = 0; i < count; i++) {
         v[i] = kiln_dec_text(r->d);
+        KILN_TRY(check(r, "a string"));
         if (!v[i]) {
             return damaged(r, "a string is missing");
         }
@@ -399,6 +400,7 @@ static kiln_status read_sources(reader *r, kiln_node *n) {
     KILN_ALLOC(n->sources, r->d->arena, count);
     for (size_t i = 0; i < count; i++) {
         n->sources[i] = kiln_dec_text(r->d);
+        KILN_TRY(check(r, "a source's name"));
         if (!n->sources[i]) {
             return damaged(r, "a source's name");
         }
@@ -494,8 +496,6 @@ kiln_status kiln_graph_read(kiln_graph **out, kiln_dec *d, kiln_dims *dims, cons
     reader r = {.d = d, .dims = dims, .env = env, .fetch = fetch, .user = user, .diag = diag};
     KILN_TRY(read_graph(&r, NULL, out));
     KILN_TRY(kiln_graph_index(*out));
-    if (kiln_graph_verify(*out, diag) != KILN_OK) {
-        return damaged(&r, "its structure");
-    }
-    return KILN_OK;
+    kiln_status status = kiln_graph_verify(*out, diag);
+    return status == KILN_OK || status == KILN_E_MEMORY ? status : damaged(&r, "its structure");
 }

@@ -181,10 +181,9 @@ static kiln_status read_graph(loader *l) {
     if (d.at != d.len) {
         return damaged(l, "something follows the graph");
     }
-    if (kiln_infer_graph(e->graph, l->diag) != KILN_OK) {
-        return damaged(l, "its graph is not valid");
-    }
-    return KILN_OK;
+    kiln_status status = kiln_infer_graph(e->graph, l->diag);
+    bool ours = status == KILN_OK || status == KILN_E_MEMORY || status == KILN_E_LIMIT;
+    return ours ? status : damaged(l, "its graph is not valid");
 }
 
 static kiln_status read_blobs(loader *l, kiln_dec *d, kiln_plan *p, size_t claim, uint64_t n) {
@@ -291,6 +290,9 @@ static kiln_status load(kiln_engine **out, const kiln_env *env, const char *path
                         const kiln_load_options *given, kiln_diag *diag) {
     kiln_load_options o;
     kiln_engine *e;
+    if (!path && !bytes) {
+        return kiln_fail(diag, KILN_F_OPTION, "there is no engine to load: path or bytes are NULL");
+    }
     if (kiln_options_read(&o, sizeof o, given) != KILN_OK) {
         return kiln_fail(diag, KILN_F_OPTION, "the load options have no size, or unknown fields");
     }

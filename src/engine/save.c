@@ -267,6 +267,9 @@ static kiln_status open_file(void *user, uint64_t bytes, sink *out) {
 
 kiln_status kiln_engine_save(const kiln_engine *engine, const char *path, kiln_diag *diag) {
     kiln_writer writer;
+    if (!path) {
+        return kiln_fail(diag, KILN_F_OPTION, "there is no path to save the engine to");
+    }
     kiln_diag_enter(diag, "saving %s", path);
     kiln_status status = kiln_writer_open(&writer, path, diag);
     if (status == KILN_OK) {

@@ -257,6 +257,17 @@ static kiln_status find_lifetimes(binding *b) {
     return KILN_OK;
 }
 
+/* Slots that are another layout of the same bytes have no step that makes them. */
+static void place_relabels(binding *b) {
+    const kiln_plan *p = b->frame->plan;
+    for (size_t i = 0; i < p->n_slots; i++) {
+        int32_t from = p->slots[i].alias_of;
+        if (from >= 0 && p->slots[from].value == p->slots[i].value && b->seg->places[i].kind == KILN_PLACE_NONE) {
+            b->seg->places[i] = (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = from};
+        }
+    }
+}
+
 /* Second sweep: an output takes over the buffer of an input that dies at this step. */
 static void take_over(binding *b) {
     const kiln_plan *p = b->frame->plan;
@@ -410,6 +421,7 @@ static kiln_status bind_all(binding *b) {
     KILN_ALLOC(b->seg->bound, &b->seg->arena, n_steps);
     KILN_TRY(infer_segment(b));
     KILN_TRY(find_lifetimes(b));
+    place_relabels(b);
     take_over(b);
     KILN_TRY(place_buffers(b));
     for (int32_t s = b->seg->first; s < b->seg->end; s++) {

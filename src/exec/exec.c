@@ -126,7 +126,6 @@ void kiln_exec_destroy(kiln_exec *exec) {
 }
 
 kiln_status kiln_exec_run(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag) {
-    atomic_store(&exec->cancelled, 0);
     return kiln_frame_run(exec->root, inputs, diag);
 }
 
@@ -146,6 +145,10 @@ kiln_status kiln_exec_bind(kiln_exec *exec, const kiln_datum *inputs, kiln_diag 
     }
     kiln_segment *seg;
     return kiln_frame_segment(f, NULL, &seg, diag);
+}
+
+void kiln_exec_allow(kiln_exec *exec) {
+    atomic_store(&exec->cancelled, 0);
 }
 
 void kiln_exec_cancel(kiln_exec *exec) {

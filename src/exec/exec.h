@@ -41,8 +41,12 @@ void kiln_exec_set_output(kiln_exec *exec, int32_t i, void *buffer, size_t cap_b
 /* Binds for these shapes without running, so that the first run allocates nothing. */
 kiln_status kiln_exec_bind(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag);
 
-/* May be called from any thread: the run under way ends with KILN_E_CANCELLED. */
+/* May be called from any thread: the run under way, and every later one until kiln_exec_allow, ends with
+ * KILN_E_CANCELLED. */
 void kiln_exec_cancel(kiln_exec *exec);
+/* Forgets earlier cancelling. Called before a run by the thread that starts it, so that cancelling after
+ * that reaches the run even when it works on another thread. */
+void kiln_exec_allow(kiln_exec *exec);
 
 /* Called with every value that tapped() wants, once it is computed; inner values of a region are
  * replayed by the reference from the region's inputs (replayed = true). Both NULL: no taps. */

@@ -56,18 +56,29 @@ static kiln_status run_bound(kiln_frame *f, kiln_segment *seg, int32_t begin, in
     return finish(x, diag);
 }
 
-/* The address of a slot the segment makes. */
-static void *address(const kiln_frame *f, const kiln_segment *seg, int32_t slot) {
+/* The address of a slot the segment makes, no alias. */
+static void *address(const kiln_segment *seg, int32_t slot) {
     const kiln_place *p = &seg->places[slot];
-    switch (p->kind) {
-    case KILN_PLACE_BUFFER:
-        return seg->buffer.data + p->offset;
-    case KILN_PLACE_DATA:
-        return p->data;
-    case KILN_PLACE_ALIAS:
-        return f->slots[p->alias_of].tensor.data;
-    default:
-        return f->slots[slot].tensor.data;
+    return p->kind == KILN_PLACE_BUFFER ? seg->buffer.data + p->offset : p->data;
+}
+
+/* A slot that is another one of the same value under a second layout with the same bytes. No step makes
+ * it. */
+static bool is_relabelled(const kiln_plan *p, const kiln_segment *seg, int32_t slot) {
+    int32_t of = p->slots[slot].alias_of;
+    return seg->places[slot].kind == KILN_PLACE_NONE && of >= 0 && p->slots[of].value == p->slots[slot].value;
+}
+
+/* The slot that owns the bytes of this one, as far as this segment knows. */
+static int32_t owner(const kiln_plan *p, const kiln_segment *seg, int32_t slot) {
+    for (;;) {
+        if (seg->places[slot].kind == KILN_PLACE_ALIAS) {
+            slot = seg->places[slot].alias_of;
+        } else if (is_relabelled(p, seg, slot)) {
+            slot = p->slots[slot].alias_of;
+        } else {
+            return slot;
+        }
     }
 }
 
@@ -78,10 +89,7 @@ static void redirect_outputs(kiln_frame *f, const kiln_segment *seg) {
         return;
     }
     for (size_t i = 0; i < f->plan->graph->n_outputs; i++) {
-        int32_t slot = f->plan->output_slots[i];
-        while (seg->places[slot].kind == KILN_PLACE_ALIAS) {
-            slot = seg->places[slot].alias_of;
-        }
+        int32_t slot = owner(f->plan, seg, f->plan->output_slots[i]);
         const kiln_place *p = &seg->places[slot];
         if (x->user_outputs[i] && p->kind == KILN_PLACE_BUFFER && (size_t)p->bytes <= x->user_caps[i]) {
             f->slots[slot].tensor.data = x->user_outputs[i];
@@ -89,36 +97,51 @@ static void redirect_outputs(kiln_frame *f, const kiln_segment *seg) {
     }
 }
 
-/* Fills in dims (once per segment) and addresses (each run) of the slots the segment makes. */
-static void fill_slots(kiln_frame *f, const kiln_segment *seg) {
+/* Dims of a slot the segment makes: once, until another segment has filled it. */
+static void fill_dims(kiln_frame *f, const kiln_segment *seg, size_t i) {
     const kiln_plan *p = f->plan;
-    for (size_t i = 0; i < p->n_slots; i++) {
-        if (seg->places[i].kind == KILN_PLACE_NONE) {
-            continue;
-        }
-        kiln_datum *d = &f->slots[i];
-        if (f->filled[i] != seg) {
-            const kiln_fact *fact = seg->facts[p->slots[i].value->id - p->graph->first_id];
-            memset(d, 0, sizeof *d);
-            d->kind = KILN_KIND_TENSOR;
-            kiln_type_to_tensor(&fact->type, &d->tensor);
-            d->tensor.cap_bytes = kiln_tensor_bytes(&d->tensor);
-            f->filled[i] = seg;
-        }
-        if (seg->places[i].kind != KILN_PLACE_ALIAS) {
-            d->tensor.data = address(f, seg, (int32_t)i);
+    kiln_datum *d = &f->slots[i];
+    const kiln_fact *fact = seg->facts[p->slots[i].value->id - p->graph->first_id];
+    if (f->filled[i] != seg) {
+        memset(d, 0, sizeof *d);
+        d->kind = KILN_KIND_TENSOR;
+        kiln_type_to_tensor(&fact->type, &d->tensor);
+        d->tensor.cap_bytes = kiln_tensor_bytes(&d->tensor);
+        f->filled[i] = seg;
+    }
+}
+
+/* An alias has the address of what it stands for, which comes before it; another layout of the same value
+ * has its dims too, whoever made it. */
+static void fill_alias(kiln_frame *f, const kiln_segment *seg, size_t i) {
+    const kiln_slot *slots = f->plan->slots;
+    int32_t root = seg->places[i].alias_of;
+    if (slots[i].alias_of >= 0 && slots[slots[i].alias_of].value == slots[i].value) {
+        f->slots[i] = f->slots[slots[i].alias_of];
+        f->filled[i] = NULL;
+    } else {
+        fill_dims(f, seg, i);
+    }
+    while (seg->places[root].kind == KILN_PLACE_ALIAS) {
+        root = seg->places[root].alias_of;
+    }
+    f->slots[i].tensor.data = f->slots[root].tensor.data;
+}
+
+/* Fills in dims and addresses of the slots the segment makes. */
+static void fill_slots(kiln_frame *f, const kiln_segment *seg) {
+    size_t n = f->plan->n_slots;
+    for (size_t i = 0; i < n; i++) {
+        int kind = seg->places[i].kind;
+        if (kind == KILN_PLACE_BUFFER || kind == KILN_PLACE_DATA) {
+            fill_dims(f, seg, i);
+            f->slots[i].tensor.data = address(seg, (int32_t)i);
         }
     }
     redirect_outputs(f, seg);
-    /* Aliases follow chains: slots only alias earlier-made ones or take over dead ones, so a walk to the
-     * root is short. */
-    for (size_t i = 0; i < p->n_slots; i++) {
-        int32_t root = (int32_t)i;
-        while (seg->places[root].kind == KILN_PLACE_ALIAS) {
-            root = seg->places[root].alias_of;
-        }
-        if (root != (int32_t)i) {
-            f->slots[i].tensor.data = f->slots[root].tensor.data;
+    for (size_t i = 0; i < n; i++) {
+        if (seg->places[i].kind == KILN_PLACE_ALIAS) {
+            fill_alias(f, seg, i);
         }
     }
 }
@@ -170,6 +193,9 @@ kiln_status kiln_frame_run(kiln_frame *f, const kiln_datum *inputs, kiln_diag *d
     }
     kiln_segment *seg = NULL;
     for (;;) {
+        if (atomic_load_explicit(&f->exec->cancelled, memory_order_relaxed)) {
+            return kiln_fail(diag, KILN_F_RUN_CANCELLED, "the run was cancelled");
+        }
         KILN_TRY(kiln_frame_segment(f, seg, &seg, diag));
         fill_slots(f, seg);
         fill_calls(f, seg);

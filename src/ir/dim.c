@@ -239,6 +239,17 @@ kiln_dim kiln_dim_div(kiln_dims *table, kiln_dim a, kiln_dim b) {
     return binary(table, KILN_DIM_DIV, a, b);
 }
 
+/* The lesser or greater of a and b where b is already one of a and something else: max(a, min(a, x)) is a,
+ * max(a, max(a, x)) is max(a, x). KILN_DIM_UNKNOWN when b is neither. */
+static kiln_dim absorb(const kiln_dims *table, kiln_dim_kind kind, kiln_dim a, kiln_dim b) {
+    const kiln_dim_entry *e = kiln_dim_known(b) ? NULL : kiln_dim_get(table, b);
+    bool chosen = e && (e->kind == KILN_DIM_LOWER || e->kind == KILN_DIM_UPPER);
+    if (!chosen || (e->a != a && e->b != a)) {
+        return KILN_DIM_UNKNOWN;
+    }
+    return e->kind == kind ? b : a;
+}
+
 static kiln_dim pick(kiln_dims *table, kiln_dim_kind kind, kiln_dim a, kiln_dim b) {
     if (a == KILN_DIM_UNKNOWN || b == KILN_DIM_UNKNOWN) {
         return KILN_DIM_UNKNOWN;
@@ -248,6 +259,10 @@ static kiln_dim pick(kiln_dims *table, kiln_dim_kind kind, kiln_dim a, kiln_dim 
     }
     if (kiln_dim_known(a) && kiln_dim_known(b)) {
         return (a < b) == (kind == KILN_DIM_LOWER) ? a : b;
+    }
+    kiln_dim left = absorb(table, kind, a, b), right = absorb(table, kind, b, a);
+    if (left != KILN_DIM_UNKNOWN || right != KILN_DIM_UNKNOWN) {
+        return left != KILN_DIM_UNKNOWN ? left : right;
     }
     order(&a, &b);
     return binary(table, kind, a, b);

@@ -83,7 +83,8 @@ bool kiln_patch_may_replace(const kiln_patch *p, const kiln_value *old, const ki
 /* ---- Builders ---- */
 
 static kiln_edit *push_edit(kiln_patch *p, kiln_edit_kind kind, const kiln_node *node) {
-    kiln_edit *grown = kiln_arena_grow(p->arena, p->edits, p->n_edits, &p->cap_edits, sizeof *grown);
+    kiln_edit *grown =
+        kiln_arena_grow(p->arena, p->edits, p->n_edits, &p->cap_edits, sizeof *grown);
     if (!grown) {
         fail(p, KILN_E_MEMORY);
         return NULL;
@@ -103,7 +104,8 @@ static const kiln_op *find_op(kiln_patch *p, const char *name) {
     }
     const kiln_op *op = p->find(domain, name);
     if (!op) {
-        fail(p, kiln_fail(p->diag, KILN_F_INTERNAL, "pass %s makes the unknown operator %s", p->pass, name));
+        fail(p, kiln_fail(p->diag, KILN_F_INTERNAL, "pass %s makes the unknown operator %s",
+                          p->pass, name));
     }
     return op;
 }
@@ -141,14 +143,11 @@ kiln_value *kiln_patch_node(kiln_patch *p, const char *op, kiln_value *const *in
     return n ? n->out[0] : NULL;
 }
 
-kiln_node *kiln_patch_like(kiln_patch *p, const kiln_node *like, kiln_value *const *in, int32_t n_in,
-                           int32_t n_out) {
+kiln_node *kiln_patch_like(kiln_patch *p, const kiln_node *like, kiln_value *const *in,
+                           int32_t n_in, int32_t n_out) {
     kiln_node *n = add_node(p, like->op, in, n_in, n_out);
     if (n) {
         memcpy(n->attrs, like->attrs, like->op->attrs_bytes);
-        for (int32_t b = 0; b < like->n_bodies; b++) {
-            n->bodies[b] = like->bodies[b];
-        }
     }
     return n;
 }
@@ -166,8 +165,8 @@ static void *field(kiln_patch *p, kiln_value *value, const char *attr, kiln_attr
             return (char *)n->attrs + row->offset;
         }
     }
-    fail(p, kiln_fail(p->diag, KILN_F_INTERNAL, "pass %s sets attribute %s, which %s lacks", p->pass, attr,
-                      n->op->name));
+    fail(p, kiln_fail(p->diag, KILN_F_INTERNAL, "pass %s sets attribute %s, which %s lacks",
+                      p->pass, attr, n->op->name));
     return NULL;
 }
 
@@ -198,7 +197,8 @@ void kiln_patch_float(kiln_patch *p, kiln_value *value, const char *attr, float 
     }
 }
 
-void kiln_patch_ints(kiln_patch *p, kiln_value *value, const char *attr, const int64_t *v, int64_t n) {
+void kiln_patch_ints(kiln_patch *p, kiln_value *value, const char *attr, const int64_t *v,
+                     int64_t n) {
     kiln_ints *at = field(p, value, attr, KILN_ATTR_INTS);
     if (at) {
         at->v = kiln_arena_copy(p->root->arena, v, (size_t)n * sizeof *v);
@@ -214,7 +214,8 @@ static kiln_value *add_constant(kiln_patch *p, const kiln_tensor *t, const char 
     kiln_value *v;
     const char *stem = kiln_arena_text(p->arena, base, strcspn(base, "~"));
     const char *name = stem ? kiln_graph_fresh_name(p->root, stem) : NULL;
-    if (!name || kiln_graph_constant(&v, p->root, name, t) != KILN_OK || push_mark(p, v) != KILN_OK) {
+    if (!name || kiln_graph_constant(&v, p->root, name, t) != KILN_OK ||
+        push_mark(p, v) != KILN_OK) {
         fail(p, KILN_E_MEMORY);
         return NULL;
     }
@@ -264,8 +265,8 @@ kiln_value *kiln_patch_expr(kiln_patch *p, const char *op, kiln_value *const *in
     return add_expr(p, find_op(p, op), in, n_in, 1, 0, type);
 }
 
-kiln_value *kiln_patch_expr_like(kiln_patch *p, const kiln_node *like, kiln_value *const *in, int32_t out,
-                                 const kiln_tensor *type) {
+kiln_value *kiln_patch_expr_like(kiln_patch *p, const kiln_node *like, kiln_value *const *in,
+                                 int32_t out, const kiln_tensor *type) {
     kiln_value *v = add_expr(p, like->op, in, like->n_in, like->n_out, out, type);
     if (v) {
         memcpy(v->constant->expr->attrs, like->attrs, like->op->attrs_bytes);

@@ -1,4 +1,5 @@
-/* patch_apply.c - makes the rewrites of a sweep: a few walks over the graph, whatever their number. */
+/* patch_apply.c - makes the rewrites of a sweep: a few walks over the graph, whatever their
+ * number. */
 #include "ir/patch.h"
 
 static kiln_patch_mark *mark_of(const kiln_patch *p, const kiln_value *v) {
@@ -28,9 +29,6 @@ static kiln_status insert(kiln_patch *p, kiln_graph *g, size_t r, node_list *lis
     for (size_t i = p->starts[r]; i < end; i++) {
         const kiln_edit *e = &p->edits[i];
         if (e->kind == KILN_EDIT_ADD) {
-            for (int32_t b = 0; b < e->node->n_bodies; b++) {
-                e->node->bodies[b]->parent = g;
-            }
             KILN_TRY(push_dirty(p, e->node));
             KILN_TRY(append(g->arena, list, e->node));
         } else if (e->kind == KILN_EDIT_ADOPT) {
@@ -160,18 +158,6 @@ static kiln_status release_body(kiln_patch *p, const kiln_graph *g, node_list *w
     return KILN_OK;
 }
 
-/* A body that moved to a new node is not released with the old one. */
-static bool owns_bodies(const kiln_patch *p, const kiln_node *n) {
-    for (size_t i = 0; i < p->n_edits; i++) {
-        const kiln_edit *e = &p->edits[i];
-        if (e->kind == KILN_EDIT_ADD && e->node != n && e->node->n_bodies > 0 &&
-            e->node->bodies[0] == n->bodies[0]) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static kiln_status sweep_unused(kiln_patch *p) {
     node_list wait = {.count = 0};
     for (size_t i = 0; i < p->n_edits; i++) {
@@ -191,10 +177,8 @@ static kiln_status sweep_unused(kiln_patch *p) {
                 KILN_TRY(release(p, n->in[k], &wait));
             }
         }
-        if (n->n_bodies > 0 && owns_bodies(p, n)) {
-            for (int32_t b = 0; b < n->n_bodies; b++) {
-                KILN_TRY(release_body(p, n->bodies[b], &wait));
-            }
+        for (int32_t b = 0; b < n->n_bodies; b++) {
+            KILN_TRY(release_body(p, n->bodies[b], &wait));
         }
     }
     return KILN_OK;

@@ -26,7 +26,8 @@ static bool is_bare(const char *name) {
     }
     bool start = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || *p == '_';
     for (; *p; p++) {
-        bool letter = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9');
+        bool letter =
+            (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9');
         if (!letter && !strchr("_./~-", *p)) {
             return false;
         }
@@ -220,7 +221,8 @@ static void put_tensor(dumper *d, const kiln_tensor *t) {
         if (seed >= 0) {
             kiln_text_printf(d->text, "rand(%d)", seed);
         } else {
-            kiln_text_printf(d->text, "hash(%016llx)", (unsigned long long)kiln_hash_64(t->data, bytes));
+            kiln_text_printf(d->text, "hash(%016llx)",
+                             (unsigned long long)kiln_hash_64(t->data, bytes));
         }
         return;
     }
@@ -272,7 +274,8 @@ static kiln_status put_parts(dumper *d, constants *done, const kiln_node *expr) 
 }
 
 /* Writes a constant once, its parts before it. Expressions are not deep by the rules of
- * folding, which bounds this recursion. Parts that no node uses have no id and are found by search. */
+ * folding, which bounds this recursion. Parts that no node uses have no id and are found by
+ * search. */
 static kiln_status put_constant(dumper *d, constants *done, const kiln_value *v) {
     const kiln_const *c = v->constant;
     if (was_seen(done, v)) {

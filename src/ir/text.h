@@ -15,13 +15,14 @@
  *     out a
  *     end
  *
- * One statement a line. Names are bare when they look like identifiers (letters, digits and _ . / ~ -),
- * else quoted with \" \\ \xHH. `_` stands for an input left out; a value of that name is quoted.
- * Attributes at their defaults are not written. `@` gives the node's name where it is not its first
- * output's, `from` its sources where they are not just its name. A constant is its elements; `rand(seed)`,
- * a fixed sequence for seeds 0 to 255; an operator applied to constants (an expression); or, dumped only,
- * `hash(digits)` of bytes too long to show. Constants stand before the nodes of the root graph.
- * Inferred types are not part of the text, except those of inputs.
+ * One statement a line. Names are bare when they look like identifiers (letters, digits and _ . /
+ * ~ -), else quoted with \" \\ \xHH. `_` stands for an input left out; a value of that name is
+ * quoted. Attributes at their defaults are not written. `@` gives the node's name where it is not
+ * its first output's, `from` its sources where they are not just its name. A constant is its
+ * elements; `rand(seed)`, a fixed sequence for seeds 0 to 255; an operator applied to constants
+ * (an expression); or, dumped only, `hash(digits)` of bytes too long to show. Constants stand
+ * before the nodes of the root graph. Inferred types are not part of the text, except those of
+ * inputs.
  */
 #ifndef KILN_IR_TEXT_H
 #define KILN_IR_TEXT_H
@@ -37,12 +38,15 @@ kiln_status kiln_graph_dump(kiln_text *text, const kiln_graph *graph);
 
 typedef const kiln_op *kiln_op_finder(const char *domain, const char *name);
 
-/* Reads src[0..len) into a new graph, which is indexed but not inferred. Strict: the first thing it does
- * not understand is an error with its line. dump(parse(s)) == s for every dumped s without hashes. */
+/* Reads src[0..len) into a new graph, which is indexed but not inferred. Strict: the first thing
+ * it does not understand is an error with its line. dump(parse(s)) == s for every dumped s without
+ * hashes. */
 kiln_status kiln_graph_parse(kiln_graph **out, const char *src, size_t len, kiln_op_finder *find,
-                             kiln_arena *arena, kiln_dims *dims, const kiln_env *env, kiln_diag *diag);
+                             kiln_arena *arena, kiln_dims *dims, const kiln_env *env,
+                             kiln_diag *diag);
 
-/* Fills a numeric tensor with the sequence `rand(seed)`: floats in [-1, 1), integers in [0, 8), bools. */
+/* Fills a numeric tensor with the sequence `rand(seed)`: floats in [-1, 1), integers in [0, 8),
+ * bools. */
 void kiln_text_fill(kiln_tensor *t, uint32_t seed);
 
 #endif

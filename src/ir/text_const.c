@@ -74,7 +74,8 @@ void kiln_text_element(kiln_text *text, const kiln_tensor *t, int64_t i) {
         kiln_text_float(text, ((const float *)t->data)[i]);
     } else {
         uint16_t h = ((const uint16_t *)t->data)[i];
-        kiln_text_float(text, t->dtype == KILN_DTYPE_F16 ? kiln_f16_to_f32(h) : kiln_bf16_to_f32(h));
+        kiln_text_float(text,
+                        t->dtype == KILN_DTYPE_F16 ? kiln_f16_to_f32(h) : kiln_bf16_to_f32(h));
     }
 }
 
@@ -100,7 +101,8 @@ bool kiln_text_read_element(kiln_tensor *t, int64_t i, const char *src, size_t l
 
 static uint64_t draw(uint32_t seed, int64_t i) {
     /* SplitMix64 (Steele, Lea, Flood 2014). */
-    uint64_t z = (uint64_t)seed * UINT64_C(0xD1342543DE82EF95) + ((uint64_t)i + 1) * UINT64_C(0x9E3779B97F4A7C15);
+    uint64_t z = (uint64_t)seed * UINT64_C(0xD1342543DE82EF95) +
+                 ((uint64_t)i + 1) * UINT64_C(0x9E3779B97F4A7C15);
     z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
     z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
     return z ^ (z >> 31);

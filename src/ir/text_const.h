@@ -4,7 +4,8 @@
 
 #include "ir/text.h"
 
-/* Appends element i; unknown types as raw hexadecimal bytes are not inlined (see kiln_text_shows). */
+/* Appends element i; unknown types as raw hexadecimal bytes are not inlined (see kiln_text_shows).
+ * */
 void kiln_text_element(kiln_text *text, const kiln_tensor *t, int64_t i);
 /* Elements of the type can be written and read one by one. */
 bool kiln_text_shows(kiln_dtype dtype);

@@ -94,12 +94,16 @@ static size_t word_length(const parser *p, const char *more) {
 }
 
 static int hex_digit(char c) {
-    return is_digit(c) ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return is_digit(c)            ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
 }
 
 static kiln_status read_quoted(parser *p, const char **out) {
     size_t len = 0;
-    char *text = kiln_arena_array(p->arena, (size_t)(p->end - p->at) < 4096 ? (size_t)(p->end - p->at) + 1 : 4096, 1);
+    char *text = kiln_arena_array(
+        p->arena, (size_t)(p->end - p->at) < 4096 ? (size_t)(p->end - p->at) + 1 : 4096, 1);
     if (!text) {
         return KILN_E_MEMORY;
     }
@@ -609,7 +613,8 @@ static kiln_status read_constant(parser *p, kiln_graph *g) {
             return FAIL(p, "output %lld of a constant's operator", (long long)which);
         }
         kiln_node *wide;
-        KILN_TRY(kiln_graph_detached(&wide, g, expr->op, "", expr->in, expr->n_in, (int32_t)which + 1));
+        KILN_TRY(
+            kiln_graph_detached(&wide, g, expr->op, "", expr->in, expr->n_in, (int32_t)which + 1));
         wide->attrs = expr->attrs;
         expr = wide;
     } else {
@@ -674,7 +679,8 @@ static kiln_status read_statement(parser *p, kiln_graph *g) {
     }
     skip_blanks(p);
     bool comment = p->at < p->end && *p->at == '#';
-    return p->at == p->end || *p->at == '\n' || comment ? KILN_OK : FAIL(p, "the line should end here");
+    return p->at == p->end || *p->at == '\n' || comment ? KILN_OK
+                                                        : FAIL(p, "the line should end here");
 }
 
 /* The word stands alone on its line. */
@@ -711,7 +717,8 @@ static kiln_status read_graph(parser *p, kiln_graph *parent, kiln_graph **out) {
 }
 
 kiln_status kiln_graph_parse(kiln_graph **out, const char *src, size_t len, kiln_op_finder *find,
-                             kiln_arena *arena, kiln_dims *dims, const kiln_env *env, kiln_diag *diag) {
+                             kiln_arena *arena, kiln_dims *dims, const kiln_env *env,
+                             kiln_diag *diag) {
     parser p = {.at = src,
                 .end = src + len,
                 .line = 1,

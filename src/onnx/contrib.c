@@ -259,6 +259,27 @@ static void unique(kiln_contrib *c) {
     kiln_contrib_emit(c, "Unique", &x, 1, out, 4);
 }
 
+/* The words of operator set 16. */
+static void grid_sample(kiln_contrib *c) {
+    const char *mode = kiln_contrib_get_text(c, "mode", "bilinear");
+    const char *padding = kiln_contrib_get_text(c, "padding_mode", "zeros");
+    mode = strcmp(mode, "bilinear") == 0 ? "linear" : strcmp(mode, "bicubic") == 0 ? "cubic" : mode;
+    kiln_contrib_text(c, "mode", mode);
+    kiln_contrib_text(c, "padding_mode", padding);
+    kiln_contrib_int(c, "align_corners", kiln_contrib_get_int(c, "align_corners", 0));
+    KILN_CONTRIB_LAST(c, "GridSample", kiln_contrib_need(c, 0), kiln_contrib_need(c, 1));
+}
+
+/* Start, limit and delta may also be of one element in one dim, and delta is 1 if left out. */
+static void range(kiln_contrib *c) {
+    kiln_value *in[3], *scalar = kiln_contrib_list(c, NULL, 0);
+    for (int32_t i = 0; i < 3; i++) {
+        in[i] = i < 2 ? kiln_contrib_need(c, i) : kiln_contrib_in(c, i);
+        in[i] = in[i] ? KILN_CONTRIB_NODE(c, "Reshape", in[i], scalar) : kiln_contrib_scalar_like(c, 1, in[0]);
+    }
+    kiln_contrib_last(c, "Range", in, 3);
+}
+
 /* ---- The table ---- */
 
 typedef struct rule {
@@ -279,6 +300,7 @@ static const rule rules[] = {
     {"Gelu", gelu},
     {"GemmFastGelu", gemm_fast_gelu},
     {"GroupNorm", group_norm},
+    {"GridSample", grid_sample},
     {"MatMulIntegerToFloat", kiln_contrib_matmul_integer_to_float},
     {"NhwcMaxPool", kiln_contrib_nhwc_max_pool},
     {"QAttention", kiln_contrib_qattention},
@@ -295,6 +317,7 @@ static const rule rules[] = {
     {"QLinearSoftmax", kiln_contrib_qlinear_softmax},
     {"QLinearWhere", kiln_contrib_qlinear_where},
     {"QuickGelu", quick_gelu},
+    {"Range", range},
     {"SkipLayerNormalization", skip_layer_norm},
     {"SkipSimplifiedLayerNormalization", skip_simplified_layer_norm},
     {"Unique", unique},

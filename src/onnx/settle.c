@@ -89,10 +89,11 @@ kiln_status kiln_settle(kiln_importer *im) {
         return KILN_OK;
     }
     size_t findings = im->d.diag ? kiln_diag_count(im->d.diag) : 0;
-    if (kiln_infer_graph(im->out->graph, im->d.diag) != KILN_OK) {
+    kiln_status status = kiln_infer_graph(im->out->graph, im->d.diag);
+    if (status != KILN_OK) {
         /* Whoever infers next reports it; the graph is right as it stands. */
         kiln_diag_truncate(im->d.diag, findings);
-        return KILN_OK;
+        return status == KILN_E_MEMORY ? status : KILN_OK;
     }
     for (size_t i = 0; i < im->n_unsettled; i++) {
         kiln_unsettled *u = &im->unsettled[i];

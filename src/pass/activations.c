@@ -11,7 +11,8 @@ static kiln_status become(kiln_patch *p, const kiln_node *n, kiln_value *y, cons
 /* ---- x * f(x) ---- */
 
 /* sigmoid(a*x) * x = Swish with alpha a. */
-static kiln_status swish(kiln_patch *p, const kiln_node *n, kiln_value *x, const kiln_node *sigmoid) {
+static kiln_status swish(kiln_patch *p, const kiln_node *n, kiln_value *x,
+                         const kiln_node *sigmoid) {
     double alpha = 1.0;
     kiln_value *inner = sigmoid->in[0];
     const kiln_node *scale = kiln_made_by_only(inner, "Mul");
@@ -89,7 +90,8 @@ static kiln_status sixth(kiln_patch *p, const kiln_node *n, kiln_value *v) {
         x = relu6_of_x_plus_3(p, mul->in[side]);
         if (x && x == mul->in[1 - side] && kiln_is_float(x) && kiln_same_type(x, n->out[0])) {
             kiln_patch_touch(p, mul);
-            return become(p, n, kiln_patch_node(p, "HardSwish", &x, 1), "x * clip(x + 3, 0, 6) / 6");
+            return become(p, n, kiln_patch_node(p, "HardSwish", &x, 1),
+                          "x * clip(x + 3, 0, 6) / 6");
         }
     }
     kiln_patch_drop(p);
@@ -115,7 +117,8 @@ static bool read_bounds(const kiln_node *n, bounds *b, kiln_value **x) {
     }
     if (kiln_is_op(n, "Clip")) {
         const kiln_value *lo = kiln_node_in(n, 1), *hi = kiln_node_in(n, 2);
-        return (!lo || kiln_scalar(lo, &b->lo)) && (!hi || kiln_scalar(hi, &b->hi)) && b->lo <= b->hi;
+        return (!lo || kiln_scalar(lo, &b->lo)) && (!hi || kiln_scalar(hi, &b->hi)) &&
+               b->lo <= b->hi;
     }
     bool is_max = kiln_is_op(n, "Max");
     return (is_max || kiln_is_op(n, "Min")) && n->n_in == 2 &&
@@ -184,7 +187,8 @@ static kiln_status softplus(kiln_patch *p, const kiln_node *n) {
 
 static kiln_status power(kiln_patch *p, const kiln_node *n) {
     double e;
-    if (!kiln_is_float(n->in[0]) || !kiln_scalar(n->in[1], &e) || !kiln_same_type(n->in[0], n->out[0])) {
+    if (!kiln_is_float(n->in[0]) || !kiln_scalar(n->in[1], &e) ||
+        !kiln_same_type(n->in[0], n->out[0])) {
         return KILN_OK;
     }
     kiln_value *xx[] = {n->in[0], n->in[0]};

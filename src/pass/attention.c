@@ -1,7 +1,7 @@
 /* attention.c - softmax(scale * Q K^T [+ mask]) V of 4-D heads is Attention.
  *
- * Q, K, V are [batch, heads, length, size]. The scale may stand on the scores, on Q, on K, or in parts on
- * each; K^T is a Transpose of anything, of which the last two axes are swapped back.
+ * Q, K, V are [batch, heads, length, size]. The scale may stand on the scores, on Q, on K, or in
+ * parts on each; K^T is a Transpose of anything, of which the last two axes are swapped back.
  */
 #include <math.h>
 
@@ -14,7 +14,7 @@ typedef struct found {
     int n_touched;
     double scale;
     kiln_value *q, *kt, *v, *mask;
-    const kiln_node *transpose; /* gives kt */
+    const kiln_node *transpose; /* gives kt, or NULL */
 } found;
 
 static void touch(found *f, const kiln_node *n) {
@@ -45,9 +45,9 @@ static kiln_value *strip_mask(found *f, kiln_value *v) {
     for (int32_t side = 0; add && side < 2; side++) {
         kiln_value *scores = add->in[1 - side], *mask = add->in[side];
         kiln_value *product = strip_scale(&(found){.scale = 1.0}, scores);
-        if (kiln_made_by_only(product, "MatMul") && kiln_same_type(scores, v) && kiln_rank(mask) >= 2 &&
-            kiln_rank(mask) <= 4 && mask->type.dtype == scores->type.dtype &&
-            kiln_dim_at(mask, -1) == kiln_dim_at(v, -1) && kiln_dim_at(mask, -2) == kiln_dim_at(v, -2)) {
+        if (kiln_made_by_only(product, "MatMul") && kiln_same_type(scores, v) &&
+            kiln_rank(mask) >= 2 && kiln_rank(mask) <= 4 &&
+            mask->type.dtype == scores->type.dtype && kiln_dim_at(mask, -1) == kiln_dim_at(v, -1)) {
             f->mask = mask;
             touch(f, add);
             return scores;
@@ -66,14 +66,16 @@ static bool read_scores(found *f, kiln_value *scores) {
     f->q = strip_scale(f, qk->in[0]);
     f->kt = strip_scale(f, qk->in[1]);
     f->transpose = kiln_made_by(f->kt, "Transpose");
-    return f->transpose != NULL;
+    return true;
 }
 
 /* Four dims that fit, a type that the operator computes in, a scale that it takes. */
 static bool is_expressible(const found *f) {
     return kiln_rank(f->q) == 4 && kiln_rank(f->kt) == 4 && kiln_rank(f->v) == 4 &&
-           kiln_dim_at(f->q, 0) == kiln_dim_at(f->kt, 0) && kiln_dim_at(f->q, 0) == kiln_dim_at(f->v, 0) &&
-           kiln_dim_at(f->q, 1) == kiln_dim_at(f->kt, 1) && kiln_dim_at(f->q, 1) == kiln_dim_at(f->v, 1) &&
+           kiln_dim_at(f->q, 0) == kiln_dim_at(f->kt, 0) &&
+           kiln_dim_at(f->q, 0) == kiln_dim_at(f->v, 0) &&
+           kiln_dim_at(f->q, 1) == kiln_dim_at(f->kt, 1) &&
+           kiln_dim_at(f->q, 1) == kiln_dim_at(f->v, 1) &&
            kiln_dim_at(f->q, 0) != KILN_DIM_UNKNOWN && kiln_dim_at(f->q, 1) != KILN_DIM_UNKNOWN &&
            kiln_is_float(f->q) && f->q->type.dtype != KILN_DTYPE_F64 && isfinite((float)f->scale) &&
            f->scale > 0.0;
@@ -81,15 +83,15 @@ static bool is_expressible(const found *f) {
 
 /* K itself: the axes of the transpose with the last two swapped. */
 static kiln_value *make_key(kiln_patch *p, const found *f) {
-    int64_t perm[KILN_MAX_RANK];
-    int32_t rank;
-    if (!kiln_transpose_perm(f->transpose, perm, &rank) || rank != 4) {
+    int64_t perm[KILN_MAX_RANK] = {0, 1, 2, 3};
+    int32_t rank = 4;
+    if (f->transpose && (!kiln_transpose_perm(f->transpose, perm, &rank) || rank != 4)) {
         return NULL;
     }
     int64_t swap = perm[2];
     perm[2] = perm[3];
     perm[3] = swap;
-    kiln_value *x = f->transpose->in[0];
+    kiln_value *x = f->transpose ? f->transpose->in[0] : f->kt;
     if (perm[0] == 0 && perm[1] == 1 && perm[2] == 2) {
         return x;
     }
@@ -100,7 +102,8 @@ static kiln_value *make_key(kiln_patch *p, const found *f) {
 
 static kiln_status visit(kiln_patch *p, const kiln_node *n) {
     found f = {.scale = 1.0};
-    const kiln_node *softmax = kiln_is_op(n, "MatMul") ? kiln_made_by_only(n->in[0], "Softmax") : NULL;
+    const kiln_node *softmax =
+        kiln_is_op(n, "MatMul") ? kiln_made_by_only(n->in[0], "Softmax") : NULL;
     if (!softmax || !kiln_patch_can(p, "Attention")) {
         return KILN_OK;
     }
@@ -113,7 +116,7 @@ static kiln_status visit(kiln_patch *p, const kiln_node *n) {
         kiln_patch_touch(p, f.touched[i]);
     }
     kiln_patch_touch(p, softmax);
-    if (kiln_used_once(f.kt)) {
+    if (f.transpose && kiln_used_once(f.kt)) {
         kiln_patch_touch(p, f.transpose);
     }
     kiln_value *in[] = {f.q, make_key(p, &f), f.v, f.mask};

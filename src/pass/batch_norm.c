@@ -1,5 +1,5 @@
-/* batch_norm.c - BatchNormalization with constant statistics is one Mul and one Add per channel, which
- * the pass `scales` then folds into the weights beside it.
+/* batch_norm.c - BatchNormalization with constant statistics is one Mul and one Add per channel,
+ * which the pass `scales` then folds into the weights beside it.
  *
  *     y = (x - mean) * s + b = x * s + (b - mean * s),  s = scale / sqrt(variance + epsilon)
  */
@@ -11,8 +11,8 @@ static kiln_status visit(kiln_patch *p, const kiln_node *n) {
     double *e[4]; /* scale, b, mean, variance */
     int64_t count = 0, channels = kiln_dim_at(n->n_in > 0 ? n->in[0] : NULL, 1);
     int32_t rank = kiln_rank(n->n_in > 0 ? n->in[0] : NULL);
-    if (!kiln_is_op(n, "BatchNormalization") || n->n_out != 1 || kiln_node_int(n, "training_mode", 0) != 0 ||
-        rank < 2 || !kiln_is_float(n->in[0])) {
+    if (!kiln_is_op(n, "BatchNormalization") || n->n_out != 1 ||
+        kiln_node_int(n, "training_mode", 0) != 0 || rank < 2 || !kiln_is_float(n->in[0])) {
         return KILN_OK;
     }
     for (int32_t k = 0; k < 4; k++) {
@@ -40,7 +40,8 @@ static kiln_status visit(kiln_patch *p, const kiln_node *n) {
     }
     kiln_dtype dtype = n->in[0]->type.dtype;
     kiln_value *mul[] = {n->in[0], kiln_fold_vector(p, dtype, e[0], rank - 1, dims)};
-    kiln_value *add[] = {kiln_patch_node(p, "Mul", mul, 2), kiln_fold_vector(p, dtype, e[1], rank - 1, dims)};
+    kiln_value *add[] = {kiln_patch_node(p, "Mul", mul, 2),
+                         kiln_fold_vector(p, dtype, e[1], rank - 1, dims)};
     kiln_patch_replace(p, n->out[0], kiln_patch_node(p, "Add", add, 2));
     return kiln_patch_commit(p, "constant statistics");
 }

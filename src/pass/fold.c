@@ -7,8 +7,8 @@
 
 /* ---- Expressions ---- */
 
-/* Counts the nodes an evaluation of v visits; false once the budget or the depth is spent. The depth of
- * the recursion is bounded by KILN_FOLD_DEPTH. */
+/* Counts the nodes an evaluation of v visits; false once the budget or the depth is spent. The
+ * depth of the recursion is bounded by KILN_FOLD_DEPTH. */
 static bool fits(const kiln_value *v, int depth, int *budget) {
     const kiln_node *n = v && v->constant && !v->constant->tensor.data ? v->constant->expr : NULL;
     if (!n) {
@@ -25,7 +25,8 @@ static bool fits(const kiln_value *v, int depth, int *budget) {
     return true;
 }
 
-kiln_status kiln_fold_data(const kiln_value *v, kiln_tensor *out, kiln_arena *arena, kiln_diag *diag) {
+kiln_status kiln_fold_data(const kiln_value *v, kiln_tensor *out, kiln_arena *arena,
+                           kiln_diag *diag) {
     size_t findings = diag ? kiln_diag_count(diag) : 0;
     kiln_status status = kiln_const_eval(v, out, arena, diag);
     if (status != KILN_OK && status != KILN_E_MEMORY && diag) {

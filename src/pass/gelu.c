@@ -3,9 +3,9 @@
  *     erf form:   x * 1/2 * (1 + erf(x / sqrt 2))
  *     tanh form:  x * 1/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
  *
- * The product is taken apart into factors: x, numbers, and one a*f(u) + b with f = erf or tanh; u is read
- * as a polynomial in x of degree 3. So no association and no scaling of the constants needs a pattern of
- * its own.
+ * The product is taken apart into factors: x, numbers, and one a*f(u) + b with f = erf or tanh; u
+ * is read as a polynomial in x of degree 3. So no association and no scaling of the constants
+ * needs a pattern of its own.
  */
 #include <math.h>
 
@@ -116,7 +116,8 @@ typedef struct product {
 } product;
 
 /* Takes the product under v apart. Inner products must serve nothing else. */
-static bool read_product(matcher *m, kiln_value *v, const kiln_value *root, int depth, product *out) {
+static bool read_product(matcher *m, kiln_value *v, const kiln_value *root, int depth,
+                         product *out) {
     double s;
     if (kiln_scalar(v, &s)) {
         out->number *= s;

@@ -6,7 +6,8 @@
 static kiln_value *per_channel(kiln_patch *p, kiln_value *v, const kiln_value *x) {
     int32_t shift = kiln_rank(x) - kiln_rank(v);
     int64_t channels = kiln_dim_at(x, 1), n = 0;
-    if (!v->constant || kiln_rank(v) < 0 || shift < 0 || channels < 1 || v->type.dtype != x->type.dtype) {
+    if (!v->constant || kiln_rank(v) < 0 || shift < 0 || channels < 1 ||
+        v->type.dtype != x->type.dtype) {
         return NULL;
     }
     for (int32_t d = shift; d < kiln_rank(x); d++) {

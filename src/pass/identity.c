@@ -15,7 +15,8 @@ static kiln_value *alone(const kiln_node *n) {
 
 static kiln_value *same_dtype(const kiln_node *n) {
     bool same = kiln_is_tensor(n->in[0]) && kiln_is_tensor(n->out[0]) &&
-                n->in[0]->type.dtype == n->out[0]->type.dtype && n->in[0]->type.dtype != KILN_DTYPE_NONE;
+                n->in[0]->type.dtype == n->out[0]->type.dtype &&
+                n->in[0]->type.dtype != KILN_DTYPE_NONE;
     return same ? n->in[0] : NULL;
 }
 
@@ -69,11 +70,13 @@ static kiln_value *transpose(const kiln_node *n) {
     return n->in[0];
 }
 
-/* The other operand, where the constant one is neutral and neither broadcasts it nor converts it. */
+/* The other operand, where the constant one is neutral and neither broadcasts it nor converts it.
+ * */
 static kiln_value *neutral(const kiln_node *n, double x, int32_t first) {
     for (int32_t side = first; side < 2; side++) {
         kiln_value *other = n->in[1 - side];
-        bool is_neutral = kiln_all_equal(n->in[side], x) || (x == 0.0 && kiln_all_equal(n->in[side], -0.0));
+        bool is_neutral =
+            kiln_all_equal(n->in[side], x) || (x == 0.0 && kiln_all_equal(n->in[side], -0.0));
         if (is_neutral && !other->constant && kiln_same_type(other, n->out[0])) {
             return other;
         }
@@ -106,12 +109,30 @@ static const struct rule {
     const char *op;
     kiln_value *(*equal)(const kiln_node *n);
 } rules[] = {
-    {"Identity", always},  {"Dropout", dropout},    {"Cast", same_dtype},    {"CastLike", same_dtype},
-    {"Reshape", same_shape}, {"Flatten", same_shape}, {"Squeeze", same_shape}, {"Unsqueeze", same_shape},
-    {"Expand", same_shape}, {"Slice", slice},        {"Pad", pad},            {"Tile", tile},
-    {"Transpose", transpose}, {"Concat", alone},      {"Sum", alone},          {"Max", alone},
-    {"Min", alone},        {"Mean", alone},         {"Add", add},            {"Sub", sub},
-    {"Mul", mul},          {"Div", div_or_pow},     {"Pow", div_or_pow},     {"Clip", clip},
+    {"Identity", always},
+    {"Dropout", dropout},
+    {"Cast", same_dtype},
+    {"CastLike", same_dtype},
+    {"Reshape", same_shape},
+    {"Flatten", same_shape},
+    {"Squeeze", same_shape},
+    {"Unsqueeze", same_shape},
+    {"Expand", same_shape},
+    {"Slice", slice},
+    {"Pad", pad},
+    {"Tile", tile},
+    {"Transpose", transpose},
+    {"Concat", alone},
+    {"Sum", alone},
+    {"Max", alone},
+    {"Min", alone},
+    {"Mean", alone},
+    {"Add", add},
+    {"Sub", sub},
+    {"Mul", mul},
+    {"Div", div_or_pow},
+    {"Pow", div_or_pow},
+    {"Clip", clip},
 };
 
 static kiln_status visit(kiln_patch *p, const kiln_node *n) {

@@ -3,7 +3,8 @@
  *     layer:  d / sqrt(mean(d^2) + epsilon) [* scale] [+ bias],  d = x - mean(x)
  *     RMS:    x / sqrt(mean(x^2) + epsilon) [* scale]
  *
- * with means over the last axes. The division may be one by Sqrt, a Mul by Reciprocal(Sqrt), or a power.
+ * with means over the last axes. The division may be one by Sqrt, a Mul by Reciprocal(Sqrt), or a
+ * power.
  */
 #include "pass/fold.h"
 
@@ -197,8 +198,8 @@ static kiln_status make(kiln_patch *p, found *f) {
 static kiln_status visit(kiln_patch *p, const kiln_node *n) {
     found f = {.last = n};
     if ((!kiln_is_op(n, "Div") && !kiln_is_op(n, "Mul")) || !read_norm(&f, n) ||
-        !kiln_is_float(f.x) || f.x->type.dtype == KILN_DTYPE_F64 || !kiln_same_type(f.x, n->out[0]) ||
-        !has_static_axes(&f)) {
+        !kiln_is_float(f.x) || f.x->type.dtype == KILN_DTYPE_F64 ||
+        !kiln_same_type(f.x, n->out[0]) || !has_static_axes(&f)) {
         return KILN_OK;
     }
     f.scale = follow(&f, "Mul");

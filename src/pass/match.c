@@ -4,7 +4,8 @@
 #include <string.h>
 
 bool kiln_is_op(const kiln_node *node, const char *op) {
-    return node && node->op->name[0] == op[0] && strcmp(node->op->name, op) == 0 && !node->op->domain[0];
+    return node && node->op->name[0] == op[0] && strcmp(node->op->name, op) == 0 &&
+           !node->op->domain[0];
 }
 
 const kiln_node *kiln_made_by(const kiln_value *v, const char *op) {
@@ -22,7 +23,9 @@ const kiln_node *kiln_made_by_only(const kiln_value *v, const char *op) {
 
 const kiln_node *kiln_only_user(const kiln_node *node, const char *op) {
     const kiln_value *v = node->out[0];
-    return kiln_used_once(v) && kiln_is_op(v->users[0], op) && v->users[0]->n_bodies == 0 ? v->users[0] : NULL;
+    return kiln_used_once(v) && kiln_is_op(v->users[0], op) && v->users[0]->n_bodies == 0
+               ? v->users[0]
+               : NULL;
 }
 
 /* ---- Constants ---- */
@@ -131,7 +134,8 @@ bool kiln_same_type(const kiln_value *a, const kiln_value *b) {
 }
 
 bool kiln_is_float(const kiln_value *v) {
-    return kiln_is_tensor(v) && kiln_dtype_is_float(v->type.dtype) && kiln_dtype_size(v->type.dtype) >= 2;
+    return kiln_is_tensor(v) && kiln_dtype_is_float(v->type.dtype) &&
+           kiln_dtype_size(v->type.dtype) >= 2;
 }
 
 int64_t kiln_static_count(const kiln_value *v) {
@@ -264,7 +268,8 @@ kiln_value *kiln_patch_scalar(kiln_patch *p, kiln_dtype dtype, double v) {
     return kiln_patch_constant(p, &t);
 }
 
-kiln_status kiln_patch_bypass(kiln_patch *p, const kiln_node *node, kiln_value *by, const char *what) {
+kiln_status kiln_patch_bypass(kiln_patch *p, const kiln_node *node, kiln_value *by,
+                              const char *what) {
     kiln_patch_replace(p, node->out[0], by);
     return kiln_patch_commit(p, what);
 }

@@ -26,11 +26,11 @@ const kiln_node *kiln_only_user(const kiln_node *node, const char *op);
 
 /* v is a stored constant of one element, read as a double. */
 bool kiln_scalar(const kiln_value *v, double *out);
-/* v is such a constant equal to x within a relative 1e-6 (about 8 float ulps: exporters round constants
- * such as sqrt(2) in several ways); exactly for x == 0. */
+/* v is such a constant equal to x within a relative 1e-6 (about 8 float ulps: exporters round
+ * constants such as sqrt(2) in several ways); exactly for x == 0. */
 bool kiln_scalar_is(const kiln_value *v, double x);
-/* Of a two-input node: the input that is a one-element constant within 1e-6 of x; *other gets the other
- * input. */
+/* Of a two-input node: the input that is a one-element constant within 1e-6 of x; *other gets the
+ * other input. */
 bool kiln_split_scalar(const kiln_node *node, double x, kiln_value **other);
 /* The same for any one-element constant; *scalar gets its value. */
 bool kiln_split_any_scalar(const kiln_node *node, double *scalar, kiln_value **other);
@@ -71,14 +71,17 @@ bool kiln_axes_are_last(uint32_t axes, int32_t rank, int32_t *n);
 static inline bool kiln_patch_can(const kiln_patch *p, const char *op) {
     return p->find("", op) != NULL;
 }
-/* A constant Reshape target that gives `shape` from an input of type `from`: its numbers, 0 where a dim
- * that is no number is copied, -1 for one other such dim. False when that does not say it all. */
+/* A constant Reshape target that gives `shape` from an input of type `from`: its numbers, 0 where
+ * a dim that is no number is copied, -1 for one other such dim. False when that does not say it
+ * all. */
 bool kiln_reshape_target(const kiln_value *from, const kiln_type *shape, int64_t *target);
-/* A new Reshape of x to that target, touching nothing; NULL when there is none (or out of memory). */
+/* A new Reshape of x to that target, touching nothing; NULL when there is none (or out of memory).
+ * */
 kiln_value *kiln_patch_reshape(kiln_patch *p, kiln_value *x, const kiln_type *shape);
 /* A constant of one number of the given dtype, rank 0. */
 kiln_value *kiln_patch_scalar(kiln_patch *p, kiln_dtype dtype, double v);
 /* Replaces node's only output by a value that exists, as a rewrite of its own. */
-kiln_status kiln_patch_bypass(kiln_patch *p, const kiln_node *node, kiln_value *by, const char *what);
+kiln_status kiln_patch_bypass(kiln_patch *p, const kiln_node *node, kiln_value *by,
+                              const char *what);
 
 #endif

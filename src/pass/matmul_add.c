@@ -1,5 +1,5 @@
-/* matmul_add.c - MatMul of matrices and a bias vector is Gemm. Of higher ranks they stay apart: kernels
- * take the bias along by themselves. */
+/* matmul_add.c - MatMul of matrices and a bias vector is Gemm. Of higher ranks they stay apart:
+ * kernels take the bias along by themselves. */
 #include "pass/match.h"
 
 static kiln_status visit(kiln_patch *p, const kiln_node *n) {

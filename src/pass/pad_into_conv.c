@@ -13,7 +13,8 @@ static bool read_pad(const kiln_node *pad, int32_t rank, double *value, int64_t 
     int64_t n = kiln_known_ints(pad->in[1], amounts, 2 * KILN_MAX_RANK);
     int64_t n_axes = list ? kiln_known_ints(list, axes, KILN_MAX_RANK) : rank;
     *value = 0.0;
-    if (kiln_node_int(pad, "mode", 0) != 0 || n < 0 || n != 2 * n_axes || (fill && !kiln_scalar(fill, value))) {
+    if (kiln_node_int(pad, "mode", 0) != 0 || n < 0 || n != 2 * n_axes ||
+        (fill && !kiln_scalar(fill, value))) {
         return false;
     }
     for (int64_t i = 0; i < n_axes; i++) {
@@ -35,7 +36,8 @@ static bool read_pad(const kiln_node *pad, int32_t rank, double *value, int64_t 
 
 /* Window sizes in elements: (kernel - 1) * dilation + 1. */
 static bool is_within_window(const kiln_node *n, const int64_t *pads, int32_t spatial) {
-    const kiln_ints *kernel = kiln_node_ints(n, "kernel_shape"), *dilation = kiln_node_ints(n, "dilations");
+    const kiln_ints *kernel = kiln_node_ints(n, "kernel_shape"),
+                    *dilation = kiln_node_ints(n, "dilations");
     for (int32_t d = 0; d < spatial; d++) {
         int64_t extent = kernel && kernel->n == spatial ? kernel->v[d] : 0;
         extent = (extent - 1) * (dilation ? dilation->v[d] : 1) + 1;
@@ -47,7 +49,8 @@ static bool is_within_window(const kiln_node *n, const int64_t *pads, int32_t sp
 }
 
 /* Which fill value a node's own padding stands for. */
-static bool fits(const kiln_node *n, double value, const int64_t *old, const int64_t *pads, int32_t spatial) {
+static bool fits(const kiln_node *n, double value, const int64_t *old, const int64_t *pads,
+                 int32_t spatial) {
     bool had_none = true;
     for (int32_t d = 0; d < 2 * spatial; d++) {
         had_none = had_none && old[d] == 0;

@@ -16,8 +16,8 @@ static const kiln_pass *const table[] = {
 };
 enum { N_PASSES = KILN_COUNT_OF(table) };
 
-/* Bounds on what is a fixed point in all but broken cases. Merging halves a chain, so that 64 sweeps are
- * more than any chain needs. */
+/* Bounds on what is a fixed point in all but broken cases. Merging halves a chain, so that 64
+ * sweeps are more than any chain needs. */
 enum { MAX_SWEEPS = 64, MAX_ROUNDS = 16 };
 
 typedef struct runner {
@@ -26,7 +26,7 @@ typedef struct runner {
     kiln_pass_info *infos;
     kiln_diag *diag;
     kiln_arena scratch;
-    size_t applied;           /* rewrites of all passes */
+    size_t applied;            /* rewrites of all passes */
     size_t clean_at[N_PASSES]; /* 1 + `applied` when the pass last found nothing */
 } runner;
 
@@ -67,7 +67,8 @@ static bool same_type(const kiln_type *a, const kiln_type *b) {
 }
 
 static bool same_fact(const kiln_fact *a, const kiln_value *b) {
-    if (!same_type(&a->type, &b->type) || !a->contents != !b->contents || a->n_contents != b->n_contents) {
+    if (!same_type(&a->type, &b->type) || !a->contents != !b->contents ||
+        a->n_contents != b->n_contents) {
         return false;
     }
     return !a->contents ||
@@ -157,7 +158,8 @@ static kiln_status look(kiln_patch *p, const kiln_pass *pass, const kiln_graph *
 }
 
 static kiln_status sweep(runner *r, size_t i, size_t *n_rewrites) {
-    size_t limit = r->options->stop_after > 0 ? (size_t)r->options->stop_after - r->applied : SIZE_MAX;
+    size_t limit =
+        r->options->stop_after > 0 ? (size_t)r->options->stop_after - r->applied : SIZE_MAX;
     kiln_patch p = {.root = r->graph,
                     .arena = &r->scratch,
                     .diag = r->diag,
@@ -235,8 +237,8 @@ static kiln_status run_all(runner *r) {
     return KILN_OK;
 }
 
-kiln_status kiln_passes_run(kiln_graph *graph, const kiln_pass_options *options, kiln_pass_info **infos,
-                            size_t *n_infos, kiln_diag *diag) {
+kiln_status kiln_passes_run(kiln_graph *graph, const kiln_pass_options *options,
+                            kiln_pass_info **infos, size_t *n_infos, kiln_diag *diag) {
     const kiln_pass_options defaults = {0};
     runner r = {.graph = graph, .options = options ? options : &defaults, .diag = diag};
     KILN_ALLOC(r.infos, graph->arena, N_PASSES);

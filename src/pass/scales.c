@@ -1,9 +1,10 @@
-/* scales.c - a number per channel, multiplied or added next to a layer with constant weights, moves into
- * its weights and bias.
+/* scales.c - a number per channel, multiplied or added next to a layer with constant weights,
+ * moves into its weights and bias.
  *
  * After the layer, for output channel m:   c[m] * (W x + b)[m] = ((c[m] W[m]) x + c[m] b[m])
  *                                          (W x + b)[m] + c[m] = (W x + (b[m] + c[m]))
- * Before it, for input channel k:          W (c x) = (W[.,k] c[k]) x     (padding is zero: c * 0 = 0)
+ * Before it, for input channel k:          W (c x) = (W[.,k] c[k]) x     (padding is zero: c * 0 =
+ * 0)
  *
  * Weights become expression constants (the recipe stays visible), biases are computed at once.
  */
@@ -65,16 +66,16 @@ static bool read_matmul(layer *l) {
 
 static bool read_layer(const kiln_node *n, layer *l) {
     *l = (layer){.node = n};
-    if (!n || n->n_in < 2 || n->n_out != 1 || !kiln_value_is_const(n->in[1]) || !kiln_is_float(n->in[1]) ||
-        kiln_static_count(n->in[1]) < 1) {
+    if (!n || n->n_in < 2 || n->n_out != 1 || !kiln_value_is_const(n->in[1]) ||
+        !kiln_is_float(n->in[1]) || kiln_static_count(n->in[1]) < 1) {
         return false;
     }
     l->x = n->in[0];
     l->weight = n->in[1];
-    bool ok = kiln_is_op(n, "Gemm")     ? read_gemm(n, l)
-              : kiln_is_op(n, "MatMul") ? read_matmul(l)
+    bool ok = kiln_is_op(n, "Gemm")                                     ? read_gemm(n, l)
+              : kiln_is_op(n, "MatMul")                                 ? read_matmul(l)
               : kiln_is_op(n, "Conv") || kiln_is_op(n, "ConvTranspose") ? read_conv(n, l)
-                                                                       : false;
+                                                                        : false;
     bool plain_bias = !l->bias || (l->bias->constant && kiln_rank(l->bias) == 1 &&
                                    kiln_dim_at(l->bias, 0) == l->n_out);
     return ok && plain_bias;
@@ -82,13 +83,15 @@ static bool read_layer(const kiln_node *n, layer *l) {
 
 /* ---- Channel constants ---- */
 
-/* The n channel numbers of constant c, which is broadcast against a result of this rank whose channels
- * are `axis` from the end. NULL when c varies along another axis, or would widen the result. */
-static double *channel_numbers(kiln_patch *p, const kiln_value *c, const kiln_value *result, int32_t axis,
-                               int64_t n) {
+/* The n channel numbers of constant c, which is broadcast against a result of this rank whose
+ * channels are `axis` from the end. NULL when c varies along another axis, or would widen the
+ * result. */
+static double *channel_numbers(kiln_patch *p, const kiln_value *c, const kiln_value *result,
+                               int32_t axis, int64_t n) {
     int64_t count;
     int32_t rank = kiln_rank(c);
-    if (!kiln_value_is_const(c) || !kiln_is_float(c) || rank < 0 || rank > kiln_rank(result) || n < 1) {
+    if (!kiln_value_is_const(c) || !kiln_is_float(c) || rank < 0 || rank > kiln_rank(result) ||
+        n < 1) {
         return NULL;
     }
     for (int32_t d = 1; d <= rank; d++) {
@@ -118,7 +121,8 @@ static bool all_finite(const double *v, int64_t n) {
 }
 
 /* weight * c along one of its axes. */
-static kiln_value *scale_weight(kiln_patch *p, const layer *l, const double *c, int64_t n, int32_t axis) {
+static kiln_value *scale_weight(kiln_patch *p, const layer *l, const double *c, int64_t n,
+                                int32_t axis) {
     int64_t dims[KILN_MAX_RANK];
     kiln_tensor type = {.rank = 0};
     int32_t rank = kiln_rank(l->weight);
@@ -132,19 +136,22 @@ static kiln_value *scale_weight(kiln_patch *p, const layer *l, const double *c, 
     return kiln_fold_make(p, "Mul", in, 2, &type);
 }
 
-static kiln_value *make_bias(kiln_patch *p, const layer *l, const double *scale, const double *add) {
+static kiln_value *make_bias(kiln_patch *p, const layer *l, const double *scale,
+                             const double *add) {
     int64_t count = 0;
     double *b = l->bias ? kiln_fold_doubles(p, l->bias, &count)
                         : kiln_arena_array(p->arena, (size_t)l->n_out, sizeof *b);
     for (int64_t i = 0; b && i < l->n_out; i++) {
         b[i] = b[i] * (scale ? scale[i] : 1.0) + (add ? add[i] : 0.0);
     }
-    return b && all_finite(b, l->n_out) ? kiln_fold_vector(p, l->weight->type.dtype, b, 1, &l->n_out) : NULL;
+    return b && all_finite(b, l->n_out)
+               ? kiln_fold_vector(p, l->weight->type.dtype, b, 1, &l->n_out)
+               : NULL;
 }
 
 /* The layer again with other weights; the result replaces that of `last`. */
-static kiln_status rebuild(kiln_patch *p, const layer *l, kiln_value *x, kiln_value *weight, kiln_value *bias,
-                           const kiln_node *last, const char *what) {
+static kiln_status rebuild(kiln_patch *p, const layer *l, kiln_value *x, kiln_value *weight,
+                           kiln_value *bias, const kiln_node *last, const char *what) {
     kiln_value *in[] = {x, weight, bias};
     if (!weight) {
         kiln_patch_drop(p);
@@ -158,10 +165,12 @@ static kiln_status rebuild(kiln_patch *p, const layer *l, kiln_value *x, kiln_va
 
 /* ---- After the layer ---- */
 
-/* n multiplies or adds a constant to *data. Differences and quotients count with sign and inverse. */
-static bool read_affine(kiln_patch *p, const kiln_node *n, const layer *l, int32_t side, double **scale,
-                        double **add) {
-    bool is_mul = kiln_is_op(n, "Mul"), is_div = kiln_is_op(n, "Div"), is_sub = kiln_is_op(n, "Sub");
+/* n multiplies or adds a constant to *data. Differences and quotients count with sign and inverse.
+ * */
+static bool read_affine(kiln_patch *p, const kiln_node *n, const layer *l, int32_t side,
+                        double **scale, double **add) {
+    bool is_mul = kiln_is_op(n, "Mul"), is_div = kiln_is_op(n, "Div"),
+         is_sub = kiln_is_op(n, "Sub");
     double *c = channel_numbers(p, n->in[1 - side], n->out[0], l->channel_axis, l->n_out);
     *scale = *add = NULL;
     if (!c || (side == 1 && (is_div || is_sub))) {
@@ -178,9 +187,9 @@ static kiln_status after(kiln_patch *p, const kiln_node *n, int32_t side) {
     layer l;
     double *scale, *add;
     kiln_value *y = n->in[side];
-    if (y->constant || !kiln_used_once(y) || !read_layer(y->producer, &l) || !kiln_same_type(y, n->out[0]) ||
-        !read_affine(p, n, &l, side, &scale, &add) || (add && !l.takes_bias) ||
-        (scale && l.out_axis < 0)) {
+    if (y->constant || !kiln_used_once(y) || !read_layer(y->producer, &l) ||
+        !kiln_same_type(y, n->out[0]) || !read_affine(p, n, &l, side, &scale, &add) ||
+        (add && !l.takes_bias) || (scale && l.out_axis < 0)) {
         return KILN_OK;
     }
     kiln_value *bias = l.bias;
@@ -192,7 +201,8 @@ static kiln_status after(kiln_patch *p, const kiln_node *n, int32_t side) {
         }
     }
     kiln_value *weight = scale ? scale_weight(p, &l, scale, l.n_out, l.out_axis) : l.weight;
-    return rebuild(p, &l, l.x, weight, bias, n, scale ? "scale after the layer" : "bias after the layer");
+    return rebuild(p, &l, l.x, weight, bias, n,
+                   scale ? "scale after the layer" : "bias after the layer");
 }
 
 /* (x W + b) * c of a MatMul with its bias beside it: x (W c) + b c. */
@@ -203,7 +213,8 @@ static kiln_status after_bias(kiln_patch *p, const kiln_node *n, int32_t side) {
     for (int32_t s = 0; add && s < 2; s++) {
         kiln_value *y = add->in[s];
         if (y->constant || !kiln_used_once(y) || !read_layer(y->producer, &l) || l.takes_bias ||
-            !kiln_same_type(y, n->out[0]) || !read_affine(p, n, &l, side, &scale, &none) || !scale) {
+            !kiln_same_type(y, n->out[0]) || !read_affine(p, n, &l, side, &scale, &none) ||
+            !scale) {
             continue;
         }
         b = channel_numbers(p, add->in[1 - s], y, l.channel_axis, l.n_out);

@@ -1,5 +1,5 @@
-/* shape_ops.c - shape computations vanish: integers that inference knows become constants, and targets
- * that say only what the input's shape says become targets of 0 and -1. */
+/* shape_ops.c - shape computations vanish: integers that inference knows become constants, and
+ * targets that say only what the input's shape says become targets of 0 and -1. */
 #include "pass/fold.h"
 
 static bool is_known(const kiln_value *v) {

@@ -1,9 +1,9 @@
 /* transpose.c - transposes meet and cancel.
  *
- * Two in a row become one; one that moves only dims of size 1 becomes a Reshape. A transpose is moved
- * down through a node when that removes one: when all data inputs of the node are transposes of the same
- * permutation (or constants, which are permuted instead), or when a chain of elementwise nodes leads on
- * to another transpose.
+ * Two in a row become one; one that moves only dims of size 1 becomes a Reshape. A transpose is
+ * moved down through a node when that removes one: when all data inputs of the node are transposes
+ * of the same permutation (or constants, which are permuted instead), or when a chain of
+ * elementwise nodes leads on to another transpose.
  *
  * Notation: T_q(x) has dims x.dims[q[d]]. T_p(T_q(x)) = T_r(x) with r[d] = q[p[d]].
  */
@@ -69,7 +69,8 @@ static bool moves_units_only(const kiln_value *x, const perm *q) {
 
 /* Inputs that are data: the others (bounds of Clip, axes of Reduce) keep their form. */
 static int32_t data_inputs(const kiln_node *n) {
-    if (kiln_is_op(n, "Clip") || kiln_is_op(n, "QuantizeLinear") || kiln_is_op(n, "DequantizeLinear")) {
+    if (kiln_is_op(n, "Clip") || kiln_is_op(n, "QuantizeLinear") ||
+        kiln_is_op(n, "DequantizeLinear")) {
         return 1;
     }
     return n->n_in;
@@ -138,8 +139,8 @@ static bool leads_to_transpose(const kiln_node *n) {
     return false;
 }
 
-/* The permutation that a data input of n came through; false when the first that is no constant came
- * through none. */
+/* The permutation that a data input of n came through; false when the first that is no constant
+ * came through none. */
 static bool find_perm(const kiln_node *n, int32_t n_data, perm *q) {
     for (int32_t k = 0; k < n_data; k++) {
         if (n->in[k] && !n->in[k]->constant) {
@@ -267,8 +268,9 @@ static kiln_status visit_transpose(kiln_patch *p, const kiln_node *n) {
 }
 
 static kiln_status visit(kiln_patch *p, const kiln_node *n) {
-    static const char *const reductions[] = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin",
-                                             "ReduceL2", "ReduceProd", "ReduceSumSquare"};
+    static const char *const reductions[] = {"ReduceMean",     "ReduceSum", "ReduceMax",
+                                             "ReduceMin",      "ReduceL2",  "ReduceProd",
+                                             "ReduceSumSquare"};
     if (kiln_is_op(n, "Transpose")) {
         return visit_transpose(p, n);
     }

@@ -52,7 +52,7 @@ static double tolerance(const kiln_graph *g, const kiln_datum *inputs) {
         longest = fmax(longest, (double)kiln_tensor_count(&inputs[i].tensor));
     }
     for (size_t i = 0; i < g->n_nodes; i++) {
-        kiln_tolerance t = g->nodes[i]->op->tolerance;
+        kiln_op_tolerance t = g->nodes[i]->op->tolerance;
         double ulps = t == KILN_TOL_EXACT ? 0 : t == KILN_TOL_ROUND ? 8 : 8 + 4 * sqrt(longest);
         worst = fmax(worst, ulps * 0x1p-23);
     }

@@ -95,7 +95,8 @@ static inline kiln_datum random_input(world *w, const kiln_value *v, uint64_t *s
         if (kiln_dtype_is_float(t->dtype)) {
             kiln_set_f64(t->dtype, t->data, i, (double)(r >> 40) / (double)(1 << 22) - 2.0);
         } else {
-            kiln_set_i64(t->dtype, t->data, i, (int64_t)(r >> 20 & (t->dtype == KILN_DTYPE_BOOL ? 1 : 7)));
+            kiln_set_i64(t->dtype, t->data, i,
+                         (int64_t)(r >> 20 & (t->dtype == KILN_DTYPE_BOOL ? 1 : 7)));
         }
     }
     return d;
@@ -116,8 +117,8 @@ static inline kiln_datum *evaluate(world *w, uint64_t seed) {
     return out;
 }
 
-/* Largest difference allowed, as a share of the tensor's range. Rewrites reorder a few roundings of sums
- * over tens of elements: some ulps. */
+/* Largest difference allowed, as a share of the tensor's range. Rewrites reorder a few roundings
+ * of sums over tens of elements: some ulps. */
 static inline double tolerance(kiln_dtype dtype) {
     return dtype == KILN_DTYPE_F16 || dtype == KILN_DTYPE_BF16 ? 4e-3 : 1e-5;
 }

@@ -1,15 +1,15 @@
 /* Which pass does how much on which network: no count may fall below tests/pass/fires.txt.
  *
- * Networks are those of ../shared/models and of the zoo there; without them the test skips. The zoo's
- * weights are read from holes of the right size; the small ones, whose values passes look at, get random
- * numbers instead of zeros, single ones their stated value. KILN_GOLDEN_UPDATE=1 writes the list.
- * ctest-labels: zoo
+ * Networks are those of ../shared/models and of the zoo there; without them the test skips. The
+ * zoo's weights are read from holes of the right size; the small ones, whose values passes look
+ * at, get random numbers instead of zeros, single ones their stated value. KILN_GOLDEN_UPDATE=1
+ * writes the list. ctest-labels: zoo
  * ctest-timeout: 900 */
 #include <dirent.h>
 #include <unistd.h>
 
-#include "onnx/onnx.h"
 #include "base/file.h"
+#include "onnx/onnx.h"
 #include "pass/graphs.h"
 
 enum { MAX_LINES = 4096 };
@@ -27,7 +27,8 @@ static FILE *update;
 static void read_golden(void) {
     FILE *f = fopen("tests/pass/fires.txt", "r");
     line l = {.count = 0};
-    while (f && n_golden < MAX_LINES && fscanf(f, "%159s %39s %lu\n", l.network, l.pass, &l.count) == 3) {
+    while (f && n_golden < MAX_LINES &&
+           fscanf(f, "%159s %39s %lu\n", l.network, l.pass, &l.count) == 3) {
         golden[n_golden++] = l;
     }
     if (f) {
@@ -46,8 +47,8 @@ static void check(const char *network, const kiln_pass_info *info) {
         if (strcmp(golden[i].network, network) == 0 && strcmp(golden[i].pass, info->name) == 0) {
             golden[i].seen = true;
             if (info->rewrites < golden[i].count) {
-                fail_msg("%s: pass %s made %zu rewrites, %lu before", network, info->name, info->rewrites,
-                         golden[i].count);
+                fail_msg("%s: pass %s made %zu rewrites, %lu before", network, info->name,
+                         info->rewrites, golden[i].count);
             }
         }
     }
@@ -80,7 +81,8 @@ static const kiln_file *find_weights(const char *json, const kiln_files *files) 
     return NULL;
 }
 
-static void fill_one(kiln_graph *g, kiln_const *c, const char *json, const kiln_file *weights, uint32_t seed) {
+static void fill_one(kiln_graph *g, kiln_const *c, const char *json, const kiln_file *weights,
+                     uint32_t seed) {
     const uint8_t *old = c->tensor.data;
     size_t bytes = kiln_tensor_bytes(&c->tensor);
     if (!old || old < weights->data || (size_t)(old - weights->data) >= weights->bytes) {

@@ -1,7 +1,8 @@
 /* Each pass on the graphs of tests/pass/<pass>.in gives those of <pass>.out, and computes the same.
  *
- * A graph whose name begins with "not" must be left alone; in all others the pass must find something.
- * KILN_GOLDEN_UPDATE=1 writes the .out files instead of comparing: read the difference before keeping it.
+ * A graph whose name begins with "not" must be left alone; in all others the pass must find
+ * something. KILN_GOLDEN_UPDATE=1 writes the .out files instead of comparing: read the difference
+ * before keeping it.
  */
 #include "pass/graphs.h"
 

@@ -23,8 +23,9 @@ static void open_fixture(fixture *f, const char *text) {
     kiln_arena_init(&f->arena, NULL);
     kiln_arena_init(&f->sweep, NULL);
     kiln_dims_init(&f->dims, &f->arena);
-    assert_int_equal(
-        kiln_graph_parse(&f->graph, text, strlen(text), kiln_op_find, &f->arena, &f->dims, NULL, NULL), KILN_OK);
+    assert_int_equal(kiln_graph_parse(&f->graph, text, strlen(text), kiln_op_find, &f->arena,
+                                      &f->dims, NULL, NULL),
+                     KILN_OK);
     f->patch = (kiln_patch){.root = f->graph,
                             .graph = f->graph,
                             .arena = &f->sweep,
@@ -50,7 +51,8 @@ static void expect_text(fixture *f, const char *expected) {
     kiln_text_free(&text);
 }
 
-static const char chain[] = "graph \"g\"\nin x: float32[2]\na = Neg(x)\nb = Exp(a)\ny = Neg(b) @last\nout y\nend\n";
+static const char chain[] =
+    "graph \"g\"\nin x: float32[2]\na = Neg(x)\nb = Exp(a)\ny = Neg(b) @last\nout y\nend\n";
 
 /* The second rewrite shares node b with the first. */
 static void test_overlap(void **state) {
@@ -67,7 +69,8 @@ static void test_overlap(void **state) {
     kiln_patch_replace(p, n[2]->out[0], kiln_patch_node(p, "Cos", f.graph->inputs, 1));
     assert_int_equal(kiln_patch_commit(p, "second"), KILN_OK);
     assert_int_equal(p->n_rewrites, 1);
-    expect_text(&f, "graph \"g\"\nin x: float32[2]\nb = Sin(x) from a b\ny = Neg(b) @last\nout y\nend\n");
+    expect_text(
+        &f, "graph \"g\"\nin x: float32[2]\nb = Sin(x) from a b\ny = Neg(b) @last\nout y\nend\n");
     close_fixture(&f);
 }
 
@@ -154,8 +157,9 @@ static void test_switches(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_overlap), cmocka_unit_test(test_forwarding), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_misuse),  cmocka_unit_test(test_switches),
+        cmocka_unit_test(test_overlap),  cmocka_unit_test(test_forwarding),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_misuse),
+        cmocka_unit_test(test_switches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

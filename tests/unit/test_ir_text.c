@@ -1,4 +1,5 @@
-/* The text form: what is written reads back the same, and what is wrong is refused with its line. */
+/* The text form: what is written reads back the same, and what is wrong is refused with its line.
+ * */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -11,7 +12,8 @@
 #include "ir/text.h"
 #include "ops/ops.h"
 
-static kiln_status parse(kiln_arena *arena, kiln_dims *dims, const char *text, kiln_graph **g, kiln_diag *diag) {
+static kiln_status parse(kiln_arena *arena, kiln_dims *dims, const char *text, kiln_graph **g,
+                         kiln_diag *diag) {
     kiln_arena_init(arena, NULL);
     kiln_dims_init(dims, arena);
     return kiln_graph_parse(g, text, strlen(text), kiln_op_find, arena, dims, NULL, diag);
@@ -118,7 +120,8 @@ static void test_hostile(void **state) {
         kiln_dims_init(&dims, &arena);
         char *copy = test_malloc(len + 1); /* so that a read past the end is seen */
         memcpy(copy, base, len);
-        assert_int_not_equal(kiln_graph_parse(&g, copy, len, kiln_op_find, &arena, &dims, NULL, NULL), KILN_OK);
+        assert_int_not_equal(
+            kiln_graph_parse(&g, copy, len, kiln_op_find, &arena, &dims, NULL, NULL), KILN_OK);
         test_free(copy);
         kiln_arena_free(&arena);
     }

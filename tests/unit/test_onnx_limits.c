@@ -282,6 +282,11 @@ static void sweep(const char *path) {
         c.calls = 0;
         c.fail_at = n;
         m.status = kiln_import_file(&m.model, path, NULL, &m.arena, &m.files, env, m.diag);
+        if (m.status == KILN_OK) {
+            void *bytes;
+            size_t len;
+            m.status = kiln_export_memory(&bytes, &len, m.model.graph, NULL, &m.arena, m.diag);
+        }
         done = c.calls <= n;
         c.fail_at = -1;
         assert_true(m.status == KILN_OK || m.status == KILN_E_MEMORY);
@@ -299,6 +304,10 @@ static void test_memory_sweep(void **state) {
     sweep("tests/golden/bad/graph_unsorted.onnx");
     sweep("tests/golden/bad/tensor_sparse_good.onnx");
     sweep("tests/golden/bad/external_good.onnx");
+    sweep("tests/golden/upgrade/clip_10_f64.onnx");
+    sweep("tests/golden/upgrade/softmax_11_axis_2.onnx");
+    sweep("tests/golden/upgrade/function_with_if.onnx");
+    sweep("tests/golden/upgrade/constant_forms.onnx");
 }
 
 int main(void) {

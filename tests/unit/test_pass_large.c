@@ -29,14 +29,16 @@ static void open_graph(fixture *f) {
     kiln_type type = kiln_type_tensor(KILN_DTYPE_F32, 1, dims);
     kiln_arena_init(&f->arena, NULL);
     kiln_dims_init(&f->dims, &f->arena);
-    assert_int_equal(kiln_graph_create(&f->graph, &f->arena, &f->dims, NULL, NULL, "large"), KILN_OK);
+    assert_int_equal(kiln_graph_create(&f->graph, &f->arena, &f->dims, NULL, NULL, "large"),
+                     KILN_OK);
     assert_int_equal(kiln_graph_input(&f->x, f->graph, "x", &type), KILN_OK);
 }
 
 static kiln_value *add(fixture *f, const char *op, kiln_value *a, kiln_value *b) {
     kiln_value *in[] = {a, b};
     kiln_node *n;
-    assert_int_equal(kiln_graph_node(&n, f->graph, kiln_op_find("", op), NULL, in, b ? 2 : 1, 1), KILN_OK);
+    assert_int_equal(kiln_graph_node(&n, f->graph, kiln_op_find("", op), NULL, in, b ? 2 : 1, 1),
+                     KILN_OK);
     return n->out[0];
 }
 
@@ -48,7 +50,8 @@ static void run(fixture *f, kiln_value *y, size_t expected_nodes) {
     assert_int_equal(kiln_infer_graph(f->graph, NULL), KILN_OK);
     int64_t start = kiln_now_ns();
     assert_int_equal(kiln_passes_run(f->graph, NULL, &infos, &n, NULL), KILN_OK);
-    print_message("%.2f s, %zu nodes left\n", (double)(kiln_now_ns() - start) * 1e-9, f->graph->n_nodes);
+    print_message("%.2f s, %zu nodes left\n", (double)(kiln_now_ns() - start) * 1e-9,
+                  f->graph->n_nodes);
     assert_int_equal(f->graph->n_nodes, expected_nodes);
     kiln_arena_free(&f->arena);
 }
@@ -117,8 +120,10 @@ static void test_large_constant_diamonds(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chain_of_copies),     cmocka_unit_test(test_chain_that_stays),
-        cmocka_unit_test(test_diamonds),            cmocka_unit_test(test_constant_diamonds),
+        cmocka_unit_test(test_chain_of_copies),
+        cmocka_unit_test(test_chain_that_stays),
+        cmocka_unit_test(test_diamonds),
+        cmocka_unit_test(test_constant_diamonds),
         cmocka_unit_test(test_large_constant_diamonds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

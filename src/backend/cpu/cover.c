@@ -72,24 +72,44 @@ kiln_status kiln_cpu_cover(kiln_plan *plan, const kiln_cpu_target *target, kiln_
     return KILN_OK;
 }
 
+/* The decision whose region is anchored at each node, or NULL. */
+static kiln_status list_by_anchor(const kiln_plan *plan, const kiln_decision *decisions, size_t n,
+                                  const kiln_decision ***out, kiln_arena *arena, kiln_diag *diag) {
+    KILN_ALLOC(*out, arena, plan->graph->n_nodes);
+    for (size_t i = 0; i < n; i++) {
+        const kiln_decision *d = &decisions[i];
+        if (d->anchor < 0 || (size_t)d->anchor >= plan->graph->n_nodes || (*out)[d->anchor]) {
+            return kiln_fail(diag, KILN_F_ENGINE_DAMAGED, "region %zu (kernel \"%s\") has no node of its own", i,
+                             d->kernel);
+        }
+        (*out)[d->anchor] = d;
+    }
+    return KILN_OK;
+}
+
+/* Which nodes a region takes depends on those that are taken already, so regions are made again in the
+ * order in which kiln_cpu_cover made them: that of their anchors. */
 kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target, const kiln_decision *decisions,
                              size_t n, kiln_arena *arena, kiln_diag *diag) {
     cover cv;
     kiln_claimer c;
+    const kiln_decision **by_anchor;
     KILN_TRY(start(plan, target, arena, &cv, &c));
-    for (size_t i = 0; i < n; i++) {
-        const kiln_decision *d = &decisions[i];
+    KILN_TRY(list_by_anchor(plan, decisions, n, &by_anchor, arena, diag));
+    for (size_t i = 0; i < plan->graph->n_nodes; i++) {
+        const kiln_decision *d = by_anchor[i];
+        if (!d) {
+            continue;
+        }
         const kiln_kernel *kernel = kiln_kernel_find(d->kernel);
-        bool valid = d->anchor >= 0 && (size_t)d->anchor < plan->graph->n_nodes &&
-                     !cv.owner[d->anchor];
         kiln_claim *claim = NULL;
-        if (kernel && valid) {
-            claim = try_kernel(&c, kernel, plan->graph->nodes[d->anchor]);
+        if (kernel && !cv.owner[i]) {
+            claim = try_kernel(&c, kernel, plan->graph->nodes[i]);
             KILN_TRY(c.status);
         }
         if (!claim || claim->n_nodes != d->n_nodes) {
-            return kiln_fail(diag, KILN_F_ENGINE_DAMAGED, "region %zu (kernel \"%s\") cannot be made again", i,
-                             d->kernel);
+            return kiln_fail(diag, KILN_F_ENGINE_DAMAGED, "the region at node %zu (kernel \"%s\") cannot be made again",
+                             i, d->kernel);
         }
         KILN_TRY(take(plan, &cv, claim));
     }

@@ -22,9 +22,16 @@ enum { BATCH, HEAD, LINE, SIZE, ROLES };
 /* Where the axes of an operand are: axis[role], or -1. `packed` is the head count when heads and sizes
  * share the last axis, else 0. */
 typedef struct mapping {
-    int32_t axis[ROLES];
+    int32_t axis[ROLES]; /* batches and heads of -1 are one */
     int64_t packed;
 } mapping;
+
+/* Something added to the scores, its leading dims (all one) beyond theirs left away. */
+typedef struct added_mask {
+    kiln_value *value;
+    int32_t drop;
+} added_mask;
+enum { MAX_MASKS = 2 };
 
 typedef struct attention_params {
     mapping q, k, v, y;
@@ -32,7 +39,9 @@ typedef struct attention_params {
     float softcap;
     bool causal, zero_empty;
     int64_t ahead; /* causal: how many keys past its own a query sees */
-    int32_t mask_rank; /* of the scores that the mask is broadcast to: 4, or 3 without heads */
+    int32_t scores_rank; /* what masks are broadcast to: 4, or 3 without heads */
+    added_mask masks[MAX_MASKS];
+    int32_t n_masks; /* two are constants, summed when packing */
     /* Numbers of the claim's operands, or -1. */
     int32_t mask_in, past_k_in, past_v_in, present_k_out, present_v_out;
 } attention_params;
@@ -41,17 +50,24 @@ static const mapping plain = {.axis = {0, 1, 2, 3}};
 
 /* ---- Claim ---- */
 
+enum { MAX_NODES = 32 };
+
 typedef struct region {
     kiln_claimer *c;
     attention_params p;
-    kiln_node *nodes[12];
+    kiln_node *nodes[MAX_NODES];
     int32_t n_nodes;
     kiln_node *center; /* the last product */
-    kiln_value *q, *k, *v, *mask, *past_k, *past_v, *y;
+    kiln_value *q, *k, *v, *past_k, *past_v, *y;
 } region;
 
-static void take(region *r, kiln_node *n) {
+/* False when the region is full. */
+static bool take(region *r, kiln_node *n) {
+    if (r->n_nodes == MAX_NODES) {
+        return false;
+    }
     r->nodes[r->n_nodes++] = n;
+    return true;
 }
 
 static const kiln_ints *perm_of(const kiln_node *n, int32_t rank) {
@@ -66,20 +82,92 @@ static kiln_node *maker(const region *r, const kiln_value *v) {
     return alone && r->c->is_free(r->c, n) ? n : NULL;
 }
 
-/* Reads operand *v through the Transpose that makes it. False when the sizes of a line do not lie side
- * by side either way. */
-static bool read_through(region *r, kiln_value **v, mapping *m) {
-    int32_t rank = (*v)->type.rank;
-    kiln_node *n = m->packed ? NULL : maker(r, *v);
-    const kiln_ints *perm = n ? perm_of(n, rank) : NULL;
-    if (perm && perm->v[m->axis[SIZE]] == rank - 1) {
-        for (int32_t role = 0; role < ROLES; role++) {
-            m->axis[role] = m->axis[role] < 0 ? -1 : (int32_t)perm->v[m->axis[role]];
-        }
-        take(r, n);
-        *v = n->in[0];
+/* v times or over a number: *other is the other operand, *scale is multiplied. */
+static bool is_scaling(const kiln_node *n, kiln_value **other, float *scale) {
+    if (!KILN_IS(n, mul) && !KILN_IS(n, div)) {
+        return false;
     }
-    return m->axis[SIZE] == rank - 1;
+    for (int32_t side = KILN_IS(n, div) ? 1 : 0; side < 2; side++) {
+        const kiln_tensor *t = kiln_small_data(n->in[side]);
+        kiln_value *x = n->in[1 - side];
+        if (t && t->dtype == KILN_DTYPE_F32 && kiln_tensor_count(t) == 1 &&
+            kiln_type_same_shape(&x->type, &n->out[0]->type)) {
+            float s = *(const float *)t->data;
+            *scale *= KILN_IS(n, mul) ? s : 1 / s;
+            *other = x;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A view that only adds or leaves out dims of one: axis_of[d] is where dim d of the result was, or -1. */
+static bool is_unit_view(const kiln_node *n, int32_t axis_of[KILN_MAX_RANK]) {
+    if (!(n->op->flags & KILN_OP_VIEW) || n->n_out != 1 || !kiln_value_is_f32(n->in[0]) ||
+        !kiln_value_is_f32(n->out[0])) {
+        return false;
+    }
+    const kiln_type *from = &n->in[0]->type, *to = &n->out[0]->type;
+    int32_t i = 0, d = 0;
+    while (i < from->rank || d < to->rank) {
+        if (d < to->rank && to->dims[d] == 1) {
+            axis_of[d++] = -1;
+        } else if (i < from->rank && from->dims[i] == 1) {
+            i++;
+        } else if (i < from->rank && d < to->rank && from->dims[i] == to->dims[d] &&
+                   to->dims[d] != KILN_DIM_UNKNOWN) {
+            axis_of[d++] = i++;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* One node up from *v, if it only moves axes about (or scales, where `scale` is not NULL). */
+static kiln_node *step_up(const region *r, kiln_value **v, mapping *m, float *scale) {
+    kiln_node *n = maker(r, *v);
+    const kiln_ints *perm = n ? perm_of(n, (*v)->type.rank) : NULL;
+    int32_t axis_of[KILN_MAX_RANK];
+    if (perm) {
+        for (int32_t d = 0; d < perm->n; d++) {
+            axis_of[d] = (int32_t)perm->v[d];
+        }
+    } else if (n && scale && is_scaling(n, v, scale)) {
+        return n;
+    } else if (!n || !is_unit_view(n, axis_of) || axis_of[m->axis[LINE]] < 0 || axis_of[m->axis[SIZE]] < 0) {
+        return NULL;
+    }
+    for (int32_t role = 0; role < ROLES; role++) {
+        m->axis[role] = m->axis[role] < 0 ? -1 : axis_of[m->axis[role]];
+    }
+    *v = n->in[0];
+    return n;
+}
+
+/* Reads operand *v from as far up as it still can be read by strides. False when the sizes of a line lie
+ * side by side nowhere. */
+static bool read_through(region *r, kiln_value **v, mapping *m, bool scales) {
+    kiln_value *at = *v;
+    mapping here = *m;
+    float scale = r->p.scale;
+    bool found = false;
+    int32_t n_nodes = r->n_nodes;
+    for (;;) {
+        if (here.axis[SIZE] == at->type.rank - 1) {
+            *v = at;
+            *m = here;
+            r->p.scale = scale;
+            n_nodes = r->n_nodes;
+            found = true;
+        }
+        kiln_node *n = m->packed ? NULL : step_up(r, &at, &here, scales ? &scale : NULL);
+        if (!n || !take(r, n)) {
+            break;
+        }
+    }
+    r->n_nodes = n_nodes;
+    return found;
 }
 
 static bool is_used(const kiln_node *n, int32_t out) {
@@ -167,28 +255,18 @@ static bool read_operator(region *r) {
     r->q = in[IN_Q];
     r->k = in[IN_K];
     r->v = in[IN_V];
-    r->mask = in[IN_MASK];
+    r->p.masks[0].value = in[IN_MASK];
+    r->p.n_masks = in[IN_MASK] != NULL;
     r->past_k = in[IN_PAST_K];
     r->past_v = in[IN_PAST_V];
-    r->p.mask_rank = 4;
+    r->p.scores_rank = 4;
     return read_attributes(r, a);
 }
 
-/* v times or over a number: takes the node and returns its other operand. */
+/* Takes the scalings off v. */
 static kiln_value *strip_scale(region *r, kiln_value *v) {
-    kiln_node *n = maker(r, v);
-    if (!n || (!KILN_IS(n, mul) && !KILN_IS(n, div))) {
-        return v;
-    }
-    for (int32_t side = KILN_IS(n, div) ? 1 : 0; side < 2; side++) {
-        const kiln_tensor *t = kiln_small_data(n->in[side]);
-        kiln_value *x = n->in[1 - side];
-        if (t && t->dtype == KILN_DTYPE_F32 && kiln_tensor_count(t) == 1 && kiln_type_same_shape(&x->type, &v->type)) {
-            float s = *(const float *)t->data;
-            r->p.scale = KILN_IS(n, mul) ? s : 1 / s;
-            take(r, n);
-            return x;
-        }
+    for (kiln_node *n = maker(r, v); n && is_scaling(n, &v, &r->p.scale); n = maker(r, v)) {
+        take(r, n);
     }
     return v;
 }
@@ -198,20 +276,81 @@ static bool is_product(const kiln_node *n) {
            kiln_value_is_f32(n->out[0]);
 }
 
-/* Scores plus a mask that does not enlarge them. */
-static kiln_value *strip_mask(region *r, kiln_value *v) {
-    kiln_node *n = maker(r, v);
-    for (int32_t side = 0; n && KILN_IS(n, add) && side < 2; side++) {
-        kiln_value *scores = n->in[1 - side], *mask = n->in[side];
-        region probe = *r;
-        kiln_node *product = maker(r, strip_scale(&probe, scores));
-        if (is_product(product) && kiln_type_same_shape(&scores->type, &v->type) && kiln_value_is_f32(mask)) {
-            r->mask = mask;
-            take(r, n);
-            return scores;
+/* The operand of an Add that the scores come from: a constant or what stands before is the mask. */
+static int32_t mask_side(const region *r, const kiln_node *n) {
+    for (int32_t side = 0; side < 2; side++) {
+        const kiln_value *x = n->in[1 - side];
+        const kiln_node *made = maker(r, x);
+        bool scores = made && (is_product(made) || KILN_IS(made, add) || KILN_IS(made, mul) ||
+                               KILN_IS(made, div) || (made->op->flags & KILN_OP_VIEW));
+        if (scores && kiln_type_same_shape(&x->type, &n->out[0]->type) && kiln_value_is_f32(n->in[side])) {
+            return side;
         }
     }
+    return -1;
+}
+
+/* A view that puts one dim of one before all others, or takes it away again. */
+static bool is_lead_view(const kiln_node *n, int32_t grow) {
+    int32_t axis_of[KILN_MAX_RANK];
+    const kiln_type *more = &(grow > 0 ? n->out[0] : n->in[0])->type, *less = &(grow > 0 ? n->in[0] : n->out[0])->type;
+    if (!is_unit_view(n, axis_of) || more->rank != less->rank + 1 || more->dims[0] != 1) {
+        return false;
+    }
+    for (int32_t d = 0; d < less->rank; d++) {
+        if (less->dims[d] != more->dims[d + 1]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Scores plus a mask that does not enlarge them; perhaps added with one more dim in front. */
+static kiln_value *strip_mask(region *r, kiln_value *v) {
+    kiln_node *n = maker(r, v), *outer = n && is_lead_view(n, -1) ? n : NULL, *inner = NULL;
+    if (outer) {
+        n = maker(r, outer->in[0]);
+    }
+    int32_t side = n && KILN_IS(n, add) && r->p.n_masks < MAX_MASKS ? mask_side(r, n) : -1;
+    if (side < 0) {
+        return v;
+    }
+    kiln_value *mask_value = n->in[side], *scores = n->in[1 - side];
+    if (outer) {
+        inner = maker(r, scores);
+        if (!inner || !is_lead_view(inner, 1)) {
+            return v;
+        }
+        scores = inner->in[0];
+    }
+    int32_t rank = v->type.rank, drop = mask_value->type.rank > rank;
+    if (mask_value->type.rank > rank + drop || (drop && mask_value->type.dims[0] != 1)) {
+        return v;
+    }
+    r->p.masks[r->p.n_masks++] = (added_mask){.value = mask_value, .drop = drop};
+    take(r, n);
+    if (outer) {
+        take(r, outer);
+        take(r, inner);
+    }
+    return scores;
+}
+
+static kiln_value *strip_masks(region *r, kiln_value *v) {
+    for (kiln_value *before = NULL; before != v;) {
+        before = v;
+        v = strip_mask(r, v);
+    }
     return v;
+}
+
+/* Two masks must be known when packing. */
+static bool masks_fit(const region *r) {
+    bool constant = true;
+    for (int32_t i = 0; i < r->p.n_masks; i++) {
+        constant = constant && r->p.masks[i].value->constant && kiln_type_is_static(&r->p.masks[i].value->type);
+    }
+    return r->p.n_masks < 2 || constant;
 }
 
 static bool same_leading(const kiln_value *a, const kiln_value *b) {
@@ -236,9 +375,12 @@ static bool read_pattern(region *r) {
     }
     take(r, softmax);
     r->p.scale = 1;
-    kiln_node *product = maker(r, strip_scale(r, strip_mask(r, softmax->in[0])));
+    kiln_node *product = maker(r, strip_scale(r, strip_masks(r, softmax->in[0])));
     if (!is_product(product)) {
         return refuse(r, "no product gives the scores");
+    }
+    if (!masks_fit(r)) {
+        return refuse(r, "two masks are added and not both are constant");
     }
     take(r, product);
     r->q = product->in[0];
@@ -251,34 +393,37 @@ static bool read_pattern(region *r) {
     r->p.q = r->p.k = r->p.v = r->p.y = rank == 4 ? plain : three;
     r->p.k.axis[SIZE] = rank - 2;
     r->p.k.axis[LINE] = rank - 1;
-    r->p.mask_rank = rank;
+    r->p.scores_rank = rank;
     return true;
+}
+
+static bool may_be_inner(const kiln_node *n) {
+    return KILN_IS(n, matmul) || KILN_IS(n, mul) || KILN_IS(n, div) || KILN_IS(n, add) || KILN_IS(n, softmax) ||
+           KILN_IS(n, transpose) || (n->op->flags & KILN_OP_VIEW);
 }
 
 /* The last product of the attention that `node` would be the first node of. */
 static kiln_node *find_center(const kiln_claimer *c, kiln_node *node) {
-    enum { REACH = 6 };
+    enum { REACH = 12 };
     for (int32_t i = 0; node && i < REACH; i++) {
-        bool inner = KILN_IS(node, matmul) || KILN_IS(node, mul) || KILN_IS(node, div) ||
-                     KILN_IS(node, add) || KILN_IS(node, softmax) || KILN_IS(node, transpose);
         const kiln_node *before = KILN_IS(node, matmul) ? node->in[0]->producer : NULL;
         if (KILN_IS(node, attention) || (before && KILN_IS(before, softmax))) {
             return node;
         }
-        node = inner ? kiln_claim_next(c, node->out[0]) : NULL;
+        node = may_be_inner(node) ? kiln_claim_next(c, node->out[0]) : NULL;
     }
     return NULL;
 }
 
 static bool read_region(region *r) {
     take(r, r->center);
-    bool found = KILN_IS(r->center, attention) ? read_operator(r) : read_pattern(r);
-    if (!found) {
+    bool is_op = KILN_IS(r->center, attention);
+    if (!(is_op ? read_operator(r) : read_pattern(r))) {
         return false;
     }
-    bool side_by_side = read_through(r, &r->q, &r->p.q);
-    side_by_side = read_through(r, &r->k, &r->p.k) && side_by_side;
-    side_by_side = read_through(r, &r->v, &r->p.v) && side_by_side;
+    bool side_by_side = read_through(r, &r->q, &r->p.q, !is_op);
+    side_by_side = read_through(r, &r->k, &r->p.k, !is_op) && side_by_side;
+    side_by_side = read_through(r, &r->v, &r->p.v, false) && side_by_side;
     write_through(r);
     return side_by_side || refuse(r, "the keys are not transposed in one step");
 }
@@ -297,18 +442,19 @@ static int32_t add_output(const region *r, kiln_claim *claim, int32_t out) {
 
 static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     region r = {.c = c};
-    bool may_start = KILN_IS(node, attention) || KILN_IS(node, matmul) || KILN_IS(node, transpose);
-    r.center = may_start ? find_center(c, node) : NULL;
+    r.center = find_center(c, node);
     if (!r.center) {
         return kiln_claim_refuse(c, "it begins no attention");
     }
     if (!read_region(&r)) {
         return NULL;
     }
+    const kiln_node *first = r.center;
     for (int32_t i = 0; i < r.n_nodes; i++) {
-        if (r.nodes[i]->id < node->id) {
-            return kiln_claim_refuse(c, "the attention begins at another node");
-        }
+        first = r.nodes[i]->id < first->id ? r.nodes[i] : first;
+    }
+    if (first != node) {
+        return kiln_claim_refuse(c, "the attention begins at another node");
     }
     kiln_claim *claim = kiln_claim_new(c, &kiln_kernel_attention_f32, node, 0, 3, sizeof(attention_params));
     if (!claim) {
@@ -322,7 +468,7 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     add_input(&r, claim, r.q);
     add_input(&r, claim, r.k);
     add_input(&r, claim, r.v);
-    r.p.mask_in = add_input(&r, claim, r.mask);
+    r.p.mask_in = r.p.n_masks == 1 ? add_input(&r, claim, r.p.masks[0].value) : -1;
     r.p.past_k_in = add_input(&r, claim, r.past_k);
     r.p.past_v_in = add_input(&r, claim, r.past_v);
     claim->out[0] = r.y;
@@ -331,6 +477,65 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     r.p.present_v_out = add_output(&r, claim, OUT_PRESENT_V);
     *(attention_params *)claim->params = r.p;
     return c->status == KILN_OK ? claim : NULL;
+}
+
+/* ---- Pack ---- */
+
+/* The dims a mask is seen with. */
+static void mask_dims(const added_mask *m, kiln_operand *o) {
+    kiln_type_to_tensor(&m->value->type, &o->tensor);
+    o->layout = KILN_LAYOUT_ROW;
+    o->tensor.rank -= m->drop;
+    memmove(o->tensor.dims, o->tensor.dims + m->drop, (size_t)o->tensor.rank * sizeof *o->tensor.dims);
+}
+
+/* The sum of two masks: each dim is that of either. */
+static void sum_dims(const attention_params *p, kiln_operand *sum) {
+    *sum = (kiln_operand){.layout = KILN_LAYOUT_ROW, .tensor = {.dtype = KILN_DTYPE_F32, .rank = p->scores_rank}};
+    for (int32_t d = 0; d < p->scores_rank; d++) {
+        sum->tensor.dims[d] = 1;
+    }
+    for (int32_t i = 0; i < p->n_masks; i++) {
+        kiln_operand m = {0};
+        mask_dims(&p->masks[i], &m);
+        int32_t lead = p->scores_rank - m.tensor.rank;
+        for (int32_t d = 0; d < m.tensor.rank; d++) {
+            int64_t n = m.tensor.dims[d];
+            sum->tensor.dims[lead + d] = n != 1 ? n : sum->tensor.dims[lead + d];
+        }
+    }
+}
+
+static void add_mask(float *dst, const kiln_operand *sum, const kiln_operand *m, const float *src) {
+    int64_t strides[KILN_MAX_RANK], n = kiln_tensor_count(&sum->tensor);
+    kiln_operand_strides(m, sum, strides);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t rest = i, at = 0;
+        for (int32_t d = sum->tensor.rank - 1; d >= 0; d--) {
+            at += rest % sum->tensor.dims[d] * strides[d];
+            rest /= sum->tensor.dims[d];
+        }
+        dst[i] += src[at];
+    }
+}
+
+static kiln_status pack(kiln_packer *k) {
+    const attention_params *p = k->claim->params;
+    if (p->n_masks < 2) {
+        return KILN_OK;
+    }
+    kiln_operand sum;
+    kiln_status status;
+    sum_dims(p, &sum);
+    float *dst = kiln_pack_blob(k, kiln_tensor_bytes(&sum.tensor), &status);
+    for (int32_t i = 0; dst && i < p->n_masks; i++) {
+        kiln_operand m = {0};
+        kiln_tensor t;
+        mask_dims(&p->masks[i], &m);
+        KILN_TRY(kiln_pack_constant(k, p->masks[i].value, &t));
+        add_mask(dst, &sum, &m, t.data);
+    }
+    return status;
 }
 
 /* ---- Bind ---- */
@@ -361,9 +566,11 @@ static lines read_lines(const kiln_operand *o, const mapping *m) {
     int64_t strides[KILN_MAX_RANK];
     const int64_t *dims = o->tensor.dims;
     kiln_logical_strides(o, strides);
-    lines l = {.batch = dims[m->axis[BATCH]], .heads = 1, .count = dims[m->axis[LINE]],
-               .size = dims[m->axis[SIZE]]};
-    l.stride[0] = strides[m->axis[BATCH]];
+    lines l = {.batch = 1, .heads = 1, .count = dims[m->axis[LINE]], .size = dims[m->axis[SIZE]]};
+    if (m->axis[BATCH] >= 0) {
+        l.batch = dims[m->axis[BATCH]];
+        l.stride[0] = strides[m->axis[BATCH]];
+    }
     l.stride[2] = strides[m->axis[LINE]];
     if (m->packed) {
         l.heads = m->packed;
@@ -398,23 +605,33 @@ static void bind_joined(kiln_binder *b, joined *j, lines *l, int32_t past_in, in
 
 static void bind_mask(kiln_binder *b, attention_state *s) {
     const attention_params *p = s->p;
-    if (p->mask_in < 0) {
+    if (p->n_masks == 0) {
         return;
     }
-    const kiln_operand *mask = &b->in[p->mask_in];
+    kiln_operand seen, scores = {.layout = KILN_LAYOUT_ROW, .tensor = {.rank = p->scores_rank}};
+    if (p->n_masks == 1) {
+        seen = b->in[p->mask_in];
+        const int64_t *dims = b->in[p->mask_in].tensor.dims;
+        seen.tensor.rank -= p->masks[0].drop;
+        memcpy(seen.tensor.dims, dims + p->masks[0].drop, (size_t)seen.tensor.rank * sizeof *dims);
+    } else {
+        sum_dims(p, &seen);
+    }
+    /* A mask axis per axis of [B, H, S, L]; without heads the second is left out. */
     kiln_attention_args *a = &s->args;
-    kiln_operand scores = {.layout = KILN_LAYOUT_ROW, .tensor = {.rank = p->mask_rank}};
     const int64_t dims[4] = {a->batch, a->heads, a->q_len, a->kv_len};
-    for (int32_t d = 0; d < p->mask_rank; d++) {
-        scores.tensor.dims[d] = p->mask_rank == 4 || d == 0 ? dims[d] : dims[d + 1];
-    }
     int64_t strides[KILN_MAX_RANK];
-    kiln_operand_strides(mask, &scores, strides);
-    for (int32_t d = 0; d < p->mask_rank; d++) {
-        a->mask_stride[p->mask_rank == 4 || d == 0 ? d : d + 1] = strides[d];
+    for (int32_t d = 0, axis = 0; axis < 4; axis++) {
+        if (p->scores_rank == 4 || axis != HEAD) {
+            scores.tensor.dims[d++] = dims[axis];
+        }
     }
-    s->bool_mask = mask->tensor.dtype == KILN_DTYPE_BOOL;
-    s->mask_count = kiln_tensor_count(&mask->tensor);
+    kiln_operand_strides(&seen, &scores, strides);
+    for (int32_t d = 0, axis = 0; axis < 4; axis++) {
+        a->mask_stride[axis] = p->scores_rank == 4 || axis != HEAD ? strides[d++] : 0;
+    }
+    s->bool_mask = seen.tensor.dtype == KILN_DTYPE_BOOL;
+    s->mask_count = kiln_tensor_count(&seen.tensor);
     if (s->bool_mask) {
         b->shared_bytes += ((size_t)s->mask_count * sizeof(float) + 63) & ~(size_t)63;
     }
@@ -476,8 +693,11 @@ static const float *join_input(const kiln_call *call, const attention_state *s, 
 }
 
 static const float *additive_mask(const kiln_call *call, const attention_state *s, const kiln_team *team) {
-    if (s->p->mask_in < 0 || !s->bool_mask) {
-        return s->p->mask_in < 0 ? NULL : call->in[s->p->mask_in];
+    if (s->p->n_masks != 1) {
+        return s->p->n_masks == 0 ? NULL : call->blobs[0].data;
+    }
+    if (!s->bool_mask) {
+        return call->in[s->p->mask_in];
     }
     const uint8_t *seen = call->in[s->p->mask_in];
     float *dst = call->shared;
@@ -528,6 +748,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
 const kiln_kernel kiln_kernel_attention_f32 = {
     .name = "attention_f32",
     .claim = claim,
+    .pack = pack,
     .bind = bind,
     .run = run,
 };

@@ -84,7 +84,9 @@ static bool set_layouts(kiln_claim *r, const bool *mask, int32_t rank, bool keep
     if (!keepdims && mask[1]) {
         out = KILN_LAYOUT_ROW; /* without channels what stays is in ONNX's order */
     } else if (!keepdims && mask[0]) {
-        last = false;
+        for (int32_t d = 2; d < rank; d++) {
+            last = last && mask[d]; /* channels alone stay, or they would stand last in no layout */
+        }
     }
     if (!row && !last) {
         return false;

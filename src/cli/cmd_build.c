@@ -1,0 +1,124 @@
+/* cmd_build.c - an engine file from a model. */
+#include <stddef.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli.h"
+
+typedef struct own {
+    const char *output;
+    bool portable;
+    int64_t threads;
+} own;
+
+/* "dir/net.onnx" becomes "net.kiln" in the working folder. */
+static const char *default_output(const char *model) {
+    const char *slash = strrchr(model, '/'), *base = slash ? slash + 1 : model;
+    const char *dot = strrchr(base, '.');
+    return keepf("%.*s.kiln", (int)(dot && dot > base ? dot - base : (ptrdiff_t)strlen(base)), base);
+}
+
+static void report(const cli *c, const char *path, const kiln_engine *engine, double build_ms, double save_ms) {
+    kiln_engine_info info;
+    kiln_layer layer;
+    struct stat st = {0};
+    size_t layers = 0;
+    kiln_engine_get_info(engine, &info);
+    while (kiln_engine_layer(engine, layers, &layer)) {
+        layers++;
+    }
+    stat(path, &st);
+    if (c->format == FORMAT_JSON) {
+        json j = json_begin(c, "kiln.build/1");
+        json_key_text(&j, "engine", path);
+        json_key_int(&j, "engine_bytes", st.st_size);
+        json_key_text(&j, "isa", info.isa);
+        json_key_text(&j, "model_hash", info.model_hash);
+        json_key_int(&j, "nodes", (int64_t)info.nodes);
+        json_key_int(&j, "layers", (int64_t)layers);
+        json_key_int(&j, "weight_bytes", (int64_t)info.weight_bytes);
+        json_key_int(&j, "macs", info.macs);
+        json_key_bool(&j, "portable", info.portable);
+        json_key_number(&j, "build_ms", build_ms);
+        json_key_number(&j, "save_ms", save_ms);
+        json_end(&j);
+        return;
+    }
+    table *t = table_new("engine|>file|>weights|>nodes|>layers|>MACs|isa|>build ms");
+    table_cell(t, "%s", path);
+    table_cell(t, "%s", bytes_text((double)st.st_size));
+    table_cell(t, "%s", bytes_text((double)info.weight_bytes));
+    table_cell(t, "%zu", info.nodes);
+    table_cell(t, "%zu", layers);
+    table_cell(t, "%s", count_text((double)info.macs));
+    table_cell(t, "%s", info.isa ? info.isa : "?");
+    table_cell(t, "%.1f", build_ms);
+    table_print(t, c->format);
+    verdict(c, true, "%s", "");
+}
+
+static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine) {
+    kiln_open_options open;
+    int failed = session_options(c, c->operands.items[0], &open);
+    if (failed != 0) {
+        return failed;
+    }
+    kiln_status status = kiln_model_load(model, c->env, c->operands.items[0], open.model, c->diag);
+    if (status != KILN_OK || c->dry_run) {
+        return finish(c, status);
+    }
+    kiln_build_options b = *open.build;
+    b.portable = o->portable;
+    double start = now_ms();
+    status = kiln_engine_build(engine, *model, &b, c->diag);
+    if (status != KILN_OK || interrupted()) {
+        return status == KILN_OK ? interrupted() : finish(c, status);
+    }
+    double built = now_ms();
+    const char *path = o->output ? o->output : default_output(c->operands.items[0]);
+    status = kiln_engine_save(*engine, path, c->diag);
+    if (status == KILN_OK) {
+        report(c, path, *engine, built - start, now_ms() - built);
+    }
+    return finish(c, status);
+}
+
+static int run(cli *c, void *given) {
+    kiln_model *model = NULL;
+    kiln_engine *engine = NULL;
+    int status = build(c, given, &model, &engine);
+    kiln_engine_destroy(engine);
+    kiln_model_destroy(model);
+    return status;
+}
+
+static const opt options[] = {
+    {.name = "output", .letter = 'o', .kind = OPT_TEXT, .value = "FILE", .at = offsetof(own, output),
+     .help = "the engine file [the model's name with .kiln, in this folder]"},
+    {.name = "portable", .kind = OPT_FLAG, .at = offsetof(own, portable),
+     .help = "keep the source weights too, so that another machine can rebuild"},
+    {.name = "threads", .kind = OPT_INT, .value = "N", .min = 0, .at = offsetof(own, threads),
+     .help = "for scripts that pass it: an engine runs with any number of threads"},
+};
+
+static const example examples[] = {
+    {"kiln build net.onnx -o net.kiln", "builds an engine for this machine"},
+    {"kiln build net.onnx --override-shape input:1x3x224x224", "with a fixed shape, for the fastest plan"},
+    {"kiln build net.onnx --max-isa avx2 --portable", "for other machines"},
+};
+
+static const opt_group *const groups[] = {&group_build, &group_common, NULL};
+
+const verb verb_build = {.name = "build",
+                         .summary = "make an engine file from an ONNX model",
+                         .operands = "MODEL",
+                         .about = "Reads a model, simplifies its graph, chooses kernels, packs the weights and writes "
+                                  "an engine file, which loads in milliseconds. The file is the old one or the "
+                                  "complete new one.",
+                         EXAMPLES(examples),
+                         OPTIONS(options, own),
+                         .groups = groups,
+                         .min_operands = 1,
+                         .max_operands = 1,
+                         .trtexec = true,
+                         .run = run};

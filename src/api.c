@@ -44,7 +44,7 @@ static kiln_status choose_target(kiln_engine *e, const kiln_build_options *o, ki
     KILN_TRY(check_off(o->off, diag));
     KILN_TRY(copy_off(e, o->off));
     kiln_cpu_target_init(&e->target, features, e->off);
-    e->info.isa = e->target.prims->isa;
+    e->info.isa = kiln_target_isa(&e->target);
     return KILN_OK;
 }
 

@@ -296,6 +296,7 @@ typedef struct kiln_model_info {
     size_t functions_inlined, nodes_upgraded;
     char hash[33];           /* of the model file, hexadecimal */
 } kiln_model_info;
+/* Facts about the model; strings are borrowed from it. */
 KILN_API void kiln_model_get_info(const kiln_model *model, kiln_model_info *out);
 
 /* Operator i of the model, by name in order of first use, and how many nodes use it. */
@@ -347,7 +348,9 @@ KILN_API bool kiln_engine_recognize(const void *bytes, size_t len);
 /* Releases memory that a function of this header said to give back with kiln_free. */
 KILN_API void kiln_free(const kiln_env *env, void *ptr, size_t len);
 
+/* Input i; false past the end. */
 KILN_API bool kiln_engine_input(const kiln_engine *engine, size_t i, kiln_io *out);
+/* Output i; false past the end. */
 KILN_API bool kiln_engine_output(const kiln_engine *engine, size_t i, kiln_io *out);
 
 typedef struct kiln_engine_info {
@@ -361,6 +364,7 @@ typedef struct kiln_engine_info {
     int64_t macs;
     bool portable;
 } kiln_engine_info;
+/* Facts about the engine; strings are borrowed from it. */
 KILN_API void kiln_engine_get_info(const kiln_engine *engine, kiln_engine_info *out);
 
 /* One step of the plan. Strings are borrowed from the engine. */
@@ -404,8 +408,10 @@ typedef struct kiln_context_options {
     uint64_t seed;     /* of random operators [1] */
 } kiln_context_options;
 
+/* A context; the engine (and a pool given) must outlive it. */
 KILN_API kiln_status kiln_context_create(kiln_context **out, const kiln_engine *engine,
                                          const kiln_context_options *options, kiln_diag *diag);
+/* Waits for an asynchronous run and gives everything back. */
 KILN_API void kiln_context_destroy(kiln_context *context);
 
 /* Sets an input. The struct is copied, the data is read in place by every later run until another is

@@ -89,7 +89,8 @@ typedef struct verb {
 } verb;
 
 #define EXAMPLES(array) .examples = (array), .n_examples = COUNT_OF(array)
-#define OPTIONS(array, type) .options = (array), .n_options = COUNT_OF(array), .own_bytes = sizeof(type)
+#define OPTIONS(array, type) \
+    .options = (array), .n_options = COUNT_OF(array), .own_bytes = sizeof(type)
 
 /* All verbs in the order of the help; NULL-terminated. */
 extern const verb *const verbs[];
@@ -135,7 +136,8 @@ struct cli {
 /* Fills c and own from the words after the verb. 0, or the exit status after saying what is wrong. */
 int parse_options(cli *c, void *own, int argc, char **argv);
 /* The candidate nearest to `word` (a typing error or two away), or NULL. */
-const char *nearest(const char *word, const char *(*candidate)(const void *of, size_t i), const void *of);
+const char *nearest(const char *word, const char *(*candidate)(const void *of, size_t i),
+                    const void *of);
 void list_add(list *l, const char *item);
 /* Whole text as a number; false when it is none. */
 bool parse_int(const char *text, int64_t *out);

@@ -15,10 +15,12 @@ typedef struct own {
 static const char *default_output(const char *model) {
     const char *slash = strrchr(model, '/'), *base = slash ? slash + 1 : model;
     const char *dot = strrchr(base, '.');
-    return keepf("%.*s.kiln", (int)(dot && dot > base ? dot - base : (ptrdiff_t)strlen(base)), base);
+    return keepf("%.*s.kiln", (int)(dot && dot > base ? dot - base : (ptrdiff_t)strlen(base)),
+                 base);
 }
 
-static void report(const cli *c, const char *path, const kiln_engine *engine, double build_ms, double save_ms) {
+static void report(const cli *c, const char *path, const kiln_engine *engine, double build_ms,
+                   double save_ms) {
     kiln_engine_info info;
     kiln_layer layer;
     struct stat st = {0};
@@ -93,32 +95,44 @@ static int run(cli *c, void *given) {
 }
 
 static const opt options[] = {
-    {.name = "output", .letter = 'o', .kind = OPT_TEXT, .value = "FILE", .at = offsetof(own, output),
+    {.name = "output",
+     .letter = 'o',
+     .kind = OPT_TEXT,
+     .value = "FILE",
+     .at = offsetof(own, output),
      .help = "the engine file [the model's name with .kiln, in this folder]"},
-    {.name = "portable", .kind = OPT_FLAG, .at = offsetof(own, portable),
+    {.name = "portable",
+     .kind = OPT_FLAG,
+     .at = offsetof(own, portable),
      .help = "keep the source weights too, so that another machine can rebuild"},
-    {.name = "threads", .kind = OPT_INT, .value = "N", .min = 0, .at = offsetof(own, threads),
+    {.name = "threads",
+     .kind = OPT_INT,
+     .value = "N",
+     .min = 0,
+     .at = offsetof(own, threads),
      .help = "for scripts that pass it: an engine runs with any number of threads"},
 };
 
 static const example examples[] = {
     {"kiln build net.onnx -o net.kiln", "builds an engine for this machine"},
-    {"kiln build net.onnx --override-shape input:1x3x224x224", "with a fixed shape, for the fastest plan"},
+    {"kiln build net.onnx --override-shape input:1x3x224x224",
+     "with a fixed shape, for the fastest plan"},
     {"kiln build net.onnx --max-isa avx2 --portable", "for other machines"},
 };
 
 static const opt_group *const groups[] = {&group_build, &group_common, NULL};
 
-const verb verb_build = {.name = "build",
-                         .summary = "make an engine file from an ONNX model",
-                         .operands = "MODEL",
-                         .about = "Reads a model, simplifies its graph, chooses kernels, packs the weights and writes "
-                                  "an engine file, which loads in milliseconds. The file is the old one or the "
-                                  "complete new one.",
-                         EXAMPLES(examples),
-                         OPTIONS(options, own),
-                         .groups = groups,
-                         .min_operands = 1,
-                         .max_operands = 1,
-                         .trtexec = true,
-                         .run = run};
+const verb verb_build = {
+    .name = "build",
+    .summary = "make an engine file from an ONNX model",
+    .operands = "MODEL",
+    .about = "Reads a model, simplifies its graph, chooses kernels, packs the weights and writes "
+             "an engine file, which loads in milliseconds. The file is the old one or the "
+             "complete new one.",
+    EXAMPLES(examples),
+    OPTIONS(options, own),
+    .groups = groups,
+    .min_operands = 1,
+    .max_operands = 1,
+    .trtexec = true,
+    .run = run};

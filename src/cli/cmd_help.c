@@ -23,7 +23,8 @@ static int run(cli *c, void *given) {
     }
     const verb *v = find_verb(c->operands.items[0]);
     if (!v) {
-        return usage_error(c, "`kiln --help` lists the verbs", "there is no verb \"%s\"", c->operands.items[0]);
+        return usage_error(c, "`kiln --help` lists the verbs", "there is no verb \"%s\"",
+                           c->operands.items[0]);
     }
     if (o->man) {
         print_man(v);
@@ -46,16 +47,17 @@ static const example examples[] = {
 
 static const opt_group *const groups[] = {&group_common, NULL};
 
-const verb verb_help = {.name = "help",
-                        .summary = "explain a verb",
-                        .operands = "[VERB]",
-                        .about = "Prints help, a man page, or the pages under docs/ that are made from the "
-                                 "option tables.",
-                        EXAMPLES(examples),
-                        OPTIONS(options, own),
-                        .groups = groups,
-                        .max_operands = 1,
-                        .run = run};
+const verb verb_help = {
+    .name = "help",
+    .summary = "explain a verb",
+    .operands = "[VERB]",
+    .about = "Prints help, a man page, or the pages under docs/ that are made from the "
+             "option tables.",
+    EXAMPLES(examples),
+    OPTIONS(options, own),
+    .groups = groups,
+    .max_operands = 1,
+    .run = run};
 
 static int run_completion(cli *c, void *given) {
     (void)given;

@@ -22,9 +22,9 @@ typedef struct view {
     double (*at)(const kiln_tensor *t, int64_t i);
 } view;
 
-#define READER(name, type)                                      \
-    static double name(const kiln_tensor *t, int64_t i) {       \
-        return (double)((const type *)t->data)[i];              \
+#define READER(name, type)                                \
+    static double name(const kiln_tensor *t, int64_t i) { \
+        return (double)((const type *)t->data)[i];        \
     }
 READER(at_f32, float)
 READER(at_f64, double)
@@ -40,10 +40,12 @@ READER(at_i64, int64_t)
 /* Types that are shown; the others go to files only. */
 static bool open_view(const kiln_tensor *t, view *out) {
     static double (*const readers[KILN_DTYPE_COUNT])(const kiln_tensor *, int64_t) = {
-        [KILN_DTYPE_F32] = at_f32, [KILN_DTYPE_F64] = at_f64, [KILN_DTYPE_U8] = at_u8,   [KILN_DTYPE_I8] = at_i8,
-        [KILN_DTYPE_U16] = at_u16, [KILN_DTYPE_I16] = at_i16, [KILN_DTYPE_U32] = at_u32, [KILN_DTYPE_I32] = at_i32,
-        [KILN_DTYPE_U64] = at_u64, [KILN_DTYPE_I64] = at_i64, [KILN_DTYPE_BOOL] = at_u8};
-    *out = (view){t, t->dtype > KILN_DTYPE_NONE && t->dtype < KILN_DTYPE_COUNT ? readers[t->dtype] : NULL};
+        [KILN_DTYPE_F32] = at_f32, [KILN_DTYPE_F64] = at_f64, [KILN_DTYPE_U8] = at_u8,
+        [KILN_DTYPE_I8] = at_i8,   [KILN_DTYPE_U16] = at_u16, [KILN_DTYPE_I16] = at_i16,
+        [KILN_DTYPE_U32] = at_u32, [KILN_DTYPE_I32] = at_i32, [KILN_DTYPE_U64] = at_u64,
+        [KILN_DTYPE_I64] = at_i64, [KILN_DTYPE_BOOL] = at_u8};
+    *out = (view){t, t->dtype > KILN_DTYPE_NONE && t->dtype < KILN_DTYPE_COUNT ? readers[t->dtype]
+                                                                               : NULL};
     return out->at != NULL;
 }
 
@@ -72,7 +74,8 @@ static size_t pick_top(const view *v, int64_t first, int64_t width, size_t k, in
     for (int64_t i = 0; i < width; i++) {
         double x = v->at(v->t, first + i);
         size_t at = n;
-        while (at > 0 && (x > v->at(v->t, first + out[at - 1]) || isnan(v->at(v->t, first + out[at - 1])))) {
+        while (at > 0 &&
+               (x > v->at(v->t, first + out[at - 1]) || isnan(v->at(v->t, first + out[at - 1])))) {
             at--;
         }
         if (at < k && !(isnan(x) && n == k)) {
@@ -84,10 +87,11 @@ static size_t pick_top(const view *v, int64_t first, int64_t width, size_t k, in
     return n;
 }
 
-typedef void (*top_fn)(void *to, const char *name, int64_t row, size_t rank, int64_t index, double score,
-                       const char *label);
+typedef void (*top_fn)(void *to, const char *name, int64_t row, size_t rank, int64_t index,
+                       double score, const char *label);
 
-static void each_top(const char *name, const kiln_tensor *t, int64_t topk, const list *labels, top_fn fn, void *to) {
+static void each_top(const char *name, const kiln_tensor *t, int64_t topk, const list *labels,
+                     top_fn fn, void *to) {
     view v;
     if (topk <= 0 || t->rank < 1 || !open_view(t, &v)) {
         return;
@@ -101,13 +105,14 @@ static void each_top(const char *name, const kiln_tensor *t, int64_t topk, const
     for (int64_t row = 0; row < count / width; row++) {
         size_t n = pick_top(&v, row * width, width, k, best);
         for (size_t r = 0; r < n; r++) {
-            fn(to, name, row, r + 1, best[r], v.at(t, row * width + best[r]), label_of(labels, best[r]));
+            fn(to, name, row, r + 1, best[r], v.at(t, row * width + best[r]),
+               label_of(labels, best[r]));
         }
     }
 }
 
-static void top_row(void *to, const char *name, int64_t row, size_t rank, int64_t index, double score,
-                    const char *label) {
+static void top_row(void *to, const char *name, int64_t row, size_t rank, int64_t index,
+                    double score, const char *label) {
     table_cell(to, "%s", name);
     table_cell(to, "%lld", (long long)row);
     table_cell(to, "%zu", rank);
@@ -116,8 +121,8 @@ static void top_row(void *to, const char *name, int64_t row, size_t rank, int64_
     table_cell(to, "%s", label ? label : "");
 }
 
-static void top_json(void *to, const char *name, int64_t row, size_t rank, int64_t index, double score,
-                     const char *label) {
+static void top_json(void *to, const char *name, int64_t row, size_t rank, int64_t index,
+                     double score, const char *label) {
     json *j = to;
     json_open(j, '{');
     json_key_text(j, "output", name);
@@ -131,12 +136,14 @@ static void top_json(void *to, const char *name, int64_t row, size_t rank, int64
     json_close(j);
 }
 
-static void show_table(const cli *c, const own *o, const kiln_tensors *list_, const list *labels) {
-    table *t = table_new(o->print_outputs ? "output|type|shape|values" : "output|type|shape|first values");
+static void show_table(const cli *c, const own *o, const kiln_tensors *tensors,
+                       const list *labels) {
+    table *t =
+        table_new(o->print_outputs ? "output|type|shape|values" : "output|type|shape|first values");
     table *top = table_new("output|>row|>rank|>index|>score|label");
     const char *name;
     const kiln_tensor *x;
-    for (size_t i = 0; (x = kiln_tensors_get(list_, i, &name)) != NULL; i++) {
+    for (size_t i = 0; (x = kiln_tensors_get(tensors, i, &name)) != NULL; i++) {
         table_cell(t, "%s", name);
         table_cell(t, "%s", kiln_dtype_name(x->dtype));
         table_cell(t, "%s", dims_text(x->dims, x->rank));
@@ -216,7 +223,8 @@ static int write_one(cli *c, const kiln_tensors *tensors, const char *word) {
         t = kiln_tensors_get(tensors, 0, &name);
         return finish(c, kiln_tensor_write(t, name, word, c->env, c->diag));
     }
-    return usage_error(c, "write --output NAME=FILE", "\"%s\" does not begin with the name of an output", word);
+    return usage_error(c, "write --output NAME=FILE",
+                       "\"%s\" does not begin with the name of an output", word);
 }
 
 static int write_files(cli *c, const own *o, const kiln_tensors *tensors) {
@@ -226,7 +234,8 @@ static int write_files(cli *c, const own *o, const kiln_tensors *tensors) {
             return failed;
         }
     }
-    return o->output_dir ? finish(c, kiln_tensors_write_folder(tensors, o->output_dir, c->diag)) : 0;
+    return o->output_dir ? finish(c, kiln_tensors_write_folder(tensors, o->output_dir, c->diag))
+                         : 0;
 }
 
 static int read_labels(cli *c, const char *path, list *out) {
@@ -273,14 +282,16 @@ static int collect(cli *c, session *s, const kiln_watch *watch, kiln_tensors *ou
     }
     for (size_t i = 0; watch && (name = kiln_watch_unseen(watch, i)) != NULL; i++) {
         if (!kiln_tensors_find(out, name)) {
-            say(c, KILN_LOG_WARN, "--mark: the plan has no value \"%s\" (folded, or not in the canonical graph)",
+            say(c, KILN_LOG_WARN,
+                "--mark: the plan has no value \"%s\" (folded, or not in the canonical graph)",
                 safe(name));
         }
     }
     return finish(c, status);
 }
 
-static int show(cli *c, const own *o, const kiln_tensors *out, const kiln_watch *watch, double run_ms) {
+static int show(cli *c, const own *o, const kiln_tensors *out, const kiln_watch *watch,
+                double run_ms) {
     list labels = {0};
     kiln_nonfinite bad;
     bool broken = watch && kiln_watch_nonfinite(watch, &bad);
@@ -295,9 +306,11 @@ static int show(cli *c, const own *o, const kiln_tensors *out, const kiln_watch 
         show_table(c, o, out, &labels);
     }
     if (broken) {
-        say(c, KILN_LOG_ERROR, "value \"%s\"%s%s%s: %lld element%s not finite, the first %g at %lld", safe(bad.value),
-            *bad.node ? " of node \"" : " (an input)", safe(bad.node), *bad.node ? "\"" : "", (long long)bad.count,
-            bad.count == 1 ? " is" : "s are", bad.number, (long long)bad.index);
+        say(c, KILN_LOG_ERROR,
+            "value \"%s\"%s%s%s: %lld element%s not finite, the first %g at %lld", safe(bad.value),
+            *bad.node ? " of node \"" : " (an input)", safe(bad.node), *bad.node ? "\"" : "",
+            (long long)bad.count, bad.count == 1 ? " is" : "s are", bad.number,
+            (long long)bad.index);
     }
     verdict(c, !broken, "%.3f ms", run_ms);
     return broken ? kiln_status_exit_code(KILN_E_CHECK) : 0;
@@ -337,20 +350,47 @@ static int run(cli *c, void *given) {
 }
 
 static const opt options[] = {
-    {.name = "output", .letter = 'o', .kind = OPT_MANY, .value = "[NAME=]FILE", .at = offsetof(own, outputs),
+    {.name = "output",
+     .letter = 'o',
+     .kind = OPT_MANY,
+     .value = "[NAME=]FILE",
+     .at = offsetof(own, outputs),
      .help = "write an output to .npy .npz .pb .bin or .png"},
-    {.name = "output-dir", .kind = OPT_TEXT, .value = "DIR", .at = offsetof(own, output_dir),
+    {.name = "output-dir",
+     .kind = OPT_TEXT,
+     .value = "DIR",
+     .at = offsetof(own, output_dir),
      .help = "write all of them as .npy, with outputs.json, which lists them"},
-    {.name = "print-outputs", .kind = OPT_FLAG, .at = offsetof(own, print_outputs), .help = "show all their values"},
-    {.name = "topk", .kind = OPT_INT, .value = "K", .min = 1, .at = offsetof(own, topk),
+    {.name = "print-outputs",
+     .kind = OPT_FLAG,
+     .at = offsetof(own, print_outputs),
+     .help = "show all their values"},
+    {.name = "topk",
+     .kind = OPT_INT,
+     .value = "K",
+     .min = 1,
+     .at = offsetof(own, topk),
      .help = "show the K largest elements of each row of each output"},
-    {.name = "labels", .kind = OPT_TEXT, .value = "FILE", .at = offsetof(own, labels),
+    {.name = "labels",
+     .kind = OPT_TEXT,
+     .value = "FILE",
+     .at = offsetof(own, labels),
      .help = "class names for --topk, one a line"},
-    {.name = "mark", .kind = OPT_LIST, .value = "NAME|all", .at = offsetof(own, marks),
+    {.name = "mark",
+     .kind = OPT_LIST,
+     .value = "NAME|all",
+     .at = offsetof(own, marks),
      .help = "give inner values of the canonical graph out too"},
-    {.name = "validate", .kind = OPT_FLAG, .at = offsetof(own, validate),
+    {.name = "validate",
+     .kind = OPT_FLAG,
+     .at = offsetof(own, validate),
      .help = "look for NaN and infinity in every value and name the first node"},
-    {.name = "threads", .kind = OPT_INT, .value = "N", .min = 1, SHARED(threads), .help = "[all usable cores]"},
+    {.name = "threads",
+     .kind = OPT_INT,
+     .value = "N",
+     .min = 1,
+     SHARED(threads),
+     .help = "[all usable cores]"},
 };
 
 static const example examples[] = {
@@ -360,7 +400,8 @@ static const example examples[] = {
     {"kiln run net.onnx --validate", "finds the first node that makes a NaN, on generated inputs"},
 };
 
-static const opt_group *const groups[] = {&group_input, &group_picture, &group_build, &group_common, NULL};
+static const opt_group *const groups[] = {&group_input, &group_picture, &group_build, &group_common,
+                                          NULL};
 
 /* Operands after the first are inputs. */
 static int run_with_operands(cli *c, void *given) {
@@ -370,16 +411,17 @@ static int run_with_operands(cli *c, void *given) {
     return run(c, given);
 }
 
-const verb verb_run = {.name = "run",
-                       .summary = "run a model or engine once",
-                       .operands = "MODEL|ENGINE [[NAME=]FILE...]",
-                       .about = "Reads the inputs, generates those that are missing (and says so), runs once, and "
-                                "shows or writes the outputs.",
-                       .exits = "--validate found a value that is not finite",
-                       EXAMPLES(examples),
-                       OPTIONS(options, own),
-                       .groups = groups,
-                       .min_operands = 1,
-                       .max_operands = 64,
-                       .trtexec = true,
-                       .run = run_with_operands};
+const verb verb_run = {
+    .name = "run",
+    .summary = "run a model or engine once",
+    .operands = "MODEL|ENGINE [[NAME=]FILE...]",
+    .about = "Reads the inputs, generates those that are missing (and says so), runs once, and "
+             "shows or writes the outputs.",
+    .exits = "--validate found a value that is not finite",
+    EXAMPLES(examples),
+    OPTIONS(options, own),
+    .groups = groups,
+    .min_operands = 1,
+    .max_operands = 64,
+    .trtexec = true,
+    .run = run_with_operands};

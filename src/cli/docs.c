@@ -45,7 +45,8 @@ void print_man(const verb *v) {
         title[n] = (char)toupper((unsigned char)v->name[n]);
     }
     title[n] = '\0';
-    printf(".TH KILN\\-%s 1 \"\" \"kiln %s\" \"Kiln\"\n.SH NAME\nkiln\\-%s \\- ", title, kiln_version(), v->name);
+    printf(".TH KILN\\-%s 1 \"\" \"kiln %s\" \"Kiln\"\n.SH NAME\nkiln\\-%s \\- ", title,
+           kiln_version(), v->name);
     roff(v->summary);
     printf("\n.SH SYNOPSIS\n.B kiln %s\n", v->name);
     roff(v->operands);
@@ -128,25 +129,34 @@ static void markdown_verb(const verb *v) {
 }
 
 void print_markdown(void) {
-    static const opt_group *const groups[] = {&group_build, &group_input, &group_picture, &group_tolerance,
-                                              &group_common};
+    static const opt_group *const groups[] = {&group_build, &group_input, &group_picture,
+                                              &group_tolerance, &group_common};
     puts("# The command\n\n<!-- Written by `kiln help --markdown`; a test compares. -->\n\n"
          "    kiln VERB [options]\n\n"
-         "Every verb that takes an engine also takes a model and builds it on the way. Data goes to stdout,\n"
-         "messages to stderr. Options may stand anywhere, as `--name value` or `--name=value`; `--` ends them.\n"
-         "Shapes are written `name:1x3x224x224`; `?` is a dynamic dim, `*` in the name matches anything.\n"
+         "Every verb that takes an engine also takes a model and builds it on the way. Data goes "
+         "to stdout,\n"
+         "messages to stderr. Options may stand anywhere, as `--name value` or `--name=value`; "
+         "`--` ends them.\n"
+         "Shapes are written `name:1x3x224x224`; `?` is a dynamic dim, `*` in the name matches "
+         "anything.\n"
          "trtexec's spellings work too: [trtexec.md](trtexec.md).\n\n| verb | |\n|---|---|");
     for (size_t i = 0; verbs[i]; i++) {
         printf("| [%s](#kiln-%s) | %s |\n", verbs[i]->name, verbs[i]->name, verbs[i]->summary);
     }
-    puts("\n**Exit status.** 0 ok · 1 a check failed · 2 wrong usage · 3 bad input file · 4 unsupported operator\n"
-         "or type · 5 device or backend missing · 6 limit reached or out of memory · 7 input or output failed ·\n"
-         "8 engine damaged, newer or for another machine · 9 delegate failed · 70 a bug in Kiln ·\n"
-         "130, 143 interrupted (what was measured until then is printed).\n\n"
-         "**JSON.** `--format json` writes one object with `schema`, `kiln` (the version) and `command`; units\n"
-         "are in the names (`_ms`, `_bytes`, `_per_s`). What is not known or not finite is null.\n\n"
-         "**Environment.** `KILN_MAX_ISA` lowers the instruction set, as `--max-isa` does; a name that is none\n"
-         "is an error. `NO_COLOR` and `CLICOLOR_FORCE` switch colour, which only stderr ever has.\n");
+    puts(
+        "\n**Exit status.** 0 ok · 1 a check failed · 2 wrong usage · 3 bad input file · 4 "
+        "unsupported operator\n"
+        "or type · 5 device or backend missing · 6 limit reached or out of memory · 7 input or "
+        "output failed ·\n"
+        "8 engine damaged, newer or for another machine · 9 delegate failed · 70 a bug in Kiln ·\n"
+        "130, 143 interrupted (what was measured until then is printed).\n\n"
+        "**JSON.** `--format json` writes one object with `schema`, `kiln` (the version) and "
+        "`command`; units\n"
+        "are in the names (`_ms`, `_bytes`, `_per_s`). What is not known or not finite is null.\n\n"
+        "**Environment.** `KILN_MAX_ISA` lowers the instruction set, as `--max-isa` does; a name "
+        "that is none\n"
+        "is an error. `NO_COLOR` and `CLICOLOR_FORCE` switch colour, which only stderr ever "
+        "has.\n");
     for (size_t i = 0; verbs[i]; i++) {
         markdown_verb(verbs[i]);
     }
@@ -160,9 +170,12 @@ void print_markdown(void) {
 void print_trtexec_markdown(void) {
     static const char *const fates[] = {"accepted", "ignored, with a warning", "refused, exit 2"};
     puts("# trtexec's flags\n\n<!-- Written by `kiln help --trtexec`; a test compares. -->\n\n"
-         "`kiln bench`, `kiln build` and `kiln run` take these spellings as `--name=value`. A flag that is not\n"
-         "listed is an unknown option. `--iterations`, `--duration`, `--batch`, `--profile`, `--seed`,\n"
-         "`--verbose` and `--help` are Kiln's own; `--threads N` is too, and means threads of one run.\n\n"
+         "`kiln bench`, `kiln build` and `kiln run` take these spellings as `--name=value`. A flag "
+         "that is not\n"
+         "listed is an unknown option. `--iterations`, `--duration`, `--batch`, `--profile`, "
+         "`--seed`,\n"
+         "`--verbose` and `--help` are Kiln's own; `--threads N` is too, and means threads of one "
+         "run.\n\n"
          "| flag | | |\n|---|---|---|");
     const trt_flag *f;
     for (size_t i = 0; (f = trt_get(i)) != NULL; i++) {
@@ -174,11 +187,13 @@ void print_trtexec_markdown(void) {
          "| trtexec | here |\n|---|---|\n"
          "| Throughput | runs divided by Total Host Walltime |\n"
          "| Latency | H2D + compute + D2H of one run |\n"
-         "| Enqueue Time | how long the caller's thread is kept: it works along, so this equals compute |\n"
+         "| Enqueue Time | how long the caller's thread is kept: it works along, so this equals "
+         "compute |\n"
          "| H2D, D2H Latency | 0: inputs are read and outputs written where the caller has them |\n"
          "| GPU Compute Time | one run, conversions of type and layout at the boundary included |\n"
          "| Total Host Walltime | from the first measured start to the last end |\n"
          "| Total GPU Compute Time | sum of the compute times |\n"
          "| percentile(p%) | the sample of rank ceil(p/100 · n), sorted |\n\n"
-         "Defaults are trtexec's: 200 ms warm-up, at least 3 s, at least 10 runs, percentiles 90, 95, 99.");
+         "Defaults are trtexec's: 200 ms warm-up, at least 3 s, at least 10 runs, percentiles 90, "
+         "95, 99.");
 }

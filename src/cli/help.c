@@ -7,7 +7,8 @@ enum { WRAP = 96 };
 
 const char *opt_spelling(const opt *o) {
     const char *value = o->kind == OPT_FLAG ? "" : keepf(" %s", o->value);
-    return o->letter ? keepf("-%c, --%s%s", o->letter, o->name, value) : keepf("    --%s%s", o->name, value);
+    return o->letter ? keepf("-%c, --%s%s", o->letter, o->name, value)
+                     : keepf("    --%s%s", o->name, value);
 }
 
 /* Words of `text` in lines of at most WRAP columns, the first of which begins at column `at`. */
@@ -70,14 +71,19 @@ void print_verb_help(FILE *to, const verb *v) {
 }
 
 void print_help(FILE *to) {
-    fputs("kiln VERB [options]\n\nTurns ONNX models into fast verified engines for this machine's CPU.\n\n", to);
+    fputs("kiln VERB [options]\n\nTurns ONNX models into fast verified engines for this machine's "
+          "CPU.\n\n",
+          to);
     for (size_t i = 0; verbs[i]; i++) {
         fprintf(to, "  %-11s %s\n", verbs[i]->name, verbs[i]->summary);
     }
-    fputs("\n`kiln VERB --help` explains a verb. Every verb that takes an engine also takes a model and builds\n"
+    fputs("\n`kiln VERB --help` explains a verb. Every verb that takes an engine also takes a "
+          "model and builds\n"
           "it on the way. Data goes to stdout, messages to stderr.\n\n"
-          "Exit status: 0 ok, 1 a check failed, 2 wrong usage, 3 bad input file, 4 unsupported operator or\n"
-          "type, 5 backend missing, 6 limit reached, 7 input or output failed, 8 engine damaged or foreign,\n"
+          "Exit status: 0 ok, 1 a check failed, 2 wrong usage, 3 bad input file, 4 unsupported "
+          "operator or\n"
+          "type, 5 backend missing, 6 limit reached, 7 input or output failed, 8 engine damaged or "
+          "foreign,\n"
           "9 delegate failed, 70 bug in kiln, 130 and 143 interrupted.\n\n"
           "Environment: KILN_MAX_ISA (highest instruction set), NO_COLOR, CLICOLOR_FORCE.\n",
           to);
@@ -106,14 +112,16 @@ static void bash_choices(void) {
             for (char *p = words; *p; p++) {
                 *p = *p == '|' ? ' ' : *p;
             }
-            printf("    --%s) COMPREPLY=($(compgen -W '%s' -- \"$word\")); return;;\n", o->name, words);
+            printf("    --%s) COMPREPLY=($(compgen -W '%s' -- \"$word\")); return;;\n", o->name,
+                   words);
         }
     }
 }
 
 static void complete_bash(void) {
     puts("# bash completion for kiln; load with: source <(kiln completion bash)");
-    puts("_kiln() {\n    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} words=");
+    puts("_kiln() {\n    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} "
+         "words=");
     puts("    case $before in");
     bash_choices();
     puts("    esac");
@@ -126,9 +134,10 @@ static void complete_bash(void) {
         option_words(verbs[i]);
         puts("';;");
     }
-    puts("    esac\n    case $word in\n    -*) COMPREPLY=($(compgen -W \"$words\" -- \"$word\"));;\n"
-         "    *) COMPREPLY=($(compgen -f -- \"$word\"));;\n    esac\n}\n"
-         "complete -o filenames -F _kiln kiln");
+    puts(
+        "    esac\n    case $word in\n    -*) COMPREPLY=($(compgen -W \"$words\" -- \"$word\"));;\n"
+        "    *) COMPREPLY=($(compgen -f -- \"$word\"));;\n    esac\n}\n"
+        "complete -o filenames -F _kiln kiln");
 }
 
 /* Text inside single quotes, where zsh and fish want some characters escaped. */
@@ -153,7 +162,8 @@ static void complete_zsh(void) {
         shell_quoted(verbs[i]->summary, "");
         puts("'");
     }
-    puts("    )\n    if (( CURRENT == 2 )); then\n        _describe verb verbs\n        return\n    fi\n"
+    puts("    )\n    if (( CURRENT == 2 )); then\n        _describe verb verbs\n        return\n   "
+         " fi\n"
          "    case $words[2] in");
     for (size_t i = 0; verbs[i]; i++) {
         const opt *o;
@@ -176,8 +186,8 @@ static void complete_fish(void) {
         shell_quoted(verbs[i]->summary, "\\");
         puts("'");
         for (size_t k = 0; (o = verb_option(verbs[i], k)) != NULL; k++) {
-            printf("complete -c kiln -n '__fish_seen_subcommand_from %s' -l %s%s -d '", verbs[i]->name, o->name,
-                   o->kind == OPT_FLAG ? "" : " -r");
+            printf("complete -c kiln -n '__fish_seen_subcommand_from %s' -l %s%s -d '",
+                   verbs[i]->name, o->name, o->kind == OPT_FLAG ? "" : " -r");
             shell_quoted(o->help, "\\");
             puts("'");
         }
@@ -195,5 +205,6 @@ int print_completion(cli *c, const char *shell) {
             return 0;
         }
     }
-    return usage_error(c, "bash, zsh and fish are", "\"%s\" is no shell with a completion here", shell);
+    return usage_error(c, "bash, zsh and fish are", "\"%s\" is no shell with a completion here",
+                       shell);
 }

@@ -42,8 +42,9 @@ static size_t utf8_length(const unsigned char *p) {
     static const struct {
         unsigned char first_min, first_max, second_min, second_max;
         size_t length;
-    } rows[] = {{0xC2, 0xDF, 0x80, 0xBF, 2}, {0xE0, 0xE0, 0xA0, 0xBF, 3}, {0xE1, 0xEC, 0x80, 0xBF, 3},
-                {0xED, 0xED, 0x80, 0x9F, 3}, {0xEE, 0xEF, 0x80, 0xBF, 3}, {0xF0, 0xF0, 0x90, 0xBF, 4},
+    } rows[] = {{0xC2, 0xDF, 0x80, 0xBF, 2}, {0xE0, 0xE0, 0xA0, 0xBF, 3},
+                {0xE1, 0xEC, 0x80, 0xBF, 3}, {0xED, 0xED, 0x80, 0x9F, 3},
+                {0xEE, 0xEF, 0x80, 0xBF, 3}, {0xF0, 0xF0, 0x90, 0xBF, 4},
                 {0xF1, 0xF3, 0x80, 0xBF, 4}, {0xF4, 0xF4, 0x80, 0x8F, 4}};
     if (p[0] < 0x80) {
         return 1;
@@ -179,8 +180,9 @@ void json_stats(json *j, const char *key, const kiln_stats *s) {
     const struct {
         const char *key;
         double value;
-    } rows[] = {{"min", s->min_ms},       {"max", s->max_ms}, {"mean", s->mean_ms}, {"stddev", s->stddev_ms},
-                {"median", s->median_ms}, {"p90", s->p90_ms}, {"p95", s->p95_ms},   {"p99", s->p99_ms}};
+    } rows[] = {{"min", s->min_ms},       {"max", s->max_ms},       {"mean", s->mean_ms},
+                {"stddev", s->stddev_ms}, {"median", s->median_ms}, {"p90", s->p90_ms},
+                {"p95", s->p95_ms},       {"p99", s->p99_ms}};
     json_key(j, key);
     json_open(j, '{');
     for (size_t i = 0; i < COUNT_OF(rows); i++) {

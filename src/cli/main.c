@@ -8,11 +8,12 @@
 
 #include "cli.h"
 
-extern const verb verb_build, verb_run, verb_bench, verb_eval, verb_inspect, verb_check, verb_compare,
-    verb_export, verb_doctor, verb_help, verb_completion;
+extern const verb verb_build, verb_run, verb_bench, verb_eval, verb_inspect, verb_check,
+    verb_compare, verb_export, verb_doctor, verb_help, verb_completion;
 
-const verb *const verbs[] = {&verb_build,   &verb_run,    &verb_bench,  &verb_eval, &verb_inspect,    &verb_check,
-                             &verb_compare, &verb_export, &verb_doctor, &verb_help, &verb_completion, NULL};
+const verb *const verbs[] = {&verb_build,   &verb_run,   &verb_bench,      &verb_eval,
+                             &verb_inspect, &verb_check, &verb_compare,    &verb_export,
+                             &verb_doctor,  &verb_help,  &verb_completion, NULL};
 
 const verb *find_verb(const char *name) {
     for (size_t i = 0; verbs[i]; i++) {
@@ -46,7 +47,8 @@ static const char *join_command(int argc, char **argv) {
 }
 
 static bool wants_color(void) {
-    const char *no_color = getenv("NO_COLOR"), *force = getenv("CLICOLOR_FORCE"), *term = getenv("TERM");
+    const char *no_color = getenv("NO_COLOR"), *force = getenv("CLICOLOR_FORCE"),
+               *term = getenv("TERM");
     if (no_color && *no_color) {
         return false;
     }
@@ -56,8 +58,10 @@ static bool wants_color(void) {
     return isatty(2) && term && strcmp(term, "dumb") != 0;
 }
 
-static const char *const level_names[] = {
-    [KILN_LOG_ERROR] = "error", [KILN_LOG_WARN] = "warn", [KILN_LOG_INFO] = "info", [KILN_LOG_DEBUG] = "debug"};
+static const char *const level_names[] = {[KILN_LOG_ERROR] = "error",
+                                          [KILN_LOG_WARN] = "warn",
+                                          [KILN_LOG_INFO] = "info",
+                                          [KILN_LOG_DEBUG] = "debug"};
 
 static void settle_common(cli *c) {
     c->level = c->verbose ? KILN_LOG_DEBUG : c->quiet ? KILN_LOG_ERROR : KILN_LOG_INFO;
@@ -65,7 +69,7 @@ static void settle_common(cli *c) {
         c->level = strcmp(level_names[i], c->log_level_name) == 0 ? (kiln_log_level)i : c->level;
     }
     if (c->format_name) {
-        c->format = strcmp(c->format_name, "json") == 0 ? FORMAT_JSON
+        c->format = strcmp(c->format_name, "json") == 0  ? FORMAT_JSON
                     : strcmp(c->format_name, "csv") == 0 ? FORMAT_CSV
                                                          : FORMAT_TABLE;
     }
@@ -88,11 +92,12 @@ static bool isa_exists(const char *name) {
 static int check_isa(cli *c) {
     const char *limit = getenv("KILN_MAX_ISA");
     if (limit && *limit && !isa_exists(limit)) {
-        return usage_error(c, "`kiln doctor` lists them", "KILN_MAX_ISA is \"%s\", which is no instruction set",
-                           limit);
+        return usage_error(c, "`kiln doctor` lists them",
+                           "KILN_MAX_ISA is \"%s\", which is no instruction set", limit);
     }
     if (c->max_isa && !isa_exists(c->max_isa)) {
-        return usage_error(c, "`kiln doctor` lists them", "--max-isa: \"%s\" is no instruction set", c->max_isa);
+        return usage_error(c, "`kiln doctor` lists them", "--max-isa: \"%s\" is no instruction set",
+                           c->max_isa);
     }
     return 0;
 }
@@ -156,8 +161,9 @@ static int dispatch(cli *c, int argc, char **argv) {
         return kiln_status_exit_code(KILN_E_USAGE);
     }
     const char *near = nearest(word, verb_name, NULL);
-    return usage_error(c, near ? keepf("did you mean `kiln %s`?", near) : "`kiln --help` lists the verbs",
-                       "there is no verb \"%s\"", word);
+    return usage_error(
+        c, near ? keepf("did you mean `kiln %s`?", near) : "`kiln --help` lists the verbs",
+        "there is no verb \"%s\"", word);
 }
 
 int main(int argc, char **argv) {

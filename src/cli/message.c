@@ -114,8 +114,8 @@ void print_findings(cli *c) {
         end_progress(c);
         size_t head = strcspn(text, "[: ");
         const char *color = f->severity == KILN_SEV_ERROR ? "\033[31m" : "\033[33m";
-        fprintf(stderr, "%s%.*s%s%s\n", c->color ? color : "", (int)head, text, c->color ? "\033[0m" : "",
-                text + head);
+        fprintf(stderr, "%s%.*s%s%s\n", c->color ? color : "", (int)head, text,
+                c->color ? "\033[0m" : "", text + head);
     }
 }
 
@@ -187,8 +187,8 @@ static bool step(void *user, double share) {
         p->c->progress_shown = true;
         if (share > 0) {
             double left_s = 1e-3 * (now - p->started_ms) * (1 - share) / share;
-            fprintf(stderr, "\r\033[K%s  %3.0f %%  eta %02d:%02d", p->what, 100 * share, (int)left_s / 60,
-                    (int)left_s % 60);
+            fprintf(stderr, "\r\033[K%s  %3.0f %%  eta %02d:%02d", p->what, 100 * share,
+                    (int)left_s / 60, (int)left_s % 60);
         } else {
             fprintf(stderr, "\r\033[K%s", p->what);
         }

@@ -64,8 +64,8 @@ bool parse_number(const char *text, double *out) {
 bool parse_int_list(cli *c, const char *name, const list *l, int64_t min, int64_t *out, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (!parse_int(l->items[i], &out[i]) || out[i] < min) {
-            usage_error(c, NULL, "--%s: \"%s\" is no whole number of at least %lld", name, l->items[i],
-                        (long long)min);
+            usage_error(c, NULL, "--%s: \"%s\" is no whole number of at least %lld", name,
+                        l->items[i], (long long)min);
             return false;
         }
     }
@@ -106,7 +106,8 @@ static size_t distance(const char *a, const char *b) {
     return row[m];
 }
 
-const char *nearest(const char *word, const char *(*candidate)(const void *of, size_t i), const void *of) {
+const char *nearest(const char *word, const char *(*candidate)(const void *of, size_t i),
+                    const void *of) {
     const char *best = NULL, *name;
     size_t bound = strlen(word) / 3 + 1;
     for (size_t i = 0; (name = candidate(of, i)) != NULL; i++) {
@@ -168,14 +169,15 @@ static int store(cli *c, void *own, const opt *o, const char *text) {
         return 0;
     case OPT_INT:
         if (!parse_int(text, &whole) || (double)whole < o->min) {
-            return usage_error(c, NULL, "--%s takes a whole number of at least %g, not \"%s\"", o->name, o->min,
-                               text);
+            return usage_error(c, NULL, "--%s takes a whole number of at least %g, not \"%s\"",
+                               o->name, o->min, text);
         }
         *(int64_t *)to = whole;
         return 0;
     case OPT_NUMBER:
         if (!parse_number(text, &number) || number < o->min) {
-            return usage_error(c, NULL, "--%s takes a number of at least %g, not \"%s\"", o->name, o->min, text);
+            return usage_error(c, NULL, "--%s takes a number of at least %g, not \"%s\"", o->name,
+                               o->min, text);
         }
         *(double *)to = number;
         return 0;
@@ -277,7 +279,9 @@ static int take_long(cli *c, void *own, const char *word, words *w) {
         return take_trtexec(c, own, f, equals ? equals + 1 : NULL);
     }
     const char *near = nearest(given, option_name, c->verb);
-    return usage_error(c, near ? keepf("did you mean --%s?", near) : keepf("`kiln %s --help` lists the options", c->verb->name),
+    return usage_error(c,
+                       near ? keepf("did you mean --%s?", near)
+                            : keepf("`kiln %s --help` lists the options", c->verb->name),
                        "`kiln %s` has no option --%s", c->verb->name, given);
 }
 
@@ -316,10 +320,11 @@ int parse_options(cli *c, void *own, int argc, char **argv) {
         return 0;
     }
     if (c->operands.count < c->verb->min_operands || c->operands.count > c->verb->max_operands) {
-        return usage_error(c, keepf("usage: kiln %s %s [options]", c->verb->name, c->verb->operands),
-                           c->operands.count < c->verb->min_operands ? "`kiln %s` needs %s"
-                                                                     : "`kiln %s` takes no more than %s",
-                           c->verb->name, c->verb->operands);
+        return usage_error(
+            c, keepf("usage: kiln %s %s [options]", c->verb->name, c->verb->operands),
+            c->operands.count < c->verb->min_operands ? "`kiln %s` needs %s"
+                                                      : "`kiln %s` takes no more than %s",
+            c->verb->name, c->verb->operands);
     }
     return 0;
 }

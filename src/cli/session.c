@@ -45,7 +45,8 @@ static bool matches(const char *pattern, const char *name) {
         return strcmp(pattern, name) == 0;
     }
     size_t head = (size_t)(star - pattern), tail = strlen(star + 1), len = strlen(name);
-    return len >= head + tail && memcmp(pattern, name, head) == 0 && strcmp(name + len - tail, star + 1) == 0;
+    return len >= head + tail && memcmp(pattern, name, head) == 0 &&
+           strcmp(name + len - tail, star + 1) == 0;
 }
 
 typedef struct shapes {
@@ -103,7 +104,8 @@ static int override_names(cli *c, const char *path, list *out) {
     }
     kiln_model *model;
     kiln_io io;
-    kiln_model_options o = {.size = sizeof o, .external_root = c->external_root, .no_mmap = c->no_mmap};
+    kiln_model_options o = {
+        .size = sizeof o, .external_root = c->external_root, .no_mmap = c->no_mmap};
     kiln_status status = kiln_model_load(&model, c->env, path, &o, c->diag);
     if (status != KILN_OK) {
         return finish(c, status);
@@ -140,8 +142,9 @@ int session_options(cli *c, const char *path, kiln_open_options *out) {
         list_add(&c->off, NULL);
         c->off.count--;
     }
-    *build = (kiln_build_options){
-        .size = sizeof *build, .max_isa = c->max_isa, .off = c->off.count > 0 ? c->off.items : NULL};
+    *build = (kiln_build_options){.size = sizeof *build,
+                                  .max_isa = c->max_isa,
+                                  .off = c->off.count > 0 ? c->off.items : NULL};
     *load = (kiln_load_options){.size = sizeof *load, .verify = c->verify, .no_mmap = c->no_mmap};
     *out = (kiln_open_options){.size = sizeof *out, .model = model, .build = build, .load = load};
     return 0;
@@ -163,9 +166,9 @@ int session_open(cli *c, session *s, const char *path) {
     print_findings(c);
     kiln_engine_info info;
     kiln_engine_get_info(s->engine, &info);
-    say(c, KILN_LOG_INFO, "%-8s %s  %s  %s of weights  %s in %.1f ms", s->model ? "model" : "engine", safe(path),
-        info.isa ? info.isa : "?", bytes_text((double)info.weight_bytes), s->model ? "built" : "loaded",
-        s->open_ms);
+    say(c, KILN_LOG_INFO, "%-8s %s  %s  %s of weights  %s in %.1f ms",
+        s->model ? "model" : "engine", safe(path), info.isa ? info.isa : "?",
+        bytes_text((double)info.weight_bytes), s->model ? "built" : "loaded", s->open_ms);
     return 0;
 }
 
@@ -283,7 +286,8 @@ static int generate_missing(cli *c, session *s, int64_t batch) {
         }
         const kiln_tensor *t = kiln_tensors_find(s->inputs, io.name);
         say(c, KILN_LOG_INFO, "%-8s %s  %s %s  generated, seed %lld", "input", safe(io.name),
-            kiln_dtype_name(t->dtype), dims_text(t->dims, t->rank), (long long)(c->seed ? c->seed : 1));
+            kiln_dtype_name(t->dtype), dims_text(t->dims, t->rank),
+            (long long)(c->seed ? c->seed : 1));
     }
     return 0;
 }
@@ -305,7 +309,8 @@ int session_inputs(cli *c, session *s, int64_t batch) {
 }
 
 int session_context(cli *c, session *s, int64_t threads) {
-    kiln_context_options o = {.size = sizeof o, .threads = (int32_t)threads, .seed = (uint64_t)c->seed};
+    kiln_context_options o = {
+        .size = sizeof o, .threads = (int32_t)threads, .seed = (uint64_t)c->seed};
     kiln_context_destroy(s->context);
     s->context = NULL;
     kiln_status status = kiln_context_create(&s->context, s->engine, &o, c->diag);

@@ -108,8 +108,8 @@ void verdict(const cli *c, bool passed, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    printf("\n%s %s  %s%s%.1f s\n", passed ? "PASSED" : "FAILED", c->verb->name, text, *text ? "  " : "",
-           elapsed_s(c));
+    printf("\n%s %s  %s%s%.1f s\n", passed ? "PASSED" : "FAILED", c->verb->name, text,
+           *text ? "  " : "", elapsed_s(c));
 }
 
 /* ---- Texts ---- */
@@ -138,8 +138,8 @@ const char *dims_text(const int64_t *dims, int32_t rank) {
     char text[32 * KILN_MAX_RANK];
     size_t n = 0;
     for (int32_t d = 0; d < rank; d++) {
-        n += (size_t)snprintf(text + n, sizeof text - n, dims[d] < 0 ? "%s?" : "%s%lld", d ? "x" : "",
-                              (long long)dims[d]);
+        n += (size_t)snprintf(text + n, sizeof text - n, dims[d] < 0 ? "%s?" : "%s%lld",
+                              d ? "x" : "", (long long)dims[d]);
     }
     return keep(text, n);
 }

@@ -6,7 +6,8 @@
 static const char builder[] = "Kiln's builder has no such knob";
 static const char gpu[] = "it is about GPUs; this runs on the CPU";
 static const char precision[] = "FP32 is what this version runs; quantized models run as they are";
-static const char profiles[] = "any shape can be bound at run time; give those to measure with --shapes";
+static const char profiles[] =
+    "any shape can be bound at run time; give those to measure with --shapes";
 
 static const trt_flag flags[] = {
     {"onnx", TRT_ACCEPTED, TRT_OPERAND, NULL, "the model"},
@@ -21,12 +22,14 @@ static const trt_flag flags[] = {
     {"idleTime", TRT_ACCEPTED, TRT_OPTION, "idle", "`--idle`, milliseconds"},
     {"percentile", TRT_ACCEPTED, TRT_OPTION, "percentile", "the same"},
     {"exportTimes", TRT_ACCEPTED, TRT_OPTION, "export-times", "`--export-times`, the same JSON"},
-    {"exportProfile", TRT_ACCEPTED, TRT_OPTION, "export-profile", "`--export-profile`, the same JSON"},
+    {"exportProfile", TRT_ACCEPTED, TRT_OPTION, "export-profile",
+     "`--export-profile`, the same JSON"},
     {"exportOutput", TRT_ACCEPTED, TRT_OPTION, "export-output", "`--export-output`, the same JSON"},
     {"dumpProfile", TRT_ACCEPTED, TRT_OPTION, "profile", "`--profile`"},
     {"dumpOutput", TRT_ACCEPTED, TRT_OPTION, "print-outputs", "`--print-outputs`"},
     {"skipInference", TRT_ACCEPTED, TRT_OPTION, "skip-inference", "`--skip-inference`"},
-    {"separateProfileRun", TRT_ACCEPTED, TRT_NOTHING, NULL, "layers are always timed in runs of their own"},
+    {"separateProfileRun", TRT_ACCEPTED, TRT_NOTHING, NULL,
+     "layers are always timed in runs of their own"},
     {"noDataTransfers", TRT_ACCEPTED, TRT_NOTHING, NULL, "there are none on the CPU"},
     {"noTF32", TRT_ACCEPTED, TRT_NOTHING, NULL, "FP32 is computed in FP32"},
     {"cpuOnly", TRT_ACCEPTED, TRT_NOTHING, NULL, "it always is"},
@@ -51,15 +54,18 @@ static const trt_flag flags[] = {
     {"maxTactics", TRT_IGNORED, TRT_NOTHING, NULL, builder},
     {"tacticSources", TRT_IGNORED, TRT_NOTHING, NULL, builder},
     {"tilingOptimizationLevel", TRT_IGNORED, TRT_NOTHING, NULL, builder},
-    {"timingCacheFile", TRT_IGNORED, TRT_NOTHING, NULL, "tactics come from rules, nothing is timed"},
+    {"timingCacheFile", TRT_IGNORED, TRT_NOTHING, NULL,
+     "tactics come from rules, nothing is timed"},
     {"noBuilderCache", TRT_IGNORED, TRT_NOTHING, NULL, "tactics come from rules, nothing is timed"},
     {"profilingVerbosity", TRT_IGNORED, TRT_NOTHING, NULL, "engines always know their layers"},
     {"avgRuns", TRT_IGNORED, TRT_NOTHING, NULL, "every run is kept: see --export-times"},
     {"nvtxMode", TRT_IGNORED, TRT_NOTHING, NULL, gpu},
     {"sleepTime", TRT_REFUSED, TRT_NOTHING, NULL, "use --idle for a pause between runs"},
-    {"exportLayerInfo", TRT_REFUSED, TRT_NOTHING, NULL, "use `kiln inspect --layers --format json`"},
+    {"exportLayerInfo", TRT_REFUSED, TRT_NOTHING, NULL,
+     "use `kiln inspect --layers --format json`"},
     {"dumpLayerInfo", TRT_REFUSED, TRT_NOTHING, NULL, "use `kiln inspect --layers`"},
-    {"infStreams", TRT_REFUSED, TRT_NOTHING, NULL, "run several commands, or see examples/threads.c"},
+    {"infStreams", TRT_REFUSED, TRT_NOTHING, NULL,
+     "run several commands, or see examples/threads.c"},
     {"streams", TRT_REFUSED, TRT_NOTHING, NULL, "run several commands, or see examples/threads.c"},
     {"fp16", TRT_REFUSED, TRT_NOTHING, NULL, precision},
     {"bf16", TRT_REFUSED, TRT_NOTHING, NULL, precision},
@@ -71,8 +77,10 @@ static const trt_flag flags[] = {
     {"precisionConstraints", TRT_REFUSED, TRT_NOTHING, NULL, precision},
     {"layerPrecisions", TRT_REFUSED, TRT_NOTHING, NULL, precision},
     {"layerOutputTypes", TRT_REFUSED, TRT_NOTHING, NULL, precision},
-    {"inputIOFormats", TRT_REFUSED, TRT_NOTHING, NULL, "inputs and outputs are as the model declares them"},
-    {"outputIOFormats", TRT_REFUSED, TRT_NOTHING, NULL, "inputs and outputs are as the model declares them"},
+    {"inputIOFormats", TRT_REFUSED, TRT_NOTHING, NULL,
+     "inputs and outputs are as the model declares them"},
+    {"outputIOFormats", TRT_REFUSED, TRT_NOTHING, NULL,
+     "inputs and outputs are as the model declares them"},
     {"sparsity", TRT_REFUSED, TRT_NOTHING, NULL, "weights are dense"},
     {"plugins", TRT_REFUSED, TRT_NOTHING, NULL, "TensorRT's plugins are GPU code"},
     {"staticPlugins", TRT_REFUSED, TRT_NOTHING, NULL, "TensorRT's plugins are GPU code"},
@@ -81,10 +89,13 @@ static const trt_flag flags[] = {
     {"allowGPUFallback", TRT_REFUSED, TRT_NOTHING, NULL, "there is no DLA"},
     {"refit", TRT_REFUSED, TRT_NOTHING, NULL, "build again: it takes no longer"},
     {"stripWeights", TRT_REFUSED, TRT_NOTHING, NULL, "engines hold their weights"},
-    {"versionCompatible", TRT_REFUSED, TRT_NOTHING, NULL, "`kiln build --portable` keeps what a rebuild needs"},
-    {"hardwareCompatibilityLevel", TRT_REFUSED, TRT_NOTHING, NULL, "use `kiln build --portable` or --max-isa"},
+    {"versionCompatible", TRT_REFUSED, TRT_NOTHING, NULL,
+     "`kiln build --portable` keeps what a rebuild needs"},
+    {"hardwareCompatibilityLevel", TRT_REFUSED, TRT_NOTHING, NULL,
+     "use `kiln build --portable` or --max-isa"},
     {"markDebug", TRT_REFUSED, TRT_NOTHING, NULL, "use `kiln run --mark NAME`"},
-    {"saveDebugTensors", TRT_REFUSED, TRT_NOTHING, NULL, "use `kiln run --mark NAME --output-dir DIR`"},
+    {"saveDebugTensors", TRT_REFUSED, TRT_NOTHING, NULL,
+     "use `kiln run --mark NAME --output-dir DIR`"},
     {"loadRefOutputs", TRT_REFUSED, TRT_NOTHING, NULL, "use `kiln compare`"},
 };
 

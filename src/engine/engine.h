@@ -6,7 +6,7 @@
 #ifndef KILN_ENGINE_ENGINE_H
 #define KILN_ENGINE_ENGINE_H
 
-#include "backend/cpu/cpu.h"
+#include "backend/backend.h"
 #include "base/file.h"
 
 typedef struct kiln_refusal {

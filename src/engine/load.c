@@ -117,18 +117,18 @@ static kiln_status choose_target(loader *l, const char *isa) {
         return damaged(l, "its instruction set is unknown");
     }
     kiln_cpu_target_init(&e->target, limited, e->off);
-    if (strcmp(e->target.prims->isa, isa) == 0) {
+    if (strcmp(kiln_target_isa(&e->target), isa) == 0) {
         return KILN_OK;
     }
     if (!e->info.portable) {
         kiln_status status = kiln_fail(l->diag, KILN_F_ENGINE_ISA,
-                                       "the engine was made for %s, this machine has %s", isa, e->target.prims->isa);
+                                       "the engine was made for %s, this machine has %s", isa, kiln_target_isa(&e->target));
         return kiln_hint(l->diag, status, "build it again here: %s", e->info.command);
     }
     l->rebuild = true;
-    e->info.isa = e->target.prims->isa;
+    e->info.isa = kiln_target_isa(&e->target);
     kiln_warn(l->diag, KILN_F_ENGINE_ISA, "the engine was made for %s; it is planned again for %s", isa,
-              e->target.prims->isa);
+              kiln_target_isa(&e->target));
     return KILN_OK;
 }
 

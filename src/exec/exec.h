@@ -16,7 +16,7 @@
 #ifndef KILN_EXEC_EXEC_H
 #define KILN_EXEC_EXEC_H
 
-#include "backend/cpu/cpu.h"
+#include "backend/backend.h"
 
 typedef struct kiln_exec kiln_exec;
 

@@ -10,7 +10,7 @@
 #include <zip.h>
 #include <zlib.h>
 
-#include "backend/cpu/kernel.h"
+#include "backend/backend.h"
 #include "base/cpu.h"
 #include "base/host.h"
 #include "base/timer.h"
@@ -75,13 +75,6 @@ const char *kiln_isa_get(size_t i, bool *available) {
 }
 
 const char *kiln_off_get(size_t i, const char **kind) {
-    static const char *const fusions[] = {
-#define KILN_KERNEL(id)
-#define KILN_FUSION(name) #name,
-#include "backend/cpu/kernels.def"
-#undef KILN_KERNEL
-#undef KILN_FUSION
-    };
     size_t n_passes = 0;
     while (kiln_pass_name(n_passes)) {
         n_passes++;
@@ -99,7 +92,7 @@ const char *kiln_off_get(size_t i, const char **kind) {
     }
     i -= n_passes + n_kernels;
     *kind = "fusion";
-    return i < KILN_COUNT_OF(fusions) ? fusions[i] : NULL;
+    return kiln_fusion_at(i);
 }
 
 const char *kiln_library_get(size_t i, const char **version) {

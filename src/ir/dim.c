@@ -250,6 +250,13 @@ static kiln_dim absorb(const kiln_dims *table, kiln_dim_kind kind, kiln_dim a, k
     return e->kind == kind ? b : a;
 }
 
+/* max(a, min(a, b)) and min(a, max(a, b)) are a. */
+static bool absorbs(const kiln_dims *table, kiln_dim_kind kind, kiln_dim a, kiln_dim b) {
+    const kiln_dim_entry *e;
+    kiln_dim_kind other = kind == KILN_DIM_LOWER ? KILN_DIM_UPPER : KILN_DIM_LOWER;
+    return is_kind(table, b, other, &e) && (e->a == a || e->b == a);
+}
+
 static kiln_dim pick(kiln_dims *table, kiln_dim_kind kind, kiln_dim a, kiln_dim b) {
     if (a == KILN_DIM_UNKNOWN || b == KILN_DIM_UNKNOWN) {
         return KILN_DIM_UNKNOWN;
@@ -259,6 +266,12 @@ static kiln_dim pick(kiln_dims *table, kiln_dim_kind kind, kiln_dim a, kiln_dim 
     }
     if (kiln_dim_known(a) && kiln_dim_known(b)) {
         return (a < b) == (kind == KILN_DIM_LOWER) ? a : b;
+    }
+    if (absorbs(table, kind, a, b)) {
+        return a;
+    }
+    if (absorbs(table, kind, b, a)) {
+        return b;
     }
     kiln_dim left = absorb(table, kind, a, b), right = absorb(table, kind, b, a);
     if (left != KILN_DIM_UNKNOWN || right != KILN_DIM_UNKNOWN) {

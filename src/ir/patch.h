@@ -42,9 +42,9 @@ typedef struct kiln_edit {
 /* What the sweep knows of a value; indexed by its id. New values get ids after those of the graph.
  * A node is known by its first output. */
 typedef struct kiln_patch_mark {
-    kiln_value *now; /* what it was replaced by, or NULL */
-    size_t rewrite;  /* of the node: 1 + number of the rewrite whose nodes go before it */
-    uint32_t uses;   /* by nodes and graph outputs, while the patch is applied */
+    kiln_value *now;       /* what it was replaced by, or NULL */
+    size_t rewrite;        /* of the node: 1 + number of the rewrite whose nodes go before it */
+    uint32_t uses;         /* by nodes and graph outputs, while the patch is applied */
     bool touched, removed; /* the node */
     bool released;         /* the node no longer counts as a user */
     bool is_output;

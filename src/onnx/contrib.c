@@ -275,7 +275,8 @@ static void range(kiln_contrib *c) {
     kiln_value *in[3], *scalar = kiln_contrib_list(c, NULL, 0);
     for (int32_t i = 0; i < 3; i++) {
         in[i] = i < 2 ? kiln_contrib_need(c, i) : kiln_contrib_in(c, i);
-        in[i] = in[i] ? KILN_CONTRIB_NODE(c, "Reshape", in[i], scalar) : kiln_contrib_scalar_like(c, 1, in[0]);
+        in[i] = in[i] ? KILN_CONTRIB_NODE(c, "Reshape", in[i], scalar)
+                      : kiln_contrib_scalar_like(c, 1, in[0]);
     }
     kiln_contrib_last(c, "Range", in, 3);
 }

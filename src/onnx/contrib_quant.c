@@ -241,18 +241,21 @@ void kiln_contrib_qgemm(kiln_contrib *c) {
 
 /* Inputs: x, weight, bias, their two scales, mask, their two zero points, past. */
 void kiln_contrib_qattention(kiln_contrib *c) {
-    kiln_value *x = KILN_CONTRIB_NODE(c, "DequantizeLinear", kiln_contrib_need(c, 0), kiln_contrib_need(c, 3),
-                                      kiln_contrib_in(c, 6));
+    kiln_value *x = KILN_CONTRIB_NODE(c, "DequantizeLinear", kiln_contrib_need(c, 0),
+                                      kiln_contrib_need(c, 3), kiln_contrib_in(c, 6));
     kiln_contrib_int(c, "axis", 1);
-    kiln_value *w = KILN_CONTRIB_NODE(c, "DequantizeLinear", kiln_contrib_need(c, 1), kiln_contrib_need(c, 4),
-                                      kiln_contrib_in(c, 7));
+    kiln_value *w = KILN_CONTRIB_NODE(c, "DequantizeLinear", kiln_contrib_need(c, 1),
+                                      kiln_contrib_need(c, 4), kiln_contrib_in(c, 7));
     kiln_value *in[] = {x, w, kiln_contrib_in(c, 2), kiln_contrib_in(c, 5), kiln_contrib_in(c, 8)};
-    kiln_value *out[] = {c->s->n_out > 0 ? c->s->out[0] : NULL, c->s->n_out > 1 ? c->s->out[1] : NULL};
+    kiln_value *out[] = {c->s->n_out > 0 ? c->s->out[0] : NULL,
+                         c->s->n_out > 1 ? c->s->out[1] : NULL};
     kiln_contrib_int(c, "num_heads", kiln_contrib_get_int(c, "num_heads", 0));
     kiln_contrib_int(c, "unidirectional", kiln_contrib_get_int(c, "unidirectional", 0));
-    kiln_contrib_float(c, "mask_filter_value", kiln_contrib_get_float(c, "mask_filter_value", -10000));
+    kiln_contrib_float(c, "mask_filter_value",
+                       kiln_contrib_get_float(c, "mask_filter_value", -10000));
     kiln_contrib_float(c, "scale", kiln_contrib_get_float(c, "scale", 0));
-    if (kiln_contrib_get_int(c, "do_rotary", 0) || kiln_contrib_get_int(c, "past_present_share_buffer", 0)) {
+    if (kiln_contrib_get_int(c, "do_rotary", 0) ||
+        kiln_contrib_get_int(c, "past_present_share_buffer", 0)) {
         kiln_contrib_refuse(c, "do_rotary or past_present_share_buffer");
     }
     c->domain = "com.microsoft";

@@ -59,8 +59,8 @@ static kiln_status read_heads(const kiln_infer *c, int32_t i, int64_t heads, con
         *rows = kiln_infer_dim(c, i, 2);
         *dim = kiln_infer_dim(c, i, 3);
         if (heads != KILN_ABSENT && kiln_dim_differ(heads, *n)) {
-            return KILN_INFER_FAIL(c, ATTR_VALUE, "%s has %lld heads, the attribute says %lld", what,
-                                   (long long)*n, (long long)heads);
+            return KILN_INFER_FAIL(c, ATTR_VALUE, "%s has %lld heads, the attribute says %lld",
+                                   what, (long long)*n, (long long)heads);
         }
         return KILN_OK;
     }
@@ -101,11 +101,12 @@ static kiln_status read_shapes(const kiln_infer *c, shapes *s) {
     KILN_TRY(kiln_expect_dim(c, V, 0, s->batch, "V"));
     if (kiln_dim_differ(s->qk_dim, k_dim) || kiln_dim_differ(s->kv_heads, v_heads) ||
         kiln_dim_differ(s->new_len, v_len)) {
-        return KILN_INFER_FAIL(c, SHAPE,
-                               "Q, K and V do not fit: head sizes %lld and %lld, %lld and %lld heads, "
-                               "%lld and %lld keys",
-                               (long long)s->qk_dim, (long long)k_dim, (long long)s->kv_heads,
-                               (long long)v_heads, (long long)s->new_len, (long long)v_len);
+        return KILN_INFER_FAIL(
+            c, SHAPE,
+            "Q, K and V do not fit: head sizes %lld and %lld, %lld and %lld heads, "
+            "%lld and %lld keys",
+            (long long)s->qk_dim, (long long)k_dim, (long long)s->kv_heads, (long long)v_heads,
+            (long long)s->new_len, (long long)v_len);
     }
     bool known = kiln_dim_known(s->heads) && kiln_dim_known(s->kv_heads);
     if (known && (s->kv_heads < 1 || s->heads % s->kv_heads != 0)) {
@@ -125,14 +126,14 @@ static kiln_status check_mask(const kiln_infer *c, const shapes *s) {
     for (int32_t d = 2; d <= rank; d++) {
         kiln_dim got = kiln_infer_dim(c, MASK, -d);
         if (kiln_dim_differ(got, 1) && kiln_dim_differ(got, want[4 - d])) {
-            return KILN_INFER_FAIL(c, SHAPE, "dim %d of the mask is %lld where %lld are needed", rank - d,
-                                   (long long)got, (long long)want[4 - d]);
+            return KILN_INFER_FAIL(c, SHAPE, "dim %d of the mask is %lld where %lld are needed",
+                                   rank - d, (long long)got, (long long)want[4 - d]);
         }
     }
     kiln_dim keys = kiln_infer_dim(c, MASK, -1);
     if (kiln_dim_known(keys) && kiln_dim_known(s->total) && keys > s->total) {
-        return KILN_INFER_FAIL(c, SHAPE, "the mask is for %lld keys, there are %lld", (long long)keys,
-                               (long long)s->total);
+        return KILN_INFER_FAIL(c, SHAPE, "the mask is for %lld keys, there are %lld",
+                               (long long)keys, (long long)s->total);
     }
     return KILN_OK;
 }
@@ -225,7 +226,11 @@ static kiln_status make_masks(const kiln_ref *c, const kiln_attention *job, mask
     const kiln_tensor *mask = kiln_ref_in(c, MASK), *nonpad = kiln_ref_in(c, NONPAD);
     int64_t s = mask ? mask->dims[mask->rank - 1] : 0;
     const kiln_tensor *past = kiln_ref_in(c, PAST_K);
-    *m = (masks){.a = c->attrs, .mask = mask, .keys = s, .kv_len = job->kv_len, .q_len = job->q_len,
+    *m = (masks){.a = c->attrs,
+                 .mask = mask,
+                 .keys = s,
+                 .kv_len = job->kv_len,
+                 .q_len = job->q_len,
                  .past = past ? past->dims[2] : 0};
     for (int32_t d = 2; mask && d <= mask->rank; d++) {
         int64_t n = mask->dims[mask->rank - d];
@@ -262,15 +267,23 @@ static kiln_status ref(kiln_ref *c) {
     const kiln_tensor *past = kiln_ref_in(c, PAST_K);
     kiln_heads hq = kiln_heads_of(tq, a->q_num_heads), hk = kiln_heads_of(tk, a->kv_num_heads);
     kiln_heads hv = kiln_heads_of(tv, a->kv_num_heads);
-    kiln_attention job = {.batch = hq.batch, .heads = hq.heads, .kv_heads = hk.heads, .q_len = hq.rows,
-                          .kv_len = hk.rows + (past ? past->dims[2] : 0), .qk_dim = hq.dim,
-                          .v_dim = hv.dim, .softcap = (double)a->softcap, .round = tq->dtype,
-                          .zero_masked = true, .bias = bias};
+    kiln_attention job = {.batch = hq.batch,
+                          .heads = hq.heads,
+                          .kv_heads = hk.heads,
+                          .q_len = hq.rows,
+                          .kv_len = hk.rows + (past ? past->dims[2] : 0),
+                          .qk_dim = hq.dim,
+                          .v_dim = hv.dim,
+                          .softcap = (double)a->softcap,
+                          .round = tq->dtype,
+                          .zero_masked = true,
+                          .bias = bias};
     masks m;
     double *q, *k, *v, *y;
     KILN_TRY(make_masks(c, &job, &m));
     job.user = &m;
-    job.softmax = a->softmax_precision == KILN_ABSENT ? KILN_DTYPE_NONE : (kiln_dtype)a->softmax_precision;
+    job.softmax =
+        a->softmax_precision == KILN_ABSENT ? KILN_DTYPE_NONE : (kiln_dtype)a->softmax_precision;
     job.stage[a->qk_matmul_output_mode] = kiln_ref_out(c, SCORES);
     set_scale(&job, a->scale);
     kiln_arena_mark mark = kiln_arena_here(c->arena);
@@ -287,18 +300,20 @@ static kiln_status ref(kiln_ref *c) {
     return KILN_OK;
 }
 
-static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *out, kiln_cost *result) {
+static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *out,
+                 kiln_cost *result) {
     const kiln_attention_attrs *a = node->attrs;
     kiln_tensor q = {0}, k = {0}, v = {0}, past = {0};
     (void)out;
     if (!kiln_type_to_tensor(&in[Q].type, &q) || !kiln_type_to_tensor(&in[K].type, &k) ||
-        !kiln_type_to_tensor(&in[V].type, &v) || q.rank < 3 || (q.rank == 3 && a->q_num_heads < 1) ||
-        (q.rank == 3 && a->kv_num_heads < 1)) {
+        !kiln_type_to_tensor(&in[V].type, &v) || q.rank < 3 ||
+        (q.rank == 3 && a->q_num_heads < 1) || (q.rank == 3 && a->kv_num_heads < 1)) {
         return;
     }
     kiln_heads hq = kiln_heads_of(&q, a->q_num_heads), hk = kiln_heads_of(&k, a->kv_num_heads);
     kiln_heads hv = kiln_heads_of(&v, a->kv_num_heads);
-    bool has_past = node->n_in > PAST_K && kiln_type_to_tensor(&in[PAST_K].type, &past) && past.rank == 4;
+    bool has_past =
+        node->n_in > PAST_K && kiln_type_to_tensor(&in[PAST_K].type, &past) && past.rank == 4;
     int64_t keys = hk.rows + (has_past ? past.dims[2] : 0);
     result->macs = kiln_attention_macs(hq.batch * hq.heads * hq.rows, keys, hq.dim + hv.dim);
 }

@@ -17,7 +17,8 @@ kiln_heads kiln_heads_of(const kiln_tensor *t, int64_t heads) {
 
 /* Where (b, head, row) begins in a 3-D or 4-D tensor. */
 static int64_t row_at(const kiln_tensor *t, const kiln_heads *h, int64_t b, int64_t n, int64_t r) {
-    int64_t row = t->rank == 4 ? (b * h->heads + n) * h->rows + r : (b * h->rows + r) * h->heads + n;
+    int64_t row =
+        t->rank == 4 ? (b * h->heads + n) * h->rows + r : (b * h->rows + r) * h->heads + n;
     return row * h->dim;
 }
 
@@ -62,10 +63,10 @@ kiln_status kiln_heads_concat(kiln_ref *c, const kiln_tensor *past, const kiln_t
 
 typedef struct run {
     const kiln_attention *a;
-    double *kt;    /* [qk_dim, kv_len] one head of K, transposed and scaled */
-    double *q;     /* [qk_dim] one query, scaled */
-    double *row;   /* [kv_len] its scores */
-    double *bias;  /* [kv_len] */
+    double *kt;   /* [qk_dim, kv_len] one head of K, transposed and scaled */
+    double *q;    /* [qk_dim] one query, scaled */
+    double *row;  /* [kv_len] its scores */
+    double *bias; /* [kv_len] */
 } run;
 
 static bool rounds(kiln_dtype dtype) {

@@ -10,10 +10,10 @@
 #include "ops/expect.h"
 
 enum {
-    KILN_SCORES_RAW,     /* Q K^T, scaled */
-    KILN_SCORES_CAPPED,  /* after the soft cap */
-    KILN_SCORES_BIASED,  /* with what the mask adds */
-    KILN_SCORES_PROBS,   /* after softmax */
+    KILN_SCORES_RAW,    /* Q K^T, scaled */
+    KILN_SCORES_CAPPED, /* after the soft cap */
+    KILN_SCORES_BIASED, /* with what the mask adds */
+    KILN_SCORES_PROBS,  /* after softmax */
     KILN_SCORES_STAGES,
 };
 
@@ -26,7 +26,7 @@ typedef struct kiln_attention {
     /* Adds to row[0..kv_len), zero at first, what the masks add to the scores of query i. NULL: nothing */
     void (*bias)(const void *user, int64_t b, int64_t h, int64_t i, double *row);
     const void *user;
-    bool zero_masked; /* a query whose bias is -inf throughout gives zeros instead of NaN */
+    bool zero_masked;   /* a query whose bias is -inf throughout gives zeros instead of NaN */
     const double *sink; /* [heads] an extra score that only takes part in the sum, or NULL */
     kiln_tensor *stage[KILN_SCORES_STAGES]; /* NULL, or scores to be stored here, in its dtype */
 } kiln_attention;

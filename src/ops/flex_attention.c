@@ -40,12 +40,14 @@ static kiln_status infer_body(kiln_infer *c, int32_t which, const kiln_type *typ
         return KILN_OK;
     }
     if (body->n_inputs != 1 || body->n_outputs != 1) {
-        return KILN_INFER_FAIL(c, ARITY, "body \"%s\" has %zu inputs and %zu outputs, needs one of each",
+        return KILN_INFER_FAIL(c, ARITY,
+                               "body \"%s\" has %zu inputs and %zu outputs, needs one of each",
                                body->name, body->n_inputs, body->n_outputs);
     }
     KILN_TRY(c->body(c, body, &in, 1, &out));
     const kiln_type *t = &out.type;
-    bool fits = t->kind == KILN_KIND_TENSOR && t->dtype == type->dtype && (t->rank < 0 || t->rank == 4);
+    bool fits =
+        t->kind == KILN_KIND_TENSOR && t->dtype == type->dtype && (t->rank < 0 || t->rank == 4);
     for (int32_t d = 0; fits && t->rank == 4 && d < 4; d++) {
         fits = !kiln_dim_differ(t->dims[d], type->dims[d]);
     }
@@ -59,7 +61,8 @@ static kiln_status infer(kiln_infer *c) {
     uint32_t floats = KILN_T_FLOAT;
     int64_t p = a->softmax_precision;
     if (p != KILN_ABSENT && (p < 1 || p >= KILN_DTYPE_COUNT || !(floats >> p & 1))) {
-        return KILN_INFER_FAIL(c, ATTR_VALUE, "softmax_precision is %lld, no float type", (long long)p);
+        return KILN_INFER_FAIL(c, ATTR_VALUE, "softmax_precision is %lld, no float type",
+                               (long long)p);
     }
     if (!(a->scale >= 0) || isinf(a->scale)) {
         return KILN_INFER_FAIL(c, ATTR_VALUE, "scale is %g", (double)a->scale);
@@ -69,14 +72,15 @@ static kiln_status infer(kiln_infer *c) {
     KILN_TRY(kiln_infer_same_dtype(c, Q, V));
     KILN_TRY(kiln_infer_rank(c, Q, 4, 4));
     KILN_TRY(kiln_infer_rank(c, K, 4, 4));
-    kiln_dim batch = kiln_infer_dim(c, Q, 0), heads = kiln_infer_dim(c, Q, 1), any = KILN_DIM_UNKNOWN;
+    kiln_dim batch = kiln_infer_dim(c, Q, 0), heads = kiln_infer_dim(c, Q, 1),
+             any = KILN_DIM_UNKNOWN;
     kiln_dim groups = kiln_infer_dim(c, K, 1), keys = kiln_infer_dim(c, K, 2);
     kiln_dim k[] = {batch, any, any, kiln_infer_dim(c, Q, 3)}, v[] = {batch, groups, keys, any};
     KILN_TRY(kiln_expect_shape(c, K, "K", 4, k));
     KILN_TRY(kiln_expect_shape(c, V, "V", 4, v));
     if (kiln_dim_known(heads) && kiln_dim_known(groups) && (groups < 1 || heads % groups != 0)) {
-        return KILN_INFER_FAIL(c, SHAPE, "%lld query heads cannot share %lld key heads", (long long)heads,
-                               (long long)groups);
+        return KILN_INFER_FAIL(c, SHAPE, "%lld query heads cannot share %lld key heads",
+                               (long long)heads, (long long)groups);
     }
     kiln_dim *scores;
     KILN_ALLOC(scores, c->arena, 4);
@@ -101,12 +105,14 @@ static kiln_status modify(kiln_ref *c, int32_t which, kiln_tensor *scores) {
         return KILN_OK;
     }
     KILN_TRY(c->body(c, body, &in, 1, &out));
-    bool fits = out.kind == KILN_KIND_TENSOR && out.tensor.dtype == scores->dtype && out.tensor.rank == 4;
+    bool fits =
+        out.kind == KILN_KIND_TENSOR && out.tensor.dtype == scores->dtype && out.tensor.rank == 4;
     for (int32_t d = 0; fits && d < 4; d++) {
         fits = out.tensor.dims[d] == scores->dims[d];
     }
     if (!fits) {
-        return KILN_INFER_FAIL(c, SHAPE, "body \"%s\" must keep the type and shape of its input", body->name);
+        return KILN_INFER_FAIL(c, SHAPE, "body \"%s\" must keep the type and shape of its input",
+                               body->name);
     }
     *scores = out.tensor;
     return KILN_OK;
@@ -117,8 +123,14 @@ static kiln_status make_scores(kiln_ref *c, kiln_tensor *scores) {
     const kiln_tensor *tq = kiln_ref_in(c, Q), *tk = kiln_ref_in(c, K);
     kiln_heads hq = kiln_heads_of(tq, 0), hk = kiln_heads_of(tk, 0);
     double *q, *k, *v, *y, scale = a->scale != 0 ? (double)a->scale : 1 / sqrt((double)hq.dim);
-    kiln_attention job = {.batch = hq.batch, .heads = hq.heads, .kv_heads = hk.heads, .q_len = hq.rows,
-                          .kv_len = hk.rows, .qk_dim = hq.dim, .v_dim = 0, .round = tq->dtype};
+    kiln_attention job = {.batch = hq.batch,
+                          .heads = hq.heads,
+                          .kv_heads = hk.heads,
+                          .q_len = hq.rows,
+                          .kv_len = hk.rows,
+                          .qk_dim = hq.dim,
+                          .v_dim = 0,
+                          .round = tq->dtype};
     job.q_scale = job.k_scale = kiln_round_to(job.round, sqrt(scale));
     job.stage[KILN_SCORES_RAW] = scores;
     KILN_TRY(kiln_heads_concat(c, NULL, tq, &hq, &q));
@@ -150,13 +162,23 @@ static void softmax(kiln_tensor *t) {
 static kiln_status weigh(kiln_ref *c, const kiln_tensor *probs) {
     const kiln_tensor *v = kiln_ref_in(c, V);
     kiln_tensor *y = kiln_ref_out(c, 0);
-    int64_t keys = v->dims[2], dim = v->dims[3], rows = probs->dims[2], share = y->dims[1] / v->dims[1];
+    int64_t keys = v->dims[2], dim = v->dims[3], rows = probs->dims[2],
+            share = y->dims[1] / v->dims[1];
     double *out;
     KILN_ALLOC(out, c->arena, rows * dim);
     for (int64_t n = 0; n < y->dims[0] * y->dims[1]; n++) {
         int64_t from = n / y->dims[1] * v->dims[1] + n % y->dims[1] / share;
-        kiln_product p = {.a = probs, .b = v, .m = rows, .k = keys, .n = dim, .a_at = n * rows * keys,
-                          .a_row = keys, .a_col = 1, .b_at = from * keys * dim, .b_row = dim, .b_col = 1};
+        kiln_product p = {.a = probs,
+                          .b = v,
+                          .m = rows,
+                          .k = keys,
+                          .n = dim,
+                          .a_at = n * rows * keys,
+                          .a_row = keys,
+                          .a_col = 1,
+                          .b_at = from * keys * dim,
+                          .b_row = dim,
+                          .b_col = 1};
         for (int64_t i = 0; i < rows * dim; i++) {
             out[i] = 0;
         }

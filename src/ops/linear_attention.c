@@ -51,18 +51,20 @@ static kiln_status check_attrs(const kiln_infer *c) {
         return KILN_INFER_FAIL(c, ATTR_VALUE, "scale is %g", (double)a->scale);
     }
     if (kiln_infer_has(c, DECAY) != is_gated(a) || kiln_infer_has(c, BETA) != is_delta(a)) {
-        return KILN_INFER_FAIL(c, ARITY, "update_rule \"%s\" takes %s and %s", rules[a->update_rule],
-                               is_gated(a) ? "decay" : "no decay", is_delta(a) ? "beta" : "no beta");
+        return KILN_INFER_FAIL(c, ARITY, "update_rule \"%s\" takes %s and %s",
+                               rules[a->update_rule], is_gated(a) ? "decay" : "no decay",
+                               is_delta(a) ? "beta" : "no beta");
     }
     return KILN_OK;
 }
 
 /* Last dim of input i must be one of two sizes. */
-static kiln_status check_either(const kiln_infer *c, int32_t i, const char *what, kiln_dim p, kiln_dim q) {
+static kiln_status check_either(const kiln_infer *c, int32_t i, const char *what, kiln_dim p,
+                                kiln_dim q) {
     kiln_dim got = kiln_infer_has(c, i) ? kiln_infer_dim(c, i, 2) : KILN_DIM_UNKNOWN;
     if (kiln_dim_differ(got, p) && kiln_dim_differ(got, q)) {
-        return KILN_INFER_FAIL(c, SHAPE, "the last dim of %s is %lld, it must be %lld or %lld", what,
-                               (long long)got, (long long)p, (long long)q);
+        return KILN_INFER_FAIL(c, SHAPE, "the last dim of %s is %lld, it must be %lld or %lld",
+                               what, (long long)got, (long long)p, (long long)q);
     }
     return KILN_OK;
 }
@@ -95,7 +97,8 @@ static kiln_status infer(kiln_infer *c) {
     kiln_dim out[] = {batch, steps, kiln_dim_mul(c->dims, e, a->q_num_heads)};
     kiln_dtype dtype = c->in[QUERY].type.dtype;
     KILN_TRY(kiln_infer_output(c, 0, dtype, 3, out));
-    return kiln_infer_output(c, 1, kiln_infer_has(c, PAST) ? c->in[PAST].type.dtype : dtype, 4, state);
+    return kiln_infer_output(c, 1, kiln_infer_has(c, PAST) ? c->in[PAST].type.dtype : dtype, 4,
+                             state);
 }
 
 /* ---- Reference ---- */

@@ -22,14 +22,10 @@ typedef struct ms_attrs {
 enum { INPUT, WEIGHTS, BIAS, MASK, PAST, ADDED, PAST_LENGTH };
 
 static const kiln_attr table[] = {
-    KILN_A_INT(ms_attrs, do_rotary, 0),
-    KILN_A_FLOAT(ms_attrs, mask_filter_value, -10000),
-    KILN_A_INT_REQUIRED(ms_attrs, num_heads),
-    KILN_A_INT(ms_attrs, past_present_share_buffer, 0),
-    KILN_A_INTS(ms_attrs, qkv_hidden_sizes),
-    KILN_A_INT(ms_attrs, rotary_embedding_dim, 0),
-    KILN_A_FLOAT(ms_attrs, scale, 0),
-    KILN_A_INT(ms_attrs, unidirectional, 0),
+    KILN_A_INT(ms_attrs, do_rotary, 0),       KILN_A_FLOAT(ms_attrs, mask_filter_value, -10000),
+    KILN_A_INT_REQUIRED(ms_attrs, num_heads), KILN_A_INT(ms_attrs, past_present_share_buffer, 0),
+    KILN_A_INTS(ms_attrs, qkv_hidden_sizes),  KILN_A_INT(ms_attrs, rotary_embedding_dim, 0),
+    KILN_A_FLOAT(ms_attrs, scale, 0),         KILN_A_INT(ms_attrs, unidirectional, 0),
 };
 
 /* ---- Inference ---- */
@@ -49,7 +45,8 @@ static kiln_status hidden_sizes(const kiln_infer *c, kiln_dim *qk, kiln_dim *v) 
         fits = sizes->v[i] > 0 && sizes->v[i] <= INT32_MAX && sizes->v[i] % a->num_heads == 0;
     }
     if (!fits || kiln_dim_differ(columns, 2 * sizes->v[0] + sizes->v[2])) {
-        return KILN_INFER_FAIL(c, ATTR_VALUE, "qkv_hidden_sizes does not fit %lld heads and %lld columns",
+        return KILN_INFER_FAIL(c, ATTR_VALUE,
+                               "qkv_hidden_sizes does not fit %lld heads and %lld columns",
                                (long long)a->num_heads, (long long)columns);
     }
     *qk = sizes->v[0];
@@ -62,7 +59,8 @@ static kiln_status check_inputs(const kiln_infer *c, kiln_dim *qk, kiln_dim *v) 
     kiln_dim columns = kiln_infer_dim(c, WEIGHTS, 1);
     KILN_TRY(kiln_ms_attention_check(c, a->num_heads, a->scale));
     if (a->do_rotary || a->past_present_share_buffer || kiln_infer_has(c, PAST_LENGTH)) {
-        return KILN_INFER_FAIL(c, VARIANT, "do_rotary and past_present_share_buffer are not supported");
+        return KILN_INFER_FAIL(c, VARIANT,
+                               "do_rotary and past_present_share_buffer are not supported");
     }
     KILN_TRY(kiln_infer_dtype(c, INPUT, KILN_T_FLOAT));
     KILN_TRY(kiln_infer_same_dtype(c, INPUT, WEIGHTS));
@@ -85,7 +83,8 @@ static kiln_status infer(kiln_infer *c) {
     KILN_TRY(kiln_expect_shape(c, PAST, "past", 5, past));
     bool cached = kiln_infer_has(c, PAST) || c->n_out > 1;
     if (cached && kiln_dim_differ(qk, v)) {
-        return KILN_INFER_FAIL(c, VARIANT, "past and present with different hidden sizes of K and V");
+        return KILN_INFER_FAIL(c, VARIANT,
+                               "past and present with different hidden sizes of K and V");
     }
     kiln_dim before = kiln_infer_has(c, PAST) ? kiln_infer_dim(c, PAST, 3) : 0;
     past[3] = kiln_dim_add(c->dims, before, rows);
@@ -103,9 +102,17 @@ typedef struct project {
 } project;
 
 static kiln_status multiply(kiln_ref *c, project *p) {
-    const kiln_tensor *x = kiln_ref_in(c, INPUT), *w = kiln_ref_in(c, WEIGHTS), *bias = kiln_ref_in(c, BIAS);
-    kiln_product product = {.a = x, .b = w, .m = p->rows, .k = w->dims[0], .n = p->columns,
-                            .a_row = w->dims[0], .a_col = 1, .b_row = p->columns, .b_col = 1};
+    const kiln_tensor *x = kiln_ref_in(c, INPUT), *w = kiln_ref_in(c, WEIGHTS),
+                      *bias = kiln_ref_in(c, BIAS);
+    kiln_product product = {.a = x,
+                            .b = w,
+                            .m = p->rows,
+                            .k = w->dims[0],
+                            .n = p->columns,
+                            .a_row = w->dims[0],
+                            .a_col = 1,
+                            .b_row = p->columns,
+                            .b_col = 1};
     kiln_tensor all;
     const int64_t dims[] = {p->rows, p->columns};
     KILN_TRY(kiln_ref_scratch(c, &all, KILN_DTYPE_F64, 2, dims));
@@ -117,8 +124,8 @@ static kiln_status multiply(kiln_ref *c, project *p) {
 }
 
 /* Columns first .. of the projection as [B, H, P + S, dim], after half `which` of the past if any. */
-static kiln_status take(kiln_ref *c, const project *p, const kiln_heads *h, int64_t first, int32_t which,
-                        double **out) {
+static kiln_status take(kiln_ref *c, const project *p, const kiln_heads *h, int64_t first,
+                        int32_t which, double **out) {
     const kiln_tensor *past = which >= 0 ? kiln_ref_in(c, PAST) : NULL;
     int64_t before = past ? past->dims[3] : 0, total = before + h->rows;
     kiln_tensor all;
@@ -132,7 +139,8 @@ static kiln_status take(kiln_ref *c, const project *p, const kiln_heads *h, int6
             kiln_load_f64(past, at, before * h->dim, head);
         }
         for (int64_t r = 0; r < h->rows; r++) {
-            const double *src = p->all + (n / h->heads * h->rows + r) * p->columns + first + n % h->heads * h->dim;
+            const double *src =
+                p->all + (n / h->heads * h->rows + r) * p->columns + first + n % h->heads * h->dim;
             for (int64_t d = 0; d < h->dim; d++) {
                 head[(before + r) * h->dim + d] = src[d];
             }
@@ -148,14 +156,25 @@ static kiln_status ref(kiln_ref *c) {
     project p = {.rows = x->dims[0] * x->dims[1], .columns = kiln_ref_in(c, WEIGHTS)->dims[1]};
     int64_t v_size = y->dims[2], size = (p.columns - v_size) / 2;
     kiln_heads h = {x->dims[0], a->num_heads, x->dims[1], size / a->num_heads}, hv = h;
-    kiln_ms_masks m = {.mask = kiln_ref_in(c, MASK), .bias = kiln_ref_in(c, ADDED), .batch = h.batch,
-                       .q_len = h.rows, .past = past ? past->dims[3] : 0, .filter = (double)a->mask_filter_value,
+    kiln_ms_masks m = {.mask = kiln_ref_in(c, MASK),
+                       .bias = kiln_ref_in(c, ADDED),
+                       .batch = h.batch,
+                       .q_len = h.rows,
+                       .past = past ? past->dims[3] : 0,
+                       .filter = (double)a->mask_filter_value,
                        .causal = a->unidirectional != 0};
     m.kv_len = m.past + h.rows;
     hv.dim = v_size / a->num_heads;
-    kiln_attention job = {.batch = h.batch, .heads = h.heads, .kv_heads = h.heads, .q_len = h.rows,
-                          .kv_len = m.kv_len, .qk_dim = h.dim, .v_dim = hv.dim, .k_scale = 1,
-                          .bias = kiln_ms_masks_add, .user = &m};
+    kiln_attention job = {.batch = h.batch,
+                          .heads = h.heads,
+                          .kv_heads = h.heads,
+                          .q_len = h.rows,
+                          .kv_len = m.kv_len,
+                          .qk_dim = h.dim,
+                          .v_dim = hv.dim,
+                          .k_scale = 1,
+                          .bias = kiln_ms_masks_add,
+                          .user = &m};
     job.q_scale = a->scale != 0 ? (double)a->scale : 1 / sqrt((double)h.dim);
     double *q, *k, *v, *out;
     kiln_arena_mark mark = kiln_arena_here(c->arena);

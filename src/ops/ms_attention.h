@@ -19,8 +19,8 @@ typedef struct kiln_ms_masks {
 } kiln_ms_masks;
 
 /* Refuses masks and biases of other shapes; `what` i: index of the mask, j: of the bias. */
-kiln_status kiln_ms_masks_check(const kiln_infer *c, int32_t i, int32_t j, kiln_dim batch, kiln_dim heads,
-                                kiln_dim q_len, kiln_dim kv_len);
+kiln_status kiln_ms_masks_check(const kiln_infer *c, int32_t i, int32_t j, kiln_dim batch,
+                                kiln_dim heads, kiln_dim q_len, kiln_dim kv_len);
 /* kiln_attention's bias, with a kiln_ms_masks as user. */
 void kiln_ms_masks_add(const void *user, int64_t b, int64_t h, int64_t i, double *row);
 

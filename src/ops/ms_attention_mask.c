@@ -4,16 +4,20 @@
 
 #include "ops/ms_attention.h"
 
-static kiln_status check_mask(const kiln_infer *c, int32_t i, kiln_dim batch, kiln_dim q_len, kiln_dim kv_len) {
+static kiln_status check_mask(const kiln_infer *c, int32_t i, kiln_dim batch, kiln_dim q_len,
+                              kiln_dim kv_len) {
     int32_t rank = kiln_infer_in_rank(c, i);
     kiln_dim n = kiln_infer_dim(c, i, 0), any = KILN_DIM_UNKNOWN;
-    kiln_dim two[] = {batch, kv_len}, three[] = {batch, q_len, kv_len}, four[] = {batch, 1, any, any};
+    kiln_dim two[] = {batch, kv_len}, three[] = {batch, q_len, kv_len},
+             four[] = {batch, 1, any, any};
     KILN_TRY(kiln_infer_dtype(c, i, KILN_T(I32)));
     KILN_TRY(kiln_infer_rank(c, i, 1, 4));
     switch (rank) {
     case 1:
-        if (kiln_dim_differ(n, batch) && kiln_dim_differ(n, kiln_dim_mul(c->dims, batch, 2)) && n != 1) {
-            return KILN_INFER_FAIL(c, VARIANT, "a mask of %lld lengths for a batch of %lld is not supported",
+        if (kiln_dim_differ(n, batch) && kiln_dim_differ(n, kiln_dim_mul(c->dims, batch, 2)) &&
+            n != 1) {
+            return KILN_INFER_FAIL(c, VARIANT,
+                                   "a mask of %lld lengths for a batch of %lld is not supported",
                                    (long long)n, (long long)batch);
         }
         return KILN_OK;
@@ -25,8 +29,8 @@ static kiln_status check_mask(const kiln_infer *c, int32_t i, kiln_dim batch, ki
         for (int32_t d = 2; d < 4; d++) {
             kiln_dim m = kiln_infer_dim(c, i, d);
             if (kiln_dim_known(m) && kiln_dim_known(kv_len) && m < kv_len) {
-                return KILN_INFER_FAIL(c, SHAPE, "the mask is for %lld keys, there are %lld", (long long)m,
-                                       (long long)kv_len);
+                return KILN_INFER_FAIL(c, SHAPE, "the mask is for %lld keys, there are %lld",
+                                       (long long)m, (long long)kv_len);
             }
         }
         return kiln_expect_shape(c, i, "the mask", 4, four);
@@ -35,8 +39,8 @@ static kiln_status check_mask(const kiln_infer *c, int32_t i, kiln_dim batch, ki
     }
 }
 
-kiln_status kiln_ms_masks_check(const kiln_infer *c, int32_t i, int32_t j, kiln_dim batch, kiln_dim heads,
-                                kiln_dim q_len, kiln_dim kv_len) {
+kiln_status kiln_ms_masks_check(const kiln_infer *c, int32_t i, int32_t j, kiln_dim batch,
+                                kiln_dim heads, kiln_dim q_len, kiln_dim kv_len) {
     kiln_dim first[] = {batch, heads}, any = KILN_DIM_UNKNOWN, bias[] = {any, any, q_len, kv_len};
     if (kiln_infer_has(c, i)) {
         KILN_TRY(check_mask(c, i, batch, q_len, kv_len));
@@ -49,7 +53,8 @@ kiln_status kiln_ms_masks_check(const kiln_infer *c, int32_t i, int32_t j, kiln_
     for (int32_t d = 0; d < 2; d++) {
         kiln_dim n = kiln_infer_dim(c, j, d);
         if (kiln_dim_differ(n, 1) && kiln_dim_differ(n, first[d])) {
-            return KILN_INFER_FAIL(c, SHAPE, "dim %d of the attention bias is %lld, it must be 1 or %lld", d,
+            return KILN_INFER_FAIL(c, SHAPE,
+                                   "dim %d of the attention bias is %lld, it must be 1 or %lld", d,
                                    (long long)n, (long long)first[d]);
         }
     }
@@ -98,8 +103,8 @@ void kiln_ms_masks_add(const void *user, int64_t b, int64_t h, int64_t i, double
 
 kiln_status kiln_ms_attention_check(const kiln_infer *c, int64_t num_heads, float scale) {
     if (num_heads < 1 || num_heads > INT32_MAX || !(scale >= 0) || isinf(scale)) {
-        return KILN_INFER_FAIL(c, ATTR_VALUE, "num_heads is %lld, scale is %g", (long long)num_heads,
-                               (double)scale);
+        return KILN_INFER_FAIL(c, ATTR_VALUE, "num_heads is %lld, scale is %g",
+                               (long long)num_heads, (double)scale);
     }
     return KILN_OK;
 }

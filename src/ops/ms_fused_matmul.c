@@ -12,8 +12,8 @@ typedef struct fused_attrs {
 } fused_attrs;
 
 static const kiln_attr table[] = {
-    KILN_A_FLOAT(fused_attrs, alpha, 1),      KILN_A_INT(fused_attrs, transA, 0),
-    KILN_A_INT(fused_attrs, transB, 0),       KILN_A_INT(fused_attrs, transBatchA, 0),
+    KILN_A_FLOAT(fused_attrs, alpha, 1),     KILN_A_INT(fused_attrs, transA, 0),
+    KILN_A_INT(fused_attrs, transB, 0),      KILN_A_INT(fused_attrs, transBatchA, 0),
     KILN_A_INT(fused_attrs, transBatchB, 0),
 };
 
@@ -37,7 +37,8 @@ static void find_order(int32_t rank, bool swap, bool batch, int32_t *order) {
 }
 
 static void operand_order(const fused_attrs *a, int32_t i, int32_t rank, int32_t *order) {
-    find_order(rank, i ? a->transB != 0 : a->transA != 0, i ? a->transBatchB != 0 : a->transBatchA != 0, order);
+    find_order(rank, i ? a->transB != 0 : a->transA != 0,
+               i ? a->transBatchB != 0 : a->transBatchA != 0, order);
 }
 
 static kiln_status infer(kiln_infer *c) {
@@ -65,7 +66,8 @@ static kiln_status infer(kiln_infer *c) {
 }
 
 /* t with its dims in this order, copied where that changes anything. */
-static kiln_status arrange(kiln_ref *c, const kiln_tensor *t, const int32_t *order, kiln_tensor *out) {
+static kiln_status arrange(kiln_ref *c, const kiln_tensor *t, const int32_t *order,
+                           kiln_tensor *out) {
     int64_t dims[KILN_MAX_RANK], strides[KILN_MAX_RANK], from[KILN_MAX_RANK], k = 0;
     kiln_walk w;
     kiln_strides(t->dims, t->rank, strides);
@@ -106,7 +108,8 @@ static kiln_status ref(kiln_ref *c) {
     return KILN_OK;
 }
 
-static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *out, kiln_cost *result) {
+static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *out,
+                 kiln_cost *result) {
     const fused_attrs *a = node->attrs;
     const kiln_type *t = &in[0].type;
     int32_t order[KILN_MAX_RANK];
@@ -116,18 +119,18 @@ static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *ou
     }
 }
 
-#define OPERATOR(id, onnx)                                            \
-    const kiln_op kiln_op_##id = {.name = onnx,                       \
-                                  .domain = "com.microsoft",          \
-                                  .since = 1,                         \
-                                  .min_in = 2,                        \
-                                  .max_in = 2,                        \
-                                  .min_out = 1,                       \
-                                  .max_out = 1,                       \
-                                  KILN_OP_ATTRS(table, fused_attrs),  \
-                                  .tolerance = KILN_TOL_REDUCE,       \
-                                  .infer = infer,                     \
-                                  .ref = ref,                         \
+#define OPERATOR(id, onnx)                                           \
+    const kiln_op kiln_op_##id = {.name = onnx,                      \
+                                  .domain = "com.microsoft",         \
+                                  .since = 1,                        \
+                                  .min_in = 2,                       \
+                                  .max_in = 2,                       \
+                                  .min_out = 1,                      \
+                                  .max_out = 1,                      \
+                                  KILN_OP_ATTRS(table, fused_attrs), \
+                                  .tolerance = KILN_TOL_REDUCE,      \
+                                  .infer = infer,                    \
+                                  .ref = ref,                        \
                                   .cost = cost};
 
 OPERATOR(ms_fused_matmul, "FusedMatMul")

@@ -54,14 +54,20 @@ static kiln_status check_attrs(const kiln_infer *c) {
                                (long long)a->num_heads, (long long)a->kv_num_heads);
     }
     if (!(a->scale >= 0) || isinf(a->scale) || !(a->softcap >= 0) || isinf(a->softcap)) {
-        return KILN_INFER_FAIL(c, ATTR_VALUE, "scale is %g, softcap is %g", (double)a->scale, (double)a->softcap);
+        return KILN_INFER_FAIL(c, ATTR_VALUE, "scale is %g, softcap is %g", (double)a->scale,
+                               (double)a->softcap);
     }
     if (a->local_window_size < -1 || (a->causal != 0 && a->causal != 1)) {
         return KILN_INFER_FAIL(c, ATTR_VALUE, "local_window_size is %lld, causal is %lld",
                                (long long)a->local_window_size, (long long)a->causal);
     }
-    if (!is_none(a->k_quant_type) || !is_none(a->v_quant_type) || a->qk_output || a->sliding_window_cache) {
-        return KILN_INFER_FAIL(c, VARIANT, "quantized or windowed caches and qk_output are not supported");
+    if (!is_none(a->k_quant_type) || !is_none(a->v_quant_type) || a->qk_output ||
+        a->sliding_window_cache) {
+        return KILN_INFER_FAIL(c, VARIANT,
+                               "quantized or windowed caches and qk_output are not supported");
+    }
+    if (!kiln_infer_has(c, LENS) || !kiln_infer_has(c, TOTAL)) {
+        return KILN_INFER_FAIL(c, ARITY, "seqlens_k and total_sequence_length are required");
     }
     for (int32_t i = N_IN; i < c->n_in; i++) {
         if (kiln_infer_has(c, i)) {
@@ -82,7 +88,8 @@ static kiln_status check_types(const kiln_infer *c) {
     KILN_TRY(kiln_infer_dtype(c, POSITIONS, KILN_T(I64)));
     KILN_TRY(kiln_infer_dtype(c, ADDED, KILN_T_FLOAT));
     KILN_TRY(kiln_infer_dtype(c, SINK, KILN_T_FLOAT));
-    if (kiln_infer_has(c, K) != kiln_infer_has(c, V) || kiln_infer_has(c, PAST_K) != kiln_infer_has(c, PAST_V)) {
+    if (kiln_infer_has(c, K) != kiln_infer_has(c, V) ||
+        kiln_infer_has(c, PAST_K) != kiln_infer_has(c, PAST_V)) {
         return KILN_INFER_FAIL(c, ARITY, "keys and values must be given together");
     }
     return kiln_infer_rank(c, Q, 3, 3);
@@ -110,8 +117,8 @@ static kiln_status check_rotary(const kiln_infer *c, kiln_dim head) {
     KILN_TRY(kiln_expect_shape(c, SIN, "sin_cache", 2, sines));
     KILN_TRY(kiln_expect_shape(c, POSITIONS, "position_ids", 2, ids));
     if (kiln_dim_known(half) && kiln_dim_known(head) && half > head / 2) {
-        return KILN_INFER_FAIL(c, SHAPE, "cos_cache has %lld columns for heads of %lld", (long long)half,
-                               (long long)head);
+        return KILN_INFER_FAIL(c, SHAPE, "cos_cache has %lld columns for heads of %lld",
+                               (long long)half, (long long)head);
     }
     return KILN_OK;
 }
@@ -124,13 +131,14 @@ static kiln_status check_added(const kiln_infer *c, kiln_dim total) {
     for (int32_t d = 0; d < 2 && kiln_infer_has(c, ADDED); d++) {
         kiln_dim n = kiln_infer_dim(c, ADDED, d);
         if (kiln_dim_differ(n, 1) && kiln_dim_differ(n, first[d])) {
-            return KILN_INFER_FAIL(c, SHAPE, "dim %d of attention_bias is %lld, it must be 1 or %lld", d,
+            return KILN_INFER_FAIL(c, SHAPE,
+                                   "dim %d of attention_bias is %lld, it must be 1 or %lld", d,
                                    (long long)n, (long long)first[d]);
         }
     }
     if (kiln_infer_has(c, ADDED) && kiln_dim_known(keys) && kiln_dim_known(total) && keys < total) {
-        return KILN_INFER_FAIL(c, SHAPE, "attention_bias is for %lld keys, there are %lld", (long long)keys,
-                               (long long)total);
+        return KILN_INFER_FAIL(c, SHAPE, "attention_bias is for %lld keys, there are %lld",
+                               (long long)keys, (long long)total);
     }
     return KILN_OK;
 }
@@ -139,12 +147,14 @@ static kiln_status check_added(const kiln_infer *c, kiln_dim total) {
 static kiln_dim total_length(kiln_infer *c) {
     int64_t n;
     const kiln_dim *v = kiln_infer_contents(c, TOTAL, &n);
-    return v && n == 1 && v[0] != KILN_DIM_UNKNOWN ? v[0] : kiln_dim_found(c->dims, KILN_DIM_UNKNOWN);
+    return v && n == 1 && v[0] != KILN_DIM_UNKNOWN ? v[0]
+                                                   : kiln_dim_found(c->dims, KILN_DIM_UNKNOWN);
 }
 
 static kiln_status infer(kiln_infer *c) {
     const gqa_attrs *a = c->attrs;
-    kiln_dim head, any = KILN_DIM_UNKNOWN, batch = kiln_infer_dim(c, Q, 0), rows = kiln_infer_dim(c, Q, 1);
+    kiln_dim head, any = KILN_DIM_UNKNOWN, batch = kiln_infer_dim(c, Q, 0),
+                   rows = kiln_infer_dim(c, Q, 1);
     KILN_TRY(check_attrs(c));
     KILN_TRY(check_types(c));
     KILN_TRY(head_size(c, &head));
@@ -166,8 +176,8 @@ static kiln_status infer(kiln_infer *c) {
     kiln_dim heads = a->num_heads;
     KILN_TRY(kiln_expect_shape(c, SINK, "head_sink", 1, &heads));
     if (kiln_dim_known(total) && kiln_dim_known(rows) && total < rows) {
-        return KILN_INFER_FAIL(c, VALUE, "total_sequence_length is %lld with %lld new tokens", (long long)total,
-                               (long long)rows);
+        return KILN_INFER_FAIL(c, VALUE, "total_sequence_length is %lld with %lld new tokens",
+                               (long long)total, (long long)rows);
     }
     kiln_dim y[] = {batch, rows, kiln_dim_mul(c->dims, head, heads)};
     cache[2] = cache[2] == 0 ? total : kiln_dim_max(c->dims, cache[2], total);
@@ -198,8 +208,8 @@ static kiln_status read_lengths(kiln_ref *c, gqa *g, int64_t total) {
         g->total[b] = (int64_t)lens[b] + 1;
         g->past[b] = prompt ? 0 : g->total[b] - g->rows;
         if (g->total[b] < 0 || g->total[b] > total || g->past[b] < 0 || g->past[b] > held) {
-            return KILN_INFER_FAIL(c, VALUE, "seqlens_k[%lld] is %d with %lld new tokens of %lld", (long long)b,
-                                   lens[b], (long long)g->rows, (long long)total);
+            return KILN_INFER_FAIL(c, VALUE, "seqlens_k[%lld] is %d with %lld new tokens of %lld",
+                                   (long long)b, lens[b], (long long)g->rows, (long long)total);
         }
     }
     return KILN_OK;
@@ -207,7 +217,8 @@ static kiln_status read_lengths(kiln_ref *c, gqa *g, int64_t total) {
 
 /* Rotates the rows of one head in place; row r is at position `first` + r unless ids say otherwise. */
 static kiln_status rotate(kiln_ref *c, const gqa *g, int64_t b, double *v, double *angle) {
-    const kiln_tensor *cosines = kiln_ref_in(c, COS), *sines = kiln_ref_in(c, SIN), *ids = kiln_ref_in(c, POSITIONS);
+    const kiln_tensor *cosines = kiln_ref_in(c, COS), *sines = kiln_ref_in(c, SIN),
+                      *ids = kiln_ref_in(c, POSITIONS);
     int64_t half = cosines->dims[1];
     bool pairs = g->a->rotary_interleaved != 0;
     for (int64_t r = 0; r < g->rows; r++, v += g->dim) {
@@ -230,8 +241,9 @@ static kiln_status rotate(kiln_ref *c, const gqa *g, int64_t b, double *v, doubl
 
 /* Heads of the columns from `first` on of t [B, S, columns], as [B, heads, length, D]: old rows of `past`
  * first, then the new ones, rotated on request. */
-static kiln_status gather(kiln_ref *c, const gqa *g, const kiln_tensor *t, int64_t first, int64_t heads,
-                          const kiln_tensor *past, int64_t length, bool rotary, double **out) {
+static kiln_status gather(kiln_ref *c, const gqa *g, const kiln_tensor *t, int64_t first,
+                          int64_t heads, const kiln_tensor *past, int64_t length, bool rotary,
+                          double **out) {
     kiln_tensor all;
     const int64_t dims[] = {g->batch, heads, length, g->dim};
     double *angle;
@@ -304,18 +316,32 @@ static kiln_status load(kiln_ref *c, const gqa *g, double **q, double **k, doubl
 
 static kiln_status ref(kiln_ref *c) {
     const gqa_attrs *a = c->attrs;
-    const kiln_tensor *tq = kiln_ref_in(c, Q), *total = kiln_ref_in(c, TOTAL), *past = kiln_ref_in(c, PAST_K);
+    const kiln_tensor *tq = kiln_ref_in(c, Q), *total = kiln_ref_in(c, TOTAL),
+                      *past = kiln_ref_in(c, PAST_K);
     kiln_tensor *y = kiln_ref_out(c, 0);
     int64_t all = ((const int32_t *)total->data)[0], held = past ? past->dims[2] : 0;
-    gqa g = {.a = a, .batch = tq->dims[0], .rows = tq->dims[1], .dim = y->dims[2] / a->num_heads,
-             .cache = held > all ? held : all, .added = kiln_ref_in(c, ADDED)};
+    gqa g = {.a = a,
+             .batch = tq->dims[0],
+             .rows = tq->dims[1],
+             .dim = y->dims[2] / a->num_heads,
+             .cache = held > all ? held : all,
+             .added = kiln_ref_in(c, ADDED)};
     double *q, *k, *v, *out;
     kiln_arena_mark mark = kiln_arena_here(c->arena);
     KILN_TRY(read_lengths(c, &g, all));
     KILN_TRY(load(c, &g, &q, &k, &v));
-    kiln_attention job = {.batch = g.batch, .heads = a->num_heads, .kv_heads = a->kv_num_heads, .q_len = g.rows,
-                          .kv_len = g.cache, .qk_dim = g.dim, .v_dim = g.dim, .k_scale = 1,
-                          .softcap = (double)a->softcap, .bias = bias, .user = &g, .zero_masked = true};
+    kiln_attention job = {.batch = g.batch,
+                          .heads = a->num_heads,
+                          .kv_heads = a->kv_num_heads,
+                          .q_len = g.rows,
+                          .kv_len = g.cache,
+                          .qk_dim = g.dim,
+                          .v_dim = g.dim,
+                          .k_scale = 1,
+                          .softcap = (double)a->softcap,
+                          .bias = bias,
+                          .user = &g,
+                          .zero_masked = true};
     job.q_scale = a->scale != 0 ? (double)a->scale : 1 / sqrt((double)g.dim);
     KILN_TRY(read_sink(c, &g, &job.sink));
     KILN_ALLOC(out, c->arena, kiln_tensor_count(y));
@@ -336,7 +362,7 @@ const kiln_op kiln_op_ms_group_query_attention = {
     .name = "GroupQueryAttention",
     .domain = "com.microsoft",
     .since = 1,
-    .min_in = 7,
+    .min_in = 1,
     .max_in = 16,
     .min_out = 1,
     .max_out = 3,

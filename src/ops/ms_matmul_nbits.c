@@ -25,7 +25,8 @@ static int64_t block_count(const nbits_attrs *a) {
 
 static kiln_status check_attrs(const kiln_infer *c) {
     const nbits_attrs *a = c->attrs;
-    bool block = a->block_size >= 16 && a->block_size <= 65536 && (a->block_size & (a->block_size - 1)) == 0;
+    bool block =
+        a->block_size >= 16 && a->block_size <= 65536 && (a->block_size & (a->block_size - 1)) == 0;
     if (a->K < 1 || a->K > INT32_MAX || a->N < 1 || a->N > INT32_MAX || !block) {
         return KILN_INFER_FAIL(c, ATTR_VALUE, "K is %lld, N %lld, block_size %lld", (long long)a->K,
                                (long long)a->N, (long long)a->block_size);
@@ -41,7 +42,8 @@ static kiln_status check_attrs(const kiln_infer *c) {
 }
 
 /* An input of [rows, columns] may also be flat. */
-static kiln_status check_flat(const kiln_infer *c, int32_t i, const char *what, kiln_dim rows, kiln_dim columns) {
+static kiln_status check_flat(const kiln_infer *c, int32_t i, const char *what, kiln_dim rows,
+                              kiln_dim columns) {
     kiln_dim two[] = {rows, columns}, one[] = {kiln_dim_mul(c->dims, rows, columns)};
     return kiln_infer_in_rank(c, i) == 1 ? kiln_expect_shape(c, i, what, 1, one)
                                          : kiln_expect_shape(c, i, what, 2, two);
@@ -64,7 +66,8 @@ static kiln_status infer(kiln_infer *c) {
     KILN_TRY(kiln_expect_shape(c, B, "B", 3, b));
     KILN_TRY(kiln_expect_shape(c, BIAS, "the bias", 1, bias));
     KILN_TRY(check_flat(c, SCALES, "scales", a->N, blocks));
-    KILN_TRY(check_flat(c, ZEROS, "zero_points", a->N, packed ? (blocks * a->bits + 7) / 8 : blocks));
+    KILN_TRY(
+        check_flat(c, ZEROS, "zero_points", a->N, packed ? (blocks * a->bits + 7) / 8 : blocks));
     kiln_dim *dims = kiln_infer_dims(c, 0, c->in[A].type.dtype, rank);
     if (!dims) {
         return KILN_E_MEMORY;
@@ -98,7 +101,8 @@ static void unpack(const kiln_ref *c, int64_t n, double *row) {
     const nbits_attrs *a = c->attrs;
     const kiln_tensor *scales = kiln_ref_in(c, SCALES), *zeros = kiln_ref_in(c, ZEROS);
     int64_t blocks = block_count(a);
-    const uint8_t *data = (const uint8_t *)kiln_ref_in(c, B)->data + n * blocks * (a->block_size * a->bits / 8);
+    const uint8_t *data =
+        (const uint8_t *)kiln_ref_in(c, B)->data + n * blocks * (a->block_size * a->bits / 8);
     for (int64_t k = 0; k < a->K; k++) {
         int64_t block = k / a->block_size;
         double scale = kiln_get_f64(scales->dtype, scales->data, n * blocks + block);
@@ -130,7 +134,8 @@ static kiln_status ref(kiln_ref *c) {
     return KILN_OK;
 }
 
-static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *out, kiln_cost *result) {
+static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *out,
+                 kiln_cost *result) {
     const nbits_attrs *a = node->attrs;
     (void)in;
     result->macs = kiln_matmul_macs(out, a->K);

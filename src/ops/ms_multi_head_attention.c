@@ -74,16 +74,20 @@ static kiln_status infer(kiln_infer *c) {
     KILN_TRY(key_shape(c, K, &rows, &k_head));
     KILN_TRY(key_shape(c, V, &v_rows, &v_head));
     if (kiln_dim_differ(head, k_head) || kiln_dim_differ(rows, v_rows)) {
-        return KILN_INFER_FAIL(c, SHAPE, "head sizes %lld and %lld, %lld keys and %lld values", (long long)head,
-                               (long long)k_head, (long long)rows, (long long)v_rows);
+        return KILN_INFER_FAIL(c, SHAPE, "head sizes %lld and %lld, %lld keys and %lld values",
+                               (long long)head, (long long)k_head, (long long)rows,
+                               (long long)v_rows);
     }
     kiln_dim before = kiln_infer_has(c, PAST_K) ? kiln_infer_dim(c, PAST_K, 2) : 0;
-    kiln_dim key[] = {batch, a->num_heads, any, head}, value[] = {batch, a->num_heads, before, v_head};
+    kiln_dim key[] = {batch, a->num_heads, any, head},
+             value[] = {batch, a->num_heads, before, v_head};
     KILN_TRY(kiln_expect_shape(c, PAST_K, "past_key", 4, key));
     KILN_TRY(kiln_expect_shape(c, PAST_V, "past_value", 4, value));
     key[2] = value[2] = kiln_dim_add(c->dims, before, rows);
-    kiln_dim size = kiln_dim_mul(c->dims, head, a->num_heads), v_size = kiln_dim_mul(c->dims, v_head, a->num_heads);
-    kiln_dim bias = kiln_dim_add(c->dims, kiln_dim_mul(c->dims, size, 2), v_size), y[] = {batch, q_len, v_size};
+    kiln_dim size = kiln_dim_mul(c->dims, head, a->num_heads),
+             v_size = kiln_dim_mul(c->dims, v_head, a->num_heads);
+    kiln_dim bias = kiln_dim_add(c->dims, kiln_dim_mul(c->dims, size, 2), v_size),
+             y[] = {batch, q_len, v_size};
     KILN_TRY(kiln_expect_shape(c, BIAS, "the bias", 1, &bias));
     KILN_TRY(kiln_ms_masks_check(c, MASK, ADDED, batch, a->num_heads, q_len, key[2]));
     kiln_dtype dtype = c->in[Q].type.dtype;
@@ -95,8 +99,8 @@ static kiln_status infer(kiln_infer *c) {
 /* ---- Reference ---- */
 
 /* Adds bias elements first .. to rows `from` on of v [B, heads, total, dim]. */
-static kiln_status add_bias(kiln_ref *c, const kiln_heads *h, int64_t total, int64_t from, int64_t first,
-                            double *v) {
+static kiln_status add_bias(kiln_ref *c, const kiln_heads *h, int64_t total, int64_t from,
+                            int64_t first, double *v) {
     const kiln_tensor *bias = kiln_ref_in(c, BIAS);
     double *line;
     if (!bias) {
@@ -123,16 +127,29 @@ static void give(kiln_ref *c, int32_t i, const double *v) {
 
 static kiln_status ref(kiln_ref *c) {
     const mha_attrs *a = c->attrs;
-    const kiln_tensor *tk = kiln_ref_in(c, K), *tv = kiln_ref_in(c, V), *past = kiln_ref_in(c, PAST_K);
-    kiln_heads hq = kiln_heads_of(kiln_ref_in(c, Q), a->num_heads), hk = kiln_heads_of(tk, a->num_heads);
+    const kiln_tensor *tk = kiln_ref_in(c, K), *tv = kiln_ref_in(c, V),
+                      *past = kiln_ref_in(c, PAST_K);
+    kiln_heads hq = kiln_heads_of(kiln_ref_in(c, Q), a->num_heads),
+               hk = kiln_heads_of(tk, a->num_heads);
     kiln_heads hv = kiln_heads_of(tv, a->num_heads);
-    kiln_ms_masks m = {.mask = kiln_ref_in(c, MASK), .bias = kiln_ref_in(c, ADDED), .batch = hq.batch,
-                       .q_len = hq.rows, .past = past ? past->dims[2] : 0,
-                       .filter = (double)a->mask_filter_value, .causal = a->unidirectional != 0};
+    kiln_ms_masks m = {.mask = kiln_ref_in(c, MASK),
+                       .bias = kiln_ref_in(c, ADDED),
+                       .batch = hq.batch,
+                       .q_len = hq.rows,
+                       .past = past ? past->dims[2] : 0,
+                       .filter = (double)a->mask_filter_value,
+                       .causal = a->unidirectional != 0};
     m.kv_len = m.past + hk.rows;
-    kiln_attention job = {.batch = hq.batch, .heads = hq.heads, .kv_heads = hq.heads, .q_len = hq.rows,
-                          .kv_len = m.kv_len, .qk_dim = hq.dim, .v_dim = hv.dim, .k_scale = 1,
-                          .bias = kiln_ms_masks_add, .user = &m};
+    kiln_attention job = {.batch = hq.batch,
+                          .heads = hq.heads,
+                          .kv_heads = hq.heads,
+                          .q_len = hq.rows,
+                          .kv_len = m.kv_len,
+                          .qk_dim = hq.dim,
+                          .v_dim = hv.dim,
+                          .k_scale = 1,
+                          .bias = kiln_ms_masks_add,
+                          .user = &m};
     job.q_scale = a->scale != 0 ? (double)a->scale : 1 / sqrt((double)hq.dim);
     double *q, *k, *v, *out;
     int64_t size = hq.heads * hq.dim;

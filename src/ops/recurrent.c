@@ -14,15 +14,17 @@
 
 static const char *const directions[] = {"forward", "reverse", "bidirectional", NULL};
 
-#define COMMON_ROWS                                                                              \
-    KILN_A_FLOATS(kiln_rnn_attrs, activation_alpha), KILN_A_FLOATS(kiln_rnn_attrs, activation_beta), \
-        KILN_A_STRINGS(kiln_rnn_attrs, activations), KILN_A_FLOAT(kiln_rnn_attrs, clip, 0),      \
-        KILN_A_ENUM(kiln_rnn_attrs, direction, directions, 0),                                   \
-        KILN_A_INT(kiln_rnn_attrs, hidden_size, KILN_ABSENT),                                    \
+#define COMMON_ROWS                                                                         \
+    KILN_A_FLOATS(kiln_rnn_attrs, activation_alpha),                                        \
+        KILN_A_FLOATS(kiln_rnn_attrs, activation_beta),                                     \
+        KILN_A_STRINGS(kiln_rnn_attrs, activations), KILN_A_FLOAT(kiln_rnn_attrs, clip, 0), \
+        KILN_A_ENUM(kiln_rnn_attrs, direction, directions, 0),                              \
+        KILN_A_INT(kiln_rnn_attrs, hidden_size, KILN_ABSENT),                               \
         KILN_A_INT(kiln_rnn_attrs, layout, 0)
 
 static const kiln_attr rnn_table[] = {COMMON_ROWS};
-static const kiln_attr gru_table[] = {COMMON_ROWS, KILN_A_INT(kiln_rnn_attrs, linear_before_reset, 0)};
+static const kiln_attr gru_table[] = {COMMON_ROWS,
+                                      KILN_A_INT(kiln_rnn_attrs, linear_before_reset, 0)};
 static const kiln_attr lstm_table[] = {COMMON_ROWS, KILN_A_INT(kiln_rnn_attrs, input_forget, 0)};
 
 /* ---- Inference ---- */
@@ -122,8 +124,8 @@ static int64_t x_row(const layer *l, int64_t t, int64_t b) {
 
 /* First element of (t, direction, b) in Y. */
 static int64_t y_at(const layer *l, int64_t t, int64_t dir, int64_t b) {
-    int64_t row = l->a->layout ? (b * l->steps + t) * l->dirs + dir
-                               : (t * l->dirs + dir) * l->batch + b;
+    int64_t row =
+        l->a->layout ? (b * l->steps + t) * l->dirs + dir : (t * l->dirs + dir) * l->batch + b;
     return row * l->hidden;
 }
 
@@ -209,9 +211,16 @@ static kiln_status load_direction(kiln_ref *c, layer *l, int64_t dir) {
     const kiln_tensor *r = kiln_ref_in(c, KILN_RNN_R), *bias = kiln_ref_in(c, KILN_RNN_B);
     const kiln_tensor *p = kiln_ref_in(c, KILN_RNN_P);
     int64_t width = l->width, n = l->hidden, rows = l->steps * l->batch;
-    kiln_product product = {.a = x, .b = w, .m = rows, .k = l->input, .n = width,
-                            .a_row = l->input, .a_col = 1, .b_at = dir * width * l->input,
-                            .b_row = 1, .b_col = l->input};
+    kiln_product product = {.a = x,
+                            .b = w,
+                            .m = rows,
+                            .k = l->input,
+                            .n = width,
+                            .a_row = l->input,
+                            .a_col = 1,
+                            .b_at = dir * width * l->input,
+                            .b_row = 1,
+                            .b_col = l->input};
     double *line;
     KILN_ALLOC(line, c->arena, 2 * width + n);
     memset(l->xw, 0, (size_t)(rows * width) * sizeof *l->xw);
@@ -319,7 +328,8 @@ static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *ou
     int64_t weights, rows;
     (void)node;
     (void)out;
-    if (kiln_type_to_tensor(&in[KILN_RNN_X].type, &x) && kiln_type_to_tensor(&in[KILN_RNN_W].type, &w) &&
+    if (kiln_type_to_tensor(&in[KILN_RNN_X].type, &x) &&
+        kiln_type_to_tensor(&in[KILN_RNN_W].type, &w) &&
         kiln_type_to_tensor(&in[KILN_RNN_R].type, &r) && x.rank == 3 &&
         kiln_mul_i64(x.dims[0], x.dims[1], &rows) &&
         kiln_add_i64(kiln_tensor_count(&w), kiln_tensor_count(&r), &weights) &&
@@ -328,24 +338,24 @@ static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *ou
     }
 }
 
-#define OPERATOR(id, onnx, which, table, inputs, outputs)                          \
-    static kiln_status infer_##id(kiln_infer *c) {                                 \
-        return infer_cell(c, which);                                               \
-    }                                                                              \
-    static kiln_status ref_##id(kiln_ref *c) {                                     \
-        return ref_cell(c, which);                                                 \
-    }                                                                              \
-    const kiln_op kiln_op_##id = {.name = onnx,                                    \
-                                  .domain = "",                                    \
-                                  .since = 22,                                     \
-                                  .min_in = 3,                                     \
-                                  .max_in = inputs,                                \
-                                  .min_out = 0,                                    \
-                                  .max_out = outputs,                              \
-                                  KILN_OP_ATTRS(table, kiln_rnn_attrs),            \
-                                  .tolerance = KILN_TOL_REDUCE,                    \
-                                  .infer = infer_##id,                             \
-                                  .ref = ref_##id,                                 \
+#define OPERATOR(id, onnx, which, table, inputs, outputs)               \
+    static kiln_status infer_##id(kiln_infer *c) {                      \
+        return infer_cell(c, which);                                    \
+    }                                                                   \
+    static kiln_status ref_##id(kiln_ref *c) {                          \
+        return ref_cell(c, which);                                      \
+    }                                                                   \
+    const kiln_op kiln_op_##id = {.name = onnx,                         \
+                                  .domain = "",                         \
+                                  .since = 22,                          \
+                                  .min_in = 3,                          \
+                                  .max_in = inputs,                     \
+                                  .min_out = 0,                         \
+                                  .max_out = outputs,                   \
+                                  KILN_OP_ATTRS(table, kiln_rnn_attrs), \
+                                  .tolerance = KILN_TOL_REDUCE,         \
+                                  .infer = infer_##id,                  \
+                                  .ref = ref_##id,                      \
                                   .cost = cost};
 
 OPERATOR(rnn, "RNN", KILN_CELL_RNN, rnn_table, 6, 2)

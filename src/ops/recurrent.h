@@ -27,7 +27,16 @@ typedef struct kiln_cell_activation {
 } kiln_cell_activation;
 
 /* Inputs of all three operators; GRU and RNN end at H0. */
-enum { KILN_RNN_X, KILN_RNN_W, KILN_RNN_R, KILN_RNN_B, KILN_RNN_LENS, KILN_RNN_H0, KILN_RNN_C0, KILN_RNN_P };
+enum {
+    KILN_RNN_X,
+    KILN_RNN_W,
+    KILN_RNN_R,
+    KILN_RNN_B,
+    KILN_RNN_LENS,
+    KILN_RNN_H0,
+    KILN_RNN_C0,
+    KILN_RNN_P
+};
 
 /* Gates of a cell: LSTM 4 (i o f c), GRU 3 (z r h), RNN 1. */
 static inline int64_t kiln_cell_gates(kiln_cell cell) {

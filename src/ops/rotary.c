@@ -10,12 +10,13 @@
 #include "ops/attention_core.h"
 #include "ops/bulk.h"
 
-#define COMMON_ROWS                                                                      \
+#define COMMON_ROWS                                                                             \
     KILN_A_INT(kiln_rotary_attrs, interleaved, 0), KILN_A_INT(kiln_rotary_attrs, num_heads, 0), \
         KILN_A_INT(kiln_rotary_attrs, rotary_embedding_dim, 0)
 
 static const kiln_attr table[] = {COMMON_ROWS};
-static const kiln_attr ms_table[] = {COMMON_ROWS, KILN_A_INT(kiln_rotary_attrs, is_packed_batching, 0),
+static const kiln_attr ms_table[] = {COMMON_ROWS,
+                                     KILN_A_INT(kiln_rotary_attrs, is_packed_batching, 0),
                                      KILN_A_FLOAT(kiln_rotary_attrs, scale, 1)};
 
 typedef struct inputs {
@@ -28,21 +29,23 @@ static const inputs standard = {1, 2, 3}, microsoft = {2, 3, 1};
 static kiln_status check_ids(const kiln_infer *c, const inputs *in, kiln_dim batch, kiln_dim rows) {
     kiln_dim want[] = {batch, rows};
     KILN_TRY(kiln_infer_dtype(c, in->ids, KILN_T(I64)));
-    if (in == &microsoft && kiln_infer_in_rank(c, in->ids) >= 0 && kiln_infer_in_rank(c, in->ids) < 2) {
+    if (in == &microsoft && kiln_infer_in_rank(c, in->ids) >= 0 &&
+        kiln_infer_in_rank(c, in->ids) < 2) {
         return kiln_expect_single(c, in->ids, "position_ids");
     }
     return kiln_expect_shape(c, in->ids, "position_ids", 2, want);
 }
 
-static kiln_status check_caches(const kiln_infer *c, const inputs *in, kiln_dim batch, kiln_dim rows,
-                                kiln_dim half) {
+static kiln_status check_caches(const kiln_infer *c, const inputs *in, kiln_dim batch,
+                                kiln_dim rows, kiln_dim half) {
     bool by_id = kiln_infer_has(c, in->ids);
     kiln_dim want[] = {batch, rows, half}, line[] = {KILN_DIM_UNKNOWN, half};
     for (int32_t k = 0; k < 2; k++) {
         int32_t i = k ? in->sin : in->cos;
         const char *what = k ? "sin_cache" : "cos_cache";
         KILN_TRY(kiln_infer_same_dtype(c, 0, i));
-        KILN_TRY(by_id ? kiln_expect_shape(c, i, what, 2, line) : kiln_expect_shape(c, i, what, 3, want));
+        KILN_TRY(by_id ? kiln_expect_shape(c, i, what, 2, line)
+                       : kiln_expect_shape(c, i, what, 3, want));
     }
     return kiln_expect_dim(c, in->sin, 0, kiln_infer_dim(c, in->cos, 0), "sin_cache");
 }
@@ -105,7 +108,8 @@ static kiln_status infer_ms(kiln_infer *c) {
 /* ---- Reference ---- */
 
 /* One head in place: r rotated elements, angles' cosines and sines r / 2 each. */
-static void rotate(double *v, int64_t r, bool interleaved, const double *cosines, const double *sines) {
+static void rotate(double *v, int64_t r, bool interleaved, const double *cosines,
+                   const double *sines) {
     for (int64_t k = 0; k < r / 2; k++) {
         double *a = interleaved ? v + 2 * k : v + k, *b = interleaved ? a + 1 : a + r / 2;
         double x = *a, y = *b;
@@ -115,8 +119,8 @@ static void rotate(double *v, int64_t r, bool interleaved, const double *cosines
 }
 
 /* Row of the caches for position s of image b. */
-static kiln_status cache_row(const kiln_ref *c, const inputs *in, int64_t b, int64_t s, int64_t rows,
-                             int64_t *out) {
+static kiln_status cache_row(const kiln_ref *c, const inputs *in, int64_t b, int64_t s,
+                             int64_t rows, int64_t *out) {
     const kiln_tensor *ids = kiln_ref_in(c, in->ids), *cache = kiln_ref_in(c, in->cos);
     int64_t at = b * rows + s;
     if (!ids) {
@@ -152,8 +156,8 @@ static kiln_status rotate_all(kiln_ref *c, const inputs *in, const kiln_heads *h
             kiln_load_f64(cosines, row * half, half, angle);
             kiln_load_f64(sines, row * half, half, angle + half);
             for (int64_t n = 0; n < h->heads; n++) {
-                rotate(v + ((b * h->heads + n) * h->rows + s) * h->dim, r, a->interleaved != 0, angle,
-                       angle + half);
+                rotate(v + ((b * h->heads + n) * h->rows + s) * h->dim, r, a->interleaved != 0,
+                       angle, angle + half);
             }
         }
     }
@@ -184,17 +188,17 @@ static kiln_status ref_ms(kiln_ref *c) {
     return ref_with(c, &microsoft);
 }
 
-#define OPERATOR(id, home, version, least, rows, infer_fn, ref_fn)           \
-    const kiln_op kiln_op_##id = {.name = "RotaryEmbedding",                 \
-                                  .domain = home,                            \
-                                  .since = version,                          \
-                                  .min_in = least,                           \
-                                  .max_in = 4,                               \
-                                  .min_out = 1,                              \
-                                  .max_out = 1,                              \
-                                  KILN_OP_ATTRS(rows, kiln_rotary_attrs),    \
-                                  .tolerance = KILN_TOL_ROUND,               \
-                                  .infer = infer_fn,                         \
+#define OPERATOR(id, home, version, least, rows, infer_fn, ref_fn)        \
+    const kiln_op kiln_op_##id = {.name = "RotaryEmbedding",              \
+                                  .domain = home,                         \
+                                  .since = version,                       \
+                                  .min_in = least,                        \
+                                  .max_in = 4,                            \
+                                  .min_out = 1,                           \
+                                  .max_out = 1,                           \
+                                  KILN_OP_ATTRS(rows, kiln_rotary_attrs), \
+                                  .tolerance = KILN_TOL_ROUND,            \
+                                  .infer = infer_fn,                      \
                                   .ref = ref_fn};
 
 OPERATOR(rotary_embedding, "", 23, 3, table, infer, ref)

@@ -20,7 +20,10 @@ static const kiln_attr table[] = {
     KILN_A_INT_REQUIRED(tfidf_attrs, max_gram_length),
     KILN_A_INT_REQUIRED(tfidf_attrs, max_skip_count),
     KILN_A_INT_REQUIRED(tfidf_attrs, min_gram_length),
-    {.name = "mode", .kind = KILN_ATTR_ENUM, .required = true, .offset = offsetof(tfidf_attrs, mode),
+    {.name = "mode",
+     .kind = KILN_ATTR_ENUM,
+     .required = true,
+     .offset = offsetof(tfidf_attrs, mode),
      .words = modes},
     KILN_A_INTS_REQUIRED(tfidf_attrs, ngram_counts),
     KILN_A_INTS_REQUIRED(tfidf_attrs, ngram_indexes),
@@ -43,14 +46,16 @@ static kiln_status check_pool(const kiln_infer *c) {
     for (int64_t n = 1; n <= a->ngram_counts.n; n++) {
         int64_t at = pool_at(a, n), end = pool_at(a, n + 1);
         if (at < 0 || end < at || end > pool || (end - at) % n != 0 || (n == 1 && at != 0)) {
-            return KILN_INFER_FAIL(c, ATTR_VALUE, "ngram_counts[%lld] is %lld, the pool has %lld items",
+            return KILN_INFER_FAIL(c, ATTR_VALUE,
+                                   "ngram_counts[%lld] is %lld, the pool has %lld items",
                                    (long long)(n - 1), (long long)at, (long long)pool);
         }
         grams += (end - at) / n;
     }
     if (grams != a->ngram_indexes.n || (a->weights.n != 0 && a->weights.n != grams)) {
-        return KILN_INFER_FAIL(c, ATTR_VALUE, "%lld n-grams, %lld indexes, %lld weights", (long long)grams,
-                               (long long)a->ngram_indexes.n, (long long)a->weights.n);
+        return KILN_INFER_FAIL(c, ATTR_VALUE, "%lld n-grams, %lld indexes, %lld weights",
+                               (long long)grams, (long long)a->ngram_indexes.n,
+                               (long long)a->weights.n);
     }
     return KILN_OK;
 }
@@ -61,7 +66,8 @@ static kiln_status width(const kiln_infer *c, int64_t *out) {
     for (int64_t i = 0; i < a->ngram_indexes.n; i++) {
         int64_t v = a->ngram_indexes.v[i];
         if (v < 0 || v > INT32_MAX) {
-            return KILN_INFER_FAIL(c, ATTR_VALUE, "ngram_indexes[%lld] is %lld", (long long)i, (long long)v);
+            return KILN_INFER_FAIL(c, ATTR_VALUE, "ngram_indexes[%lld] is %lld", (long long)i,
+                                   (long long)v);
         }
         greatest = v > greatest ? v : greatest;
     }
@@ -76,13 +82,15 @@ static kiln_status infer(kiln_infer *c) {
     if (a->pool_strings.v) {
         return KILN_INFER_FAIL(c, VARIANT, "n-grams of strings are not supported");
     }
-    if (a->min_gram_length < 1 || a->max_gram_length < a->min_gram_length || a->max_skip_count < 0 ||
-        a->max_gram_length > a->ngram_counts.n || a->max_skip_count > INT32_MAX) {
-        return KILN_INFER_FAIL(c, ATTR_VALUE,
-                               "n-grams of %lld to %lld items with up to %lld skipped, the pool has lengths "
-                               "up to %lld",
-                               (long long)a->min_gram_length, (long long)a->max_gram_length,
-                               (long long)a->max_skip_count, (long long)a->ngram_counts.n);
+    if (a->min_gram_length < 1 || a->max_gram_length < a->min_gram_length ||
+        a->max_skip_count < 0 || a->max_gram_length > a->ngram_counts.n ||
+        a->max_skip_count > INT32_MAX) {
+        return KILN_INFER_FAIL(
+            c, ATTR_VALUE,
+            "n-grams of %lld to %lld items with up to %lld skipped, the pool has lengths "
+            "up to %lld",
+            (long long)a->min_gram_length, (long long)a->max_gram_length,
+            (long long)a->max_skip_count, (long long)a->ngram_counts.n);
     }
     KILN_TRY(kiln_infer_dtype(c, 0, KILN_T_INDEX));
     KILN_TRY(kiln_infer_rank(c, 0, 0, 2));
@@ -102,8 +110,8 @@ static kiln_status infer(kiln_infer *c) {
 /* ---- Reference ---- */
 
 /* Counts every n-gram of the pool that row[0], row[step], ... begins. */
-static void count_at(const tfidf_attrs *a, const int64_t *row, int64_t left, int64_t step, int64_t least,
-                     double *counts) {
+static void count_at(const tfidf_attrs *a, const int64_t *row, int64_t left, int64_t step,
+                     int64_t least, double *counts) {
     int64_t number = 0;
     for (int64_t n = 1; n <= a->max_gram_length; n++) {
         int64_t at = pool_at(a, n), end = pool_at(a, n + 1);

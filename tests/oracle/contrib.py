@@ -105,7 +105,6 @@ class Cases:
         self.finish(name, op, domain, opset, model, feeds, tol, expected)
 
     def run(self, name, model, feeds):
-    def run(self, name, model, feeds):
         """The outputs of ONNX Runtime, or None."""
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

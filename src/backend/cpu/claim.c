@@ -20,6 +20,10 @@ static const char *const fusions[] = {
 #undef KILN_FUSION
 };
 
+const char *kiln_fusion_at(size_t i) {
+    return i < KILN_COUNT_OF(fusions) ? fusions[i] : NULL;
+}
+
 bool kiln_fusion_exists(const char *name) {
     for (size_t i = 0; i < KILN_COUNT_OF(fusions); i++) {
         if (strcmp(fusions[i], name) == 0) {

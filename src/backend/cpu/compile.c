@@ -1,7 +1,7 @@
 /* compile.c - from a cover to a plan: one layout per operand, conversions where they differ. */
 #include <string.h>
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/kernel.h"
 
 typedef struct compiler {
     kiln_plan *plan;

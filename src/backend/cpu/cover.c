@@ -1,7 +1,7 @@
 /* cover.c - which kernel takes which nodes, and their weights. */
 #include <string.h>
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/kernel.h"
 #include "base/diag.h"
 
 typedef struct cover {

@@ -1,5 +1,5 @@
 /* target.c - from CPU features to vector code: one table of prims per rung. */
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/kernel.h"
 #include "base/cpu.h"
 
 #define KILN_PRIM_FAMILIES(X) \
@@ -38,4 +38,8 @@ void kiln_cpu_target_init(kiln_cpu_target *target, uint32_t features, const char
         rung = KILN_COUNT_OF(rungs) - 1;
     }
     *target = (kiln_cpu_target){.features = features, .prims = &rungs[rung], .off = off};
+}
+
+const char *kiln_target_isa(const kiln_cpu_target *target) {
+    return target->prims->isa;
 }

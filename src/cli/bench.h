@@ -1,0 +1,49 @@
+/* bench.h - what `kiln bench` is made of: cmd_bench.c measures and shows, bench_more.c does the layers, the
+ * exports and the line protocol. */
+#ifndef KILN_CLI_BENCH_H
+#define KILN_CLI_BENCH_H
+
+#include "cli.h"
+
+typedef struct bench_own {
+    list threads, batches, percentiles;
+    const char *duration_text, *warm_up_text;
+    double duration, warm_up, idle; /* s, ms, ms */
+    int64_t iterations;
+    bool profile, skip_inference, print_outputs, serve;
+    const char *output, *export_times, *export_profile, *export_output;
+} bench_own;
+
+typedef struct layer_time {
+    kiln_layer layer;
+    int64_t t_ns, runs;
+} layer_time;
+
+typedef struct layer_times {
+    layer_time *items;
+    size_t count, cap;
+    int64_t total_ns;
+} layer_times;
+
+/* One measurement. */
+typedef struct bench_row {
+    int64_t threads, batch;
+    kiln_bench *bench; /* NULL until measured */
+    kiln_bench_result result;
+    const double *percentiles;
+    size_t n_percentiles;
+    layer_times layers; /* of a profiled run */
+} bench_row;
+
+/* The library's warnings, then one about threads; NULL past the end. */
+const char *bench_warning(const bench_row *r, size_t i);
+/* Takes the layer times of the context; none when it was not profiled. */
+void bench_read_layers(bench_row *r, const session *s);
+void bench_show_layers(const cli *c, const bench_row *r);
+void bench_json_layers(json *j, const bench_row *r);
+/* Writes what --export-* and --print-outputs ask for. Returns the exit status. */
+int bench_export(cli *c, const bench_own *o, const session *s, const bench_row *r);
+/* The line protocol of --serve. Returns the exit status. */
+int bench_serve(cli *c, session *s, const bench_row *r);
+
+#endif

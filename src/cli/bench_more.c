@@ -1,0 +1,261 @@
+/* bench_more.c - layer times, trtexec's JSON files, and the line protocol of `kiln bench --serve`. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+
+const char *bench_warning(const bench_row *r, size_t i) {
+    size_t n = 0;
+    while (kiln_bench_warning(r->bench, n)) {
+        n++;
+    }
+    if (i < n) {
+        return kiln_bench_warning(r->bench, i);
+    }
+    kiln_machine m;
+    kiln_machine_describe(&m);
+    if (i > n || r->threads <= m.cores_usable) {
+        return NULL;
+    }
+    return keepf("%lld threads on %d usable cores (affinity and CPU quota)", (long long)r->threads,
+                 m.cores_usable);
+}
+
+/* ---- Layers ---- */
+
+void bench_read_layers(bench_row *r, const session *s) {
+    layer_time t;
+    layer_times *l = &r->layers;
+    for (size_t i = 0; kiln_engine_layer(s->engine, i, &t.layer); i++) {
+        if (!kiln_context_profile(s->context, i, &t.t_ns, &t.runs) || t.runs == 0) {
+            continue;
+        }
+        l->items = grow(l->items, l->count, &l->cap, sizeof *l->items);
+        l->items[l->count++] = t;
+        l->total_ns += t.t_ns;
+    }
+}
+
+static double share(const layer_times *l, const layer_time *t) {
+    return l->total_ns > 0 ? 100.0 * (double)t->t_ns / (double)l->total_ns : 0;
+}
+
+static double average_ms(const layer_time *t) {
+    return 1e-6 * (double)t->t_ns / (double)(t->runs ? t->runs : 1);
+}
+
+void bench_show_layers(const cli *c, const bench_row *r) {
+    table *t = table_new("layer|kernel|ops|output|>MACs|>ms|>%|>GMAC/s");
+    double total = 0;
+    for (size_t i = 0; i < r->layers.count; i++) {
+        const layer_time *l = &r->layers.items[i];
+        double ms = average_ms(l);
+        total += ms;
+        table_cell(t, "%s", l->layer.name);
+        table_cell(t, "%s", l->layer.kernel);
+        table_cell(t, "%s", l->layer.ops ? l->layer.ops : "");
+        table_cell(t, "%s", l->layer.output ? l->layer.output : "");
+        table_cell(t, "%s", l->layer.macs ? count_text((double)l->layer.macs) : "");
+        table_cell(t, "%.4f", ms);
+        table_cell(t, "%.1f", share(&r->layers, l));
+        table_cell(t, "%s",
+                   l->layer.macs && ms > 0 ? keepf("%.1f", 1e-6 * (double)l->layer.macs / ms) : "");
+    }
+    table_print(t, c->format);
+    if (c->format == FORMAT_TABLE) {
+        printf("%zu layers, %.4f ms\n", r->layers.count, total);
+    }
+}
+
+void bench_json_layers(json *j, const bench_row *r) {
+    json_key(j, "layers");
+    json_open(j, '[');
+    for (size_t i = 0; i < r->layers.count; i++) {
+        const layer_time *l = &r->layers.items[i];
+        json_open(j, '{');
+        json_key_text(j, "name", l->layer.name);
+        json_key_text(j, "kernel", l->layer.kernel);
+        json_key_text(j, "ops", l->layer.ops);
+        json_key_int(j, "macs", l->layer.macs);
+        json_key_number(j, "average_ms", average_ms(l));
+        json_key_number(j, "share_percent", share(&r->layers, l));
+        json_close(j);
+    }
+    json_close(j);
+}
+
+/* ---- trtexec's files ---- */
+
+static int export_times(cli *c, const char *path, const bench_row *r) {
+    FILE *f = open_output(c, path);
+    if (!f) {
+        return kiln_status_exit_code(KILN_E_IO);
+    }
+    json j = {.to = f};
+    kiln_bench_sample s;
+    json_open(&j, '[');
+    for (size_t i = 0; kiln_bench_get(r->bench, i, &s); i++) {
+        double end = s.start_ms + s.compute_ms;
+        const struct {
+            const char *key;
+            double value;
+        } rows[] = {{"startEnqMs", s.start_ms},
+                    {"endEnqMs", end},
+                    {"startH2dMs", s.start_ms},
+                    {"endH2dMs", s.start_ms},
+                    {"startComputeMs", s.start_ms},
+                    {"endComputeMs", end},
+                    {"startD2hMs", end},
+                    {"endD2hMs", end},
+                    {"h2dMs", s.h2d_ms},
+                    {"computeMs", s.compute_ms},
+                    {"d2hMs", s.d2h_ms},
+                    {"latencyMs", s.latency_ms}};
+        json_open(&j, '{');
+        for (size_t k = 0; k < COUNT_OF(rows); k++) {
+            json_key_number(&j, rows[k].key, rows[k].value);
+        }
+        json_close(&j);
+    }
+    json_end(&j);
+    return close_output(c, f, path);
+}
+
+/* Layers are timed as sums over the runs, so that there is no median: it is written as null. */
+static int export_profile(cli *c, const char *path, const bench_row *r) {
+    FILE *f = open_output(c, path);
+    if (!f) {
+        return kiln_status_exit_code(KILN_E_IO);
+    }
+    json j = {.to = f};
+    json_open(&j, '[');
+    json_open(&j, '{');
+    json_key_int(&j, "count", r->layers.count ? r->layers.items[0].runs : 0);
+    json_close(&j);
+    for (size_t i = 0; i < r->layers.count; i++) {
+        const layer_time *l = &r->layers.items[i];
+        json_open(&j, '{');
+        json_key_text(&j, "name", l->layer.name);
+        json_key_number(&j, "timeMs", 1e-6 * (double)l->t_ns);
+        json_key_number(&j, "averageMs", average_ms(l));
+        json_key_text(&j, "medianMs", NULL);
+        json_key_number(&j, "percentage", share(&r->layers, l));
+        json_close(&j);
+    }
+    json_end(&j);
+    return close_output(c, f, path);
+}
+
+/* Elements as numbers where the type is float32 or int64, else null: trtexec's own files have no others
+ * than these in practice. */
+static void write_values(json *j, const kiln_tensor *t) {
+    int64_t n = kiln_tensor_count(t);
+    json_open(j, '[');
+    for (int64_t i = 0; i < n; i++) {
+        if (t->dtype == KILN_DTYPE_F32) {
+            json_number(j, (double)((const float *)t->data)[i]);
+        } else if (t->dtype == KILN_DTYPE_I64) {
+            json_int(j, ((const int64_t *)t->data)[i]);
+        } else {
+            json_text(j, NULL);
+        }
+    }
+    json_close(j);
+}
+
+static int export_output(cli *c, const char *path, const session *s) {
+    FILE *f = open_output(c, path);
+    kiln_io io;
+    if (!f) {
+        return kiln_status_exit_code(KILN_E_IO);
+    }
+    json j = {.to = f};
+    json_open(&j, '[');
+    for (size_t i = 0; kiln_engine_output(s->engine, i, &io); i++) {
+        const kiln_tensor *t = kiln_context_output(s->context, i);
+        if (t) {
+            json_open(&j, '{');
+            json_key_text(&j, "name", io.name);
+            json_key_text(&j, "dimensions", dims_text(t->dims, t->rank));
+            json_key(&j, "values");
+            write_values(&j, t);
+            json_close(&j);
+        }
+    }
+    json_end(&j);
+    return close_output(c, f, path);
+}
+
+static void print_outputs(const session *s) {
+    kiln_io io;
+    for (size_t i = 0; kiln_engine_output(s->engine, i, &io); i++) {
+        const kiln_tensor *t = kiln_context_output(s->context, i);
+        if (t) {
+            fprintf(stderr, "%s %s: ", safe(io.name), dims_text(t->dims, t->rank));
+            json j = {.to = stderr};
+            write_values(&j, t);
+            fputc('\n', stderr);
+        }
+    }
+}
+
+int bench_export(cli *c, const bench_own *o, const session *s, const bench_row *r) {
+    int status = o->export_times ? export_times(c, o->export_times, r) : 0;
+    int failed = o->export_profile ? export_profile(c, o->export_profile, r) : 0;
+    status = status ? status : failed;
+    failed = o->export_output ? export_output(c, o->export_output, s) : 0;
+    status = status ? status : failed;
+    if (o->print_outputs) {
+        print_outputs(s);
+    }
+    return status;
+}
+
+/* ---- The line protocol ---- */
+
+static int serve_runs(cli *c, session *s, int64_t count) {
+    double *times = allocate((size_t)count * sizeof *times);
+    for (int64_t i = 0; i < count; i++) {
+        double start = now_ms();
+        kiln_status status = kiln_context_run(s->context, c->diag);
+        times[i] = now_ms() - start;
+        if (status != KILN_OK) {
+            return finish(c, status);
+        }
+    }
+    fputs("{\"times_ms\": [", stdout);
+    for (int64_t i = 0; i < count; i++) {
+        printf("%s%.6f", i ? ", " : "", times[i]);
+    }
+    puts("]}");
+    free(times);
+    return fflush(stdout) == 0 ? 0 : kiln_status_exit_code(KILN_E_IO);
+}
+
+int bench_serve(cli *c, session *s, const bench_row *r) {
+    enum { MOST = 10000000 };
+    char line[64];
+    int status = session_inputs(c, s, r->batch);
+    status = status ? status : session_context(c, s, r->threads);
+    if (status == 0) {
+        kiln_status ready = kiln_context_prepare(s->context, c->diag);
+        status = finish(c, ready);
+    }
+    if (status != 0) {
+        return status;
+    }
+    puts("ready");
+    fflush(stdout);
+    while (status == 0 && fgets(line, sizeof line, stdin)) {
+        int64_t count;
+        line[strcspn(line, "\r\n")] = '\0';
+        if (strcmp(line, "quit") == 0) {
+            break;
+        }
+        bool known = strncmp(line, "run ", 4) == 0 && parse_int(line + 4, &count) && count > 0 &&
+                     count <= MOST;
+        status = known ? serve_runs(c, s, count)
+                       : usage_error(c, NULL, "\"%s\" is neither `run K` nor `quit`", line);
+    }
+    return status ? status : interrupted();
+}

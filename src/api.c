@@ -1,4 +1,4 @@
-/* api.c - the pipeline on one screen: import -> canonicalise -> cover -> compile -> pack. */
+/* api.c - the pipeline on one screen: import -> canonicalise -> widen -> cover -> compile -> pack. */
 #include <string.h>
 
 #include "api.h"
@@ -6,6 +6,7 @@
 #include "base/diag.h"
 #include "base/env.h"
 #include "base/options.h"
+#include "build/widen.h"
 #include "pass/pass.h"
 
 /* ---- Options ---- */
@@ -74,6 +75,18 @@ static kiln_status write_command(kiln_engine *e, const kiln_build_options *o) {
     return text ? KILN_OK : KILN_E_MEMORY;
 }
 
+/* The kernels work on float32: half-width floats are converted, in a graph of the plan's own. */
+static kiln_status widen(kiln_engine *e, kiln_diag *diag) {
+    if (!kiln_needs_widening(e->graph)) {
+        return KILN_OK;
+    }
+    size_t n;
+    KILN_TRY(kiln_graph_clone(&e->canonical, e->graph, &e->arena, &e->canonical_dims, e->env));
+    KILN_TRY(kiln_widen(e->graph, &n, diag));
+    kiln_note(diag, KILN_F_PRECISION, "%zu nodes of float16 or bfloat16 run in float32 on this CPU", n);
+    return KILN_OK;
+}
+
 static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_options *o, kiln_diag *diag) {
     e->hold = kiln_hold_take(m->hold);
     e->info.version = kiln_version();
@@ -85,6 +98,7 @@ static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_o
     kiln_pass_options passes = {.off = o->off, .stop_after = o->stop_after};
     KILN_TRY(kiln_passes_run(e->graph, &passes, &e->passes, &e->n_passes, diag));
     if (!o->canonical_only) {
+        KILN_TRY(widen(e, diag));
         KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, note_refusal, e, diag));
     }
     return kiln_engine_describe(e);
@@ -117,5 +131,6 @@ kiln_status kiln_engine_export(const kiln_engine *engine, const char *path, size
         return kiln_fail(diag, KILN_F_OPTION, "there is no path to export to");
     }
     kiln_export_options o = {.external_threshold = external_threshold, .producer_version = kiln_version()};
-    return kiln_diag_close(diag, kiln_export_file(engine->graph, path, &o, engine->env, diag));
+    const kiln_graph *graph = engine->canonical ? engine->canonical : engine->graph;
+    return kiln_diag_close(diag, kiln_export_file(graph, path, &o, engine->env, diag));
 }

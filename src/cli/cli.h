@@ -4,7 +4,7 @@
  * a function. Parsing, --help, man page, completion and docs/cli.md all come from that table.
  *
  *     static const opt options[] = {
- *         {.name = "topk", .kind = OPT_INT, .value = "K", .help = "print the K largest", .at = OWN(topk)},
+ *         {.name = "topk", .kind = OPT_INT, .value = "K", .help = "print the K largest", .at = offsetof(own, topk)},
  *     };
  *     const verb verb_run = {.name = "run", .summary = ..., .options = options, ...};
  *

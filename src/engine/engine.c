@@ -16,6 +16,7 @@ kiln_status kiln_engine_new(kiln_engine **out, const kiln_env *env) {
     e->env = env;
     kiln_arena_init(&e->arena, env);
     kiln_dims_init(&e->dims, &e->arena);
+    kiln_dims_init(&e->canonical_dims, &e->arena);
     *out = e;
     return KILN_OK;
 }
@@ -126,7 +127,7 @@ static size_t plan_weights(const kiln_plan *p) {
 }
 
 kiln_status kiln_engine_describe(kiln_engine *e) {
-    e->info.nodes = kiln_graph_count(e->graph);
+    e->info.nodes = kiln_graph_count(e->canonical ? e->canonical : e->graph);
     e->info.macs = kiln_graph_macs(e->graph);
     if (!e->plan) {
         return KILN_OK;

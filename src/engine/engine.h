@@ -17,7 +17,10 @@ struct kiln_engine {
     const kiln_env *env;
     kiln_arena arena;
     kiln_dims dims;
-    kiln_graph *graph;
+    kiln_graph *graph; /* what the plan runs */
+    /* Where half-width floats run in float32: the graph as exported, and its dims. Else NULL. */
+    kiln_graph *canonical;
+    kiln_dims canonical_dims;
     kiln_plan *plan;
     kiln_cpu_target target;
     const char **off; /* target.off, owned */

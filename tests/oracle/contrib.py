@@ -245,7 +245,7 @@ def quantized(c: Cases):
         zero = dtype(3)
         q = [s(0.02), s(zero, dtype)]
         r = [s(0.03), s(5, dtype)]
-        y = [s(0.05), s(1, dtype)]
+        y = [s(0.05), s(60, dtype)]
         a, b = u8(2, 3, 4, dtype=dtype), u8(3, 1, dtype=dtype)
         for op in ("QLinearAdd", "QLinearMul"):
             c.add(f"{op.lower()}_{t}", op, [a, *q, b, *r, *y])
@@ -271,8 +271,8 @@ def quantized(c: Cases):
             c.add(f"qlinear_average_pool_{t}_{last}_{pad}", "QLinearAveragePool", [nhwc if last else image, *q, *y],
                   attrs=attrs)
         c.add(f"nhwc_max_pool_{t}", "NhwcMaxPool", [nhwc], attrs={"kernel_shape": [2, 2], "strides": [2, 2]})
-        c.add(f"quantize_linear_{t}", "QuantizeLinear", [f(2, 3, lo=-3, hi=3), *q])
-        c.add(f"quantize_linear_{t}_axis", "QuantizeLinear", [f(2, 3, lo=-3, hi=3), f(3, lo=0.01, hi=0.1),
+        c.add(f"quantize_linear_{t}", "QuantizeLinear", [f(2, 3, lo=1, hi=3), *q])
+        c.add(f"quantize_linear_{t}_axis", "QuantizeLinear", [f(2, 3, lo=1, hi=3), f(3, lo=0.01, hi=0.1),
               u8(3, dtype=dtype)], attrs={"axis": 1})
         c.add(f"dequantize_linear_{t}", "DequantizeLinear", [a, *q])
         c.add(f"matmul_integer_to_float_{t}", "MatMulIntegerToFloat",

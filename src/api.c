@@ -13,7 +13,7 @@
 
 static kiln_status check_off(const char *const *off, kiln_diag *diag) {
     for (; off && *off; off++) {
-        if (!kiln_pass_exists(*off) && !kiln_kernel_find(*off) && !kiln_fusion_exists(*off)) {
+        if (strcmp(*off, "widen") != 0 && !kiln_pass_exists(*off) && !kiln_kernel_find(*off) && !kiln_fusion_exists(*off)) {
             return kiln_hint(diag,
                              kiln_fail(diag, KILN_F_OPTION, "no pass, kernel or fusion is called \"%s\"", *off),
                              "`kiln inspect --passes` lists them");
@@ -75,9 +75,10 @@ static kiln_status write_command(kiln_engine *e, const kiln_build_options *o) {
     return text ? KILN_OK : KILN_E_MEMORY;
 }
 
-/* The kernels work on float32: half-width floats are converted, in a graph of the plan's own. */
+/* The kernels work on float32: half-width floats are converted, in a graph of the plan's own. Switched
+ * off, they run by the reference kernels, which round every step. */
 static kiln_status widen(kiln_engine *e, kiln_diag *diag) {
-    if (!kiln_needs_widening(e->graph)) {
+    if (kiln_target_is_off(&e->target, "widen") || !kiln_needs_widening(e->graph)) {
         return KILN_OK;
     }
     size_t n;

@@ -1,5 +1,6 @@
-/* tools.h - what stands around a network: data files, generated inputs, timing, accuracy, comparison,
- * checks. The `kiln` command is a thin layer over this header; programs can do the same:
+/* tools.h - what stands around a network: data files, generated inputs, timing, accuracy,
+ * comparison, checks. The `kiln` command is a thin layer over this header; programs can do the
+ * same:
  *
  *     kiln_engine *eng;  kiln_engine_open(&eng, NULL, NULL, "net.onnx", NULL, diag);
  *     kiln_context *ctx; kiln_context_create(&ctx, eng, NULL, diag);
@@ -21,7 +22,7 @@
 extern "C" {
 #endif
 
-/* ---- Engines from either kind of file ------------------------------------------------------------ */
+/* ---- Engines from either kind of file ------------------------------------------------------- */
 
 /* What to do with a file; the half that does not apply to it is not used. */
 typedef struct kiln_open_options {
@@ -31,14 +32,14 @@ typedef struct kiln_open_options {
     const kiln_load_options *load;
 } kiln_open_options;
 
-/* Opens an engine file, or loads an ONNX model and builds it. `model` (may be NULL) receives the model,
- * or NULL when the file was an engine. Errors: as of kiln_model_load, kiln_engine_build and
+/* Opens an engine file, or loads an ONNX model and builds it. `model` (may be NULL) receives the
+ * model, or NULL when the file was an engine. Errors: as of kiln_model_load, kiln_engine_build and
  * kiln_engine_load; USAGE for shape overrides given with an engine, whose shapes are fixed. */
 KILN_API kiln_status kiln_engine_open(kiln_engine **out, kiln_model **model, const kiln_env *env,
                                       const char *path, const kiln_open_options *options,
                                       kiln_diag *diag);
 
-/* ---- Lists of named tensors ---------------------------------------------------------------------- */
+/* ---- Lists of named tensors ----------------------------------------------------------------- */
 
 /* Named tensors in order, which the list owns. Entries of one name are the items of a sequence. */
 typedef struct kiln_tensors kiln_tensors;
@@ -56,15 +57,15 @@ KILN_API const kiln_tensor *kiln_tensors_find(const kiln_tensors *list, const ch
 /* Appends a copy. Errors: USAGE for impossible dims, UNSUPPORTED for strings, MEMORY. */
 KILN_API kiln_status kiln_tensors_add(kiln_tensors *list, const char *name,
                                       const kiln_tensor *tensor, kiln_diag *diag);
-/* Binds every entry to the input of its name; the list must live as long as the context runs. An entry
- * that is no input's is an error (USAGE), an input without entry is not. */
+/* Binds every entry to the input of its name; the list must live as long as the context runs. An
+ * entry that is no input's is an error (USAGE), an input without entry is not. */
 KILN_API kiln_status kiln_tensors_bind(const kiln_tensors *list, const kiln_engine *engine,
                                        kiln_context *context, kiln_diag *diag);
 /* Appends copies of all outputs of the context's last run. */
 KILN_API kiln_status kiln_tensors_collect(kiln_tensors *list, const kiln_engine *engine,
                                           const kiln_context *context, kiln_diag *diag);
 
-/* ---- Data files ---------------------------------------------------------------------------------- */
+/* ---- Data files ----------------------------------------------------------------------------- */
 
 /* How to read a file that does not say everything itself. */
 typedef struct kiln_read_options {
@@ -75,8 +76,8 @@ typedef struct kiln_read_options {
     const char *preprocess; /* of pictures: keys as below ["": pixels 0..255, RGB, NCHW, float32] */
 } kiln_read_options;
 
-/* Reads a file, or a folder that kiln_tensors_write_folder made, and appends what it holds. The kind is
- * told from the name's ending:
+/* Reads a file, or a folder that kiln_tensors_write_folder made, and appends what it holds. The
+ * kind is told from the name's ending:
  *
  *     .npy .pb .bin .raw   one tensor (.pb: an ONNX TensorProto, or the kind that `like` is of)
  *     .npz                 every array under its own name
@@ -85,34 +86,36 @@ typedef struct kiln_read_options {
  * `preprocess` is "key=value ..." in the order resize > crop > color > (x * scale - mean) / std >
  * layout > dtype:
  *
- *     resize  none | WxH | S (shorter side) | letterbox:WxH      crop   none | WxH | S, from the centre
+ *     resize  none | WxH | S (shorter side) | letterbox:WxH     crop  none | WxH | S (centre)
  *     interp  bilinear | bicubic | bilinear-plain | bicubic-plain | nearest
  *     pad     letterbox fill 0..255     pad-at  center | top-left     color  rgb | bgr | gray
  *     scale   number or fraction 1/255  mean, std  one number or one a channel, separated by commas
  *     layout  nchw | nhwc               dtype   float32 | uint8
  *
- * Errors: IO, MALFORMED, UNSUPPORTED, LIMIT, MEMORY; USAGE for an ending or key it does not know. */
+ * Errors: IO, MALFORMED, UNSUPPORTED, LIMIT, MEMORY; USAGE for an unknown ending or key. */
 KILN_API kiln_status kiln_tensors_read(kiln_tensors *list, const char *path,
                                        const kiln_read_options *options, kiln_diag *diag);
 /* Checks a `preprocess` text alone. Errors: USAGE. */
 KILN_API kiln_status kiln_preprocess_check_text(const char *preprocess, kiln_diag *diag);
 /* Writes one tensor by the ending of `path`: .npy, .npz, .pb, .bin, .raw or .png (uint8, [H, W] or
- * [1|3, H, W] or [H, W, 1|3]; floats 0..1 are scaled by 255). The file is the old one or the complete
- * new one. Errors: IO, UNSUPPORTED, USAGE. */
+ * [1|3, H, W] or [H, W, 1|3]; floats 0..1 are scaled by 255). The file is the old one or the
+ * complete new one. Errors: IO, UNSUPPORTED, USAGE. */
 KILN_API kiln_status kiln_tensor_write(const kiln_tensor *tensor, const char *name,
                                        const char *path, const kiln_env *env, kiln_diag *diag);
-/* Writes every entry to DIR/<name>.npy (characters other than letters, digits, `.`, `-` and `_` become
- * `_`; types NumPy has not go to .pb) and DIR/outputs.json, which lists them:
- * {"schema": "kiln.outputs/1", "outputs": [{"name", "file", "dtype", "shape"}]}. Makes the folder. */
+/* Writes every entry to DIR/<name>.npy (characters other than letters, digits, `.`, `-` and `_`
+ * become `_`; types NumPy has not go to .pb) and DIR/outputs.json, which lists them: {"schema":
+ * "kiln.outputs/1", "outputs": [{"name", "file", "dtype", "shape"}]}. Makes the folder. */
 KILN_API kiln_status kiln_tensors_write_folder(const kiln_tensors *list, const char *path,
                                                kiln_diag *diag);
 
-/* ---- Generated inputs ---------------------------------------------------------------------------- */
+/* ---- Generated inputs ----------------------------------------------------------------------- */
 
-/* Element i of input `name` is drawn from draw i of SplitMix64 (Steele, Lea, Flood 2014) with the state
+/* Element i of input `name` is drawn from draw i of SplitMix64 (Steele, Lea, Flood 2014) with the
+ * state
  *
  *     s0 = seed XOR FNV1a64(name);    draw i:  z = s0 + (i + 1) * 0x9E3779B97F4A7C15
- *     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;  z = (z ^ z >> 27) * 0x94D049BB133111EB;  z ^= z >> 31
+ *     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9
+ *     z = (z ^ z >> 27) * 0x94D049BB133111EB;  z ^= z >> 31
  *
  * Floats are min + (max - min) * (z >> 11) * 2^-53, rounded to the type; integers and bool
  * min + z mod (max - min + 1). */
@@ -126,12 +129,12 @@ typedef struct kiln_generate_options {
     size_t n_shapes;
 } kiln_generate_options;
 
-/* Appends a generated tensor for an input. Errors: USAGE when a shape contradicts the input or its rank
- * is not known, UNSUPPORTED for strings, LIMIT, MEMORY. */
+/* Appends a generated tensor for an input. Errors: USAGE when a shape contradicts the input or its
+ * rank is not known, UNSUPPORTED for strings, LIMIT, MEMORY. */
 KILN_API kiln_status kiln_tensors_generate(kiln_tensors *list, const kiln_io *io,
                                            const kiln_generate_options *options, kiln_diag *diag);
 
-/* ---- Watching inner values ----------------------------------------------------------------------- */
+/* ---- Watching inner values ------------------------------------------------------------------ */
 
 /* What to look at while a context runs. */
 typedef struct kiln_watch_options {
@@ -165,7 +168,7 @@ KILN_API bool kiln_watch_nonfinite(const kiln_watch *watch, kiln_nonfinite *out)
 /* A name asked for that no run has shown, or NULL past the end. */
 KILN_API const char *kiln_watch_unseen(const kiln_watch *watch, size_t i);
 
-/* ---- Progress ------------------------------------------------------------------------------------ */
+/* ---- Progress ------------------------------------------------------------------------------- */
 
 /* Called now and then by long jobs, on the caller's thread; `share` is 0..1, or -1 when not known.
  * Returning false ends the job early: its result is what there is so far, its status CANCELLED. */
@@ -174,10 +177,10 @@ typedef struct kiln_progress {
     void *user;
 } kiln_progress;
 
-/* ---- Timing -------------------------------------------------------------------------------------- */
+/* ---- Timing --------------------------------------------------------------------------------- */
 
-/* Of n samples sorted: the median of an even n is the mean of the two in the middle, percentile p the
- * sample of rank ceil(p/100 * n), stddev the one of the sample (n - 1). */
+/* Of n samples sorted: the median of an even n is the mean of the two in the middle, percentile p
+ * the sample of rank ceil(p/100 * n), stddev the one of the sample (n - 1). */
 typedef struct kiln_stats {
     size_t count;
     double min_ms, max_ms, mean_ms, median_ms, p90_ms, p95_ms, p99_ms, stddev_ms;
@@ -219,8 +222,8 @@ typedef struct kiln_bench_result {
 
 /* A finished measurement. */
 typedef struct kiln_bench kiln_bench;
-/* Times runs of a context whose inputs are bound. On CANCELLED (by progress or kiln_context_cancel) *out
- * is written too. Errors: those of kiln_context_run. */
+/* Times runs of a context whose inputs are bound. On CANCELLED (by progress or kiln_context_cancel)
+ * *out is written too. Errors: those of kiln_context_run. */
 KILN_API kiln_status kiln_bench_run(kiln_bench **out, kiln_context *context, const kiln_env *env,
                                     const kiln_bench_options *options, kiln_diag *diag);
 /* Gives a measurement back. */
@@ -231,13 +234,13 @@ KILN_API void kiln_bench_summary(const kiln_bench *bench, kiln_bench_result *out
 KILN_API bool kiln_bench_get(const kiln_bench *bench, size_t i, kiln_bench_sample *out);
 /* Percentile p (0..100) of the compute times; 0 without runs. */
 KILN_API double kiln_bench_percentile(const kiln_bench *bench, double p);
-/* What makes the numbers doubtful, one sentence each (NULL past the end): a coefficient of variation
- * above 2.5 %, other load, a governor that saves power, too few runs. */
+/* What makes the numbers doubtful, one sentence each (NULL past the end): a coefficient of
+ * variation above 2.5 %, other load, a governor that saves power, too few runs. */
 KILN_API const char *kiln_bench_warning(const kiln_bench *bench, size_t i);
 /* Statistics of n times; sorts them in place. */
 KILN_API void kiln_stats_of(kiln_stats *out, double *times_ms, size_t n);
 
-/* ---- Accuracy ------------------------------------------------------------------------------------ */
+/* ---- Accuracy ------------------------------------------------------------------------------- */
 
 typedef struct kiln_evaluate_options {
     size_t size;
@@ -253,7 +256,7 @@ typedef struct kiln_evaluate_options {
     const kiln_progress *progress;
 } kiln_evaluate_options;
 
-/* Shares are 0..1. A sample's rank counts ties in favour of the lower class number; NaN ranks last. */
+/* Shares are 0..1. Of equal scores the lower class number ranks first; NaN ranks last. */
 typedef struct kiln_evaluate_result {
     int64_t samples, classes;
     double top1, top5;
@@ -273,7 +276,7 @@ KILN_API kiln_status kiln_evaluate(kiln_evaluate_result *out, const kiln_engine 
                                    kiln_context *context, const kiln_env *env,
                                    const kiln_evaluate_options *options, kiln_diag *diag);
 
-/* ---- Comparison ---------------------------------------------------------------------------------- */
+/* ---- Comparison ----------------------------------------------------------------------------- */
 
 /* When a pair of tensors passes. A bound of 0 is not asked for; without any, range_tol is 1e-4. */
 typedef struct kiln_tolerance {
@@ -302,8 +305,8 @@ typedef struct kiln_difference {
 
 /* A finished comparison: one difference for each expected tensor. */
 typedef struct kiln_comparison kiln_comparison;
-/* Compares by name. Extra entries of `actual` are ignored. Errors: USAGE, MEMORY; that tensors differ is
- * no error here. */
+/* Compares by name. Extra entries of `actual` are ignored. Errors: USAGE, MEMORY; that tensors
+ * differ is no error here. */
 KILN_API kiln_status kiln_comparison_run(kiln_comparison **out, const kiln_tensors *expected,
                                          const kiln_tensors *actual, const kiln_env *env,
                                          const kiln_tolerance *tolerance, kiln_diag *diag);
@@ -314,7 +317,7 @@ KILN_API const kiln_difference *kiln_comparison_get(const kiln_comparison *compa
 /* True when there was something to compare and all of it passed. */
 KILN_API bool kiln_comparison_passed(const kiln_comparison *comparison);
 
-/* ---- Checking a model ---------------------------------------------------------------------------- */
+/* ---- Checking a model ----------------------------------------------------------------------- */
 
 /* What becomes of an operator. */
 typedef enum kiln_support {
@@ -336,11 +339,11 @@ typedef struct kiln_check_op {
     kiln_support support;
 } kiln_check_op;
 
-/* A checked model. What was found is in the diag: errors (cannot be run), warnings (questionable) and
- * notes (slow or unusual), each with node, byte offset and hint where there is one. */
+/* A checked model. What was found is in the diag: errors (cannot be run), warnings (questionable)
+ * and notes (slow or unusual), each with node, byte offset and hint where there is one. */
 typedef struct kiln_check kiln_check;
-/* Reads, infers and builds a model and lists its operators. Returns OK when the file could be read as
- * ONNX at all, whatever was found; what it would have failed with is kiln_check_status. */
+/* Reads, infers and builds a model and lists its operators. Returns OK when the file could be read
+ * as ONNX at all, whatever was found; what it would have failed with is kiln_check_status. */
 KILN_API kiln_status kiln_check_run(kiln_check **out, const kiln_env *env, const char *path,
                                     const kiln_open_options *options, kiln_diag *diag);
 /* Gives a check back. */
@@ -350,7 +353,7 @@ KILN_API bool kiln_check_get(const kiln_check *check, size_t i, kiln_check_op *o
 /* OK when the model can be run. */
 KILN_API kiln_status kiln_check_status(const kiln_check *check);
 
-/* ---- This machine -------------------------------------------------------------------------------- */
+/* ---- This machine --------------------------------------------------------------------------- */
 
 /* Zero or "" for what is not known. */
 typedef struct kiln_machine {
@@ -366,11 +369,11 @@ typedef struct kiln_machine {
 } kiln_machine;
 /* Describes the machine as it is now. */
 KILN_API void kiln_machine_describe(kiln_machine *out);
-/* Instruction set i from the lowest, as `max_isa` and KILN_MAX_ISA take it, and whether this machine has
- * it; NULL past the end. */
+/* Instruction set i from the lowest, as `max_isa` and KILN_MAX_ISA take it, and whether this
+ * machine has it; NULL past the end. */
 KILN_API const char *kiln_isa_get(size_t i, bool *available);
-/* Name i of what kiln_build_options.off takes, and whether it is a "pass", "kernel" or "fusion"; NULL past
- * the end. */
+/* Name i of what kiln_build_options.off takes, and whether it is a "pass", "kernel" or "fusion";
+ * NULL past the end. */
 KILN_API const char *kiln_off_get(size_t i, const char **kind);
 /* A library Kiln runs with, i-th, and its version; NULL past the end. */
 KILN_API const char *kiln_library_get(size_t i, const char **version);

@@ -9,7 +9,12 @@
 #include "base/checked.h"
 #include "base/env.h"
 
-enum { MIN_GROWTH = 4 << 10, MAX_GROWTH = 256 << 10, HEADER = 64, WIDE = 64, NARROW = 16 };
+/* A test that fails every request gives no growth. */
+#ifndef KILN_ARENA_GROWTH
+#define KILN_ARENA_GROWTH 4 << 10, 256 << 10
+#endif
+enum { HEADER = 64, WIDE = 64, NARROW = 16 };
+static const size_t growth_bytes[2] = {KILN_ARENA_GROWTH};
 
 struct kiln_arena_chunk {
     kiln_arena_chunk *older;
@@ -44,7 +49,7 @@ void kiln_arena_rewind(kiln_arena *arena, kiln_arena_mark mark) {
 
 static bool add_chunk(kiln_arena *arena, size_t bytes) {
     size_t growth = arena->total_bytes / 4;
-    growth = growth < MIN_GROWTH ? MIN_GROWTH : growth > MAX_GROWTH ? MAX_GROWTH : growth;
+    growth = growth < growth_bytes[0] ? growth_bytes[0] : growth > growth_bytes[1] ? growth_bytes[1] : growth;
     size_t total;
     if (!kiln_add_size(bytes, HEADER, &total)) {
         return false;

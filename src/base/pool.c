@@ -83,11 +83,13 @@ static void spin_once(int *spins) {
     }
 }
 
-/* Flush-to-zero and denormals-are-zero of the SSE control word (bits 15 and 6 of MXCSR). */
+/* The SSE control word (MXCSR) of all members, whatever the caller's is: round to nearest, no traps, flush to
+ * zero and denormals are zero (bits 15 and 6). */
 static unsigned enter_fast_math(void) {
 #if defined(__x86_64__)
+    enum { FAST = 0x1F80 | 0x8040 };
     unsigned before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040);
+    _mm_setcsr(FAST);
     return before;
 #else
     return 0;

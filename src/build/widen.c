@@ -9,7 +9,8 @@
 /* Constants up to this size are converted now, so that claims can read them. */
 enum { EAGER_BYTES = 64 * 1024 };
 
-/* A value in one of its two types, and the graph that can see it with all its bodies; NULL: every graph. */
+/* A value in one of its two types, and the graph that can see it with all its bodies; NULL: every
+ * graph. */
 typedef struct form {
     kiln_value *value;
     const kiln_graph *home;
@@ -201,8 +202,9 @@ static bool may_widen(widener *w, const kiln_node *n) {
         }
         half = half || (v && k < n->n_in && fate_of(w, v)->half);
     }
-    bool fixed = n->op == &kiln_op_cast_like || n->op == &kiln_op_bit_cast || (n->op->flags & KILN_OP_RANDOM) ||
-                 n->precision.dtype != KILN_DTYPE_NONE || n->n_bodies > 0 || names_half(n);
+    bool fixed = n->op == &kiln_op_cast_like || n->op == &kiln_op_bit_cast ||
+                 (n->op->flags & KILN_OP_RANDOM) || n->precision.dtype != KILN_DTYPE_NONE ||
+                 n->n_bodies > 0 || names_half(n);
     return half && !fixed;
 }
 
@@ -233,7 +235,8 @@ static bool gives_wide(const kiln_node *n, const snapshot *s) {
     return true;
 }
 
-/* Puts float32 operands in; false when the operator does not take them, the node is then unchanged. */
+/* Puts float32 operands in; false when the operator does not take them, the node is then
+ * unchanged. */
 static kiln_status try_wide(editor *e, kiln_node *n, bool *done) {
     snapshot s;
     size_t findings = kiln_diag_count(e->w->diag);
@@ -291,23 +294,27 @@ static kiln_status keep_narrow(editor *e, kiln_node *n) {
     return append(e, n);
 }
 
-/* A Cast between half types and float32 is no work any more: its result is its operand. *done is false
- * for other nodes. */
+/* A Cast between half types and float32 is no work any more: its result is its operand. *done is
+ * false for other nodes. */
 static kiln_status skip_cast(editor *e, kiln_node *n, bool *done) {
     kiln_cast_attrs *a = n->attrs;
     kiln_value *x = n->in[0], *y = n->out[0];
     *done = false;
-    if (n->op != &kiln_op_cast || x->type.kind != KILN_KIND_TENSOR || n->precision.dtype != KILN_DTYPE_NONE) {
+    if (n->op != &kiln_op_cast || x->type.kind != KILN_KIND_TENSOR ||
+        n->precision.dtype != KILN_DTYPE_NONE) {
         return KILN_OK;
     }
     const fate *from = fate_of(e->w, x);
-    bool from_float = from->half || x->type.dtype == KILN_DTYPE_F32, to_half = is_half((kiln_dtype)a->to);
-    bool alias = from_float && (to_half || (from->half && a->to == KILN_DTYPE_F32 && y->n_outputs == 0));
+    bool from_float = from->half || x->type.dtype == KILN_DTYPE_F32,
+         to_half = is_half((kiln_dtype)a->to);
+    bool alias =
+        from_float && (to_half || (from->half && a->to == KILN_DTYPE_F32 && y->n_outputs == 0));
     if (alias) {
         kiln_value *wide;
         KILN_TRY(get_operand(e, x, true, &wide));
         fate *f = &e->w->fates[y->id];
-        *f = (fate){.known = true, .half = to_half ? (kiln_dtype)a->to : KILN_DTYPE_NONE, .same = wide};
+        *f = (fate){
+            .known = true, .half = to_half ? (kiln_dtype)a->to : KILN_DTYPE_NONE, .same = wide};
         f->wide = (form){wide, x->constant ? NULL : e->graph};
         *done = true;
     }

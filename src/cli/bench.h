@@ -1,5 +1,5 @@
-/* bench.h - what `kiln bench` is made of: cmd_bench.c measures and shows, bench_more.c does the layers, the
- * exports and the line protocol. */
+/* bench.h - what `kiln bench` is made of: cmd_bench.c measures and shows, bench_more.c does the
+ * layers, the exports and the line protocol. */
 #ifndef KILN_CLI_BENCH_H
 #define KILN_CLI_BENCH_H
 

@@ -1,4 +1,4 @@
-/* bench_more.c - layer times, trtexec's JSON files, and the line protocol of `kiln bench --serve`. */
+/* bench_more.c - layer times, trtexec's JSON files, and the line protocol of --serve. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -146,8 +146,8 @@ static int export_profile(cli *c, const char *path, const bench_row *r) {
     return close_output(c, f, path);
 }
 
-/* Elements as numbers where the type is float32 or int64, else null: trtexec's own files have no others
- * than these in practice. */
+/* Elements as numbers where the type is float32 or int64, else null: trtexec's own files have no
+ * others than these in practice. */
 static void write_values(json *j, const kiln_tensor *t) {
     int64_t n = kiln_tensor_count(t);
     json_open(j, '[');

@@ -1,10 +1,12 @@
 /* cli.h - what the files of the command share.
  *
- * A verb is one file cmd_<verb>.c with a `verb` in it: what it is called, an option table, examples, and
- * a function. Parsing, --help, man page, completion and docs/cli.md all come from that table.
+ * A verb is one file cmd_<verb>.c with a `verb` in it: what it is called, an option table,
+ * examples, and a function. Parsing, --help, man page, completion and docs/cli.md all come from
+ * that table.
  *
  *     static const opt options[] = {
- *         {.name = "topk", .kind = OPT_INT, .value = "K", .help = "print the K largest", .at = offsetof(own, topk)},
+ *         {.name = "topk", .kind = OPT_INT, .value = "K", .help = "print K",
+ *          .at = offsetof(own, topk)},
  *     };
  *     const verb verb_run = {.name = "run", .summary = ..., .options = options, ...};
  *
@@ -41,8 +43,8 @@ typedef enum opt_kind {
     OPT_KEY,    /* list: "name=value", for the preprocessing keys */
 } opt_kind;
 
-/* One option. `at` is where its value goes: an offset into the verb's own struct, or, with `shared`, into
- * struct cli. */
+/* One option. `at` is where its value goes: an offset into the verb's own struct, or, with
+ * `shared`, into struct cli. */
 typedef struct opt {
     const char *name; /* without the dashes */
     char letter;      /* -o, or 0 */
@@ -133,7 +135,8 @@ struct cli {
     double started_ms;
 };
 
-/* Fills c and own from the words after the verb. 0, or the exit status after saying what is wrong. */
+/* Fills c and own from the words after the verb. 0, or the exit status once it said what is
+ * wrong. */
 int parse_options(cli *c, void *own, int argc, char **argv);
 /* The candidate nearest to `word` (a typing error or two away), or NULL. */
 const char *nearest(const char *word, const char *(*candidate)(const void *of, size_t i),
@@ -179,7 +182,7 @@ char *keepf(const char *fmt, ...) PRINTF_LIKE(1, 2);
 void say(cli *c, kiln_log_level level, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* A usage error: says it, with a hint when not NULL; returns 2. */
 int usage_error(cli *c, const char *hint, const char *fmt, ...) PRINTF_LIKE(3, 4);
-/* Prints the findings not printed yet (notes only with -v) and returns the exit status of `status`. */
+/* Prints the findings not printed yet (notes only with -v); returns the exit status of `status`. */
 int finish(cli *c, kiln_status status);
 void print_findings(cli *c);
 double now_ms(void);

@@ -6,12 +6,16 @@
 
 #include "cli.h"
 
+static bool is_folder(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 /* The second operand: saved outputs when its name says so or it is a folder, else a network. */
 static bool is_data(const char *path) {
     static const char *const endings[] = {".npz", ".npy", ".pb"};
-    struct stat st;
     size_t len = strlen(path);
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+    if (is_folder(path)) {
         return true;
     }
     for (size_t i = 0; i < COUNT_OF(endings); i++) {
@@ -23,43 +27,67 @@ static bool is_data(const char *path) {
     return false;
 }
 
-/* Runs what is open and appends its outputs. */
-static int run_network(cli *c, session *s, kiln_tensors *out) {
-    int status = session_context(c, s, c->threads);
-    if (status != 0) {
-        return status;
+/* Runs what is open and appends its outputs, and the inner values that `marks` names. */
+static int run_network(cli *c, session *s, list *marks, kiln_tensors *out) {
+    kiln_watch *watch = NULL;
+    const kiln_tensor *t;
+    const char *name;
+    int failed = session_context(c, s, c->threads);
+    if (failed != 0) {
+        return failed;
     }
-    kiln_status ran = kiln_context_run(s->context, c->diag);
-    ran = ran == KILN_OK ? kiln_tensors_collect(out, s->engine, s->context, c->diag) : ran;
-    return finish(c, ran);
+    kiln_status status = KILN_OK;
+    if (marks->count > 0) {
+        list_add(marks, NULL);
+        kiln_watch_options o = {.size = sizeof o, .mark = marks->items};
+        status = kiln_watch_create(&watch, s->context, c->env, &o);
+    }
+    status = status == KILN_OK ? kiln_context_run(s->context, c->diag) : status;
+    status = status == KILN_OK ? kiln_tensors_collect(out, s->engine, s->context, c->diag) : status;
+    for (size_t i = 0; watch && status == KILN_OK; i++) {
+        t = kiln_tensors_get(kiln_watch_marked(watch), i, &name);
+        if (!t) {
+            break;
+        }
+        status = kiln_tensors_add(out, name, t, c->diag);
+    }
+    kiln_watch_destroy(watch);
+    return finish(c, status);
 }
 
-/* Opens the first network with inputs and appends its outputs to `out`. */
-static int first_network(cli *c, session *s, kiln_tensors *out) {
-    int status = session_open(c, s, c->operands.items[0]);
-    status = status ? status : session_inputs(c, s, 0);
-    return status || c->dry_run ? status : run_network(c, s, out);
-}
-
-/* The second one runs on the first one's inputs. */
+/* The second network runs on the first one's inputs. */
 static int second_network(cli *c, session *first, const char *path, kiln_tensors *out) {
     session s = {0};
+    list none = {0};
     int status = session_open(c, &s, path);
     if (status == 0 && !c->dry_run) {
         s.inputs = first->inputs;
-        status = run_network(c, &s, out);
+        status = run_network(c, &s, &none, out);
         s.inputs = NULL;
     }
     session_close(&s);
     return status;
 }
 
-static int read_saved(cli *c, const session *first, const char *path, kiln_tensors *out) {
+/* Saved tensors that are no outputs are inner values, to be marked. */
+static int read_saved(cli *c, const session *first, const char *path, kiln_tensors *out,
+                      list *marks) {
     kiln_io io, second;
+    const char *name;
     bool one =
         kiln_engine_output(first->engine, 0, &io) && !kiln_engine_output(first->engine, 1, &second);
-    kiln_read_options o = {.size = sizeof o, .name = one ? io.name : NULL};
-    return finish(c, kiln_tensors_read(out, path, &o, c->diag));
+    kiln_read_options o = {.size = sizeof o, .name = one && !is_folder(path) ? io.name : NULL};
+    kiln_status status = kiln_tensors_read(out, path, &o, c->diag);
+    for (size_t i = 0; status == KILN_OK && kiln_tensors_get(out, i, &name); i++) {
+        bool found = false;
+        for (size_t k = 0; !found && kiln_engine_output(first->engine, k, &io); k++) {
+            found = strcmp(io.name, name) == 0;
+        }
+        if (!found) {
+            list_add(marks, name);
+        }
+    }
+    return finish(c, status);
 }
 
 /* ---- Output ---- */
@@ -128,11 +156,13 @@ static void show_json(const cli *c, const kiln_comparison *m, bool passed) {
 
 static int compare(cli *c, session *s, kiln_tensors *actual, kiln_tensors *expected) {
     const char *reference = c->operands.items[1];
-    int status = first_network(c, s, actual);
-    if (status == 0) {
-        status = is_data(reference) ? read_saved(c, s, reference, expected)
-                                    : second_network(c, s, reference, expected);
-    }
+    bool saved = is_data(reference);
+    list marks = {0};
+    int status = session_open(c, s, c->operands.items[0]);
+    status = status ? status : session_inputs(c, s, 0);
+    status = status || !saved ? status : read_saved(c, s, reference, expected, &marks);
+    status = status || c->dry_run ? status : run_network(c, s, &marks, actual);
+    status = status || saved ? status : second_network(c, s, reference, expected);
     if (status != 0 || c->dry_run) {
         return status;
     }

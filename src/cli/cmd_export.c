@@ -34,13 +34,11 @@ static int export_graph(cli *c, const own *o, kiln_model **model, kiln_engine **
         json j = json_begin(c, "kiln.export/1");
         json_key_text(&j, "model", o->output);
         json_key_int(&j, "nodes", (int64_t)info.nodes);
-        json_key_int(&j, "parameters", (int64_t)info.parameters);
         json_end(&j);
     } else {
-        table *t = table_new("model|>nodes|>parameters");
+        table *t = table_new("model|>nodes");
         table_cell(t, "%s", o->output);
         table_cell(t, "%zu", info.nodes);
-        table_cell(t, "%zu", info.parameters);
         table_print(t, c->format);
         verdict(c, true, "%s", "");
     }

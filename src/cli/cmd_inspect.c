@@ -185,7 +185,8 @@ static int why(cli *c, const session *s, const char *name) {
 
 /* ---- The whole ---- */
 
-/* Memory of one run needs shapes, so inputs are generated for it, dynamic dims 1; silent when that fails. */
+/* Memory of one run needs shapes, so inputs are generated for it, dynamic dims 1; silent when that
+ * fails. */
 static memory measure_memory(cli *c, session *s) {
     memory m = {0};
     kiln_log_level level = c->level;

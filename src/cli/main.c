@@ -89,15 +89,22 @@ static bool isa_exists(const char *name) {
     return false;
 }
 
+static const char *isa_hint(void) {
+    const char *isa, *text = "";
+    for (size_t i = 0; (isa = kiln_isa_get(i, NULL)) != NULL; i++) {
+        text = keepf("%s%s%s", text, i ? ", " : "", isa);
+    }
+    return keepf("one of %s", text);
+}
+
 static int check_isa(cli *c) {
     const char *limit = getenv("KILN_MAX_ISA");
     if (limit && *limit && !isa_exists(limit)) {
-        return usage_error(c, "`kiln doctor` lists them",
-                           "KILN_MAX_ISA is \"%s\", which is no instruction set", limit);
+        return usage_error(c, isa_hint(), "KILN_MAX_ISA is \"%s\", which is no instruction set",
+                           limit);
     }
     if (c->max_isa && !isa_exists(c->max_isa)) {
-        return usage_error(c, "`kiln doctor` lists them", "--max-isa: \"%s\" is no instruction set",
-                           c->max_isa);
+        return usage_error(c, isa_hint(), "--max-isa: \"%s\" is no instruction set", c->max_isa);
     }
     return 0;
 }

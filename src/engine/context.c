@@ -241,19 +241,31 @@ kiln_status kiln_context_prepare(kiln_context *context, kiln_diag *diag) {
     return kiln_diag_close(diag, kiln_exec_bind(context->exec, context->inputs, diag));
 }
 
-/* Outputs whose size only the run knew go where the user's function says. */
+/* Where the user wants output i, which has `bytes` bytes: a buffer that it fits into, or for a size that only
+ * the run knew what his function says. NULL: it stays where it is. */
+static void *destination(kiln_context *c, size_t i, size_t bytes) {
+    size_t cap;
+    void *buffer = kiln_exec_user_output(c->exec, (int32_t)i, &cap);
+    if (buffer) {
+        return bytes <= cap ? buffer : NULL;
+    }
+    const kiln_value *v = c->engine->graph->outputs[i];
+    return c->alloc && !kiln_type_is_static(&v->type) ? c->alloc(c->alloc_user, v->name, bytes) : NULL;
+}
+
+/* Outputs that no step could write to their place are copied there: those that the data sizes, inputs and
+ * constants that are outputs as they are. */
 static void hand_over(kiln_context *c) {
-    const kiln_graph *g = c->engine->graph;
-    for (size_t i = 0; i < g->n_outputs; i++) {
+    for (size_t i = 0; i < c->engine->graph->n_outputs; i++) {
         const kiln_datum *d = kiln_exec_output(c->exec, (int32_t)i);
         c->outputs[i] = d->tensor;
-        if (!c->alloc || d->kind != KILN_KIND_TENSOR || kiln_type_is_static(&g->outputs[i]->type)) {
+        if (d->kind != KILN_KIND_TENSOR) {
             continue;
         }
         size_t bytes = kiln_tensor_bytes(&d->tensor);
-        void *to = c->alloc(c->alloc_user, g->outputs[i]->name, bytes);
-        if (to) {
-            memcpy(to, d->tensor.data, bytes);
+        void *to = destination(c, i, bytes);
+        if (to && to != d->tensor.data) {
+            memmove(to, d->tensor.data, bytes);
             c->outputs[i].data = to;
             c->outputs[i].cap_bytes = bytes;
         }

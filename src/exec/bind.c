@@ -217,14 +217,23 @@ static void touch_rest(binding *b) {
     }
 }
 
-static kiln_status slot_bytes(const binding *b, int32_t slot, size_t *bytes) {
+/* Size of the buffer that a slot needs. A constant or a capture in another layout has no fact among
+ * the segment's: the place keeps it. */
+static kiln_status size_buffer(binding *b, int32_t slot, size_t *bytes) {
     const kiln_value *v = b->frame->plan->slots[slot].value;
-    const kiln_fact *f = *fact_slot(b, v);
+    kiln_place *place = &b->seg->places[slot];
+    kiln_fact f;
     kiln_tensor t = {0};
-    if (!f || !kiln_type_to_tensor(&f->type, &t)) {
+    KILN_TRY(get_fact(b, v, &f));
+    if (!kiln_type_to_tensor(&f.type, &t)) {
         return kiln_fail(b->diag, KILN_F_INTERNAL, "value \"%s\" has no size at binding", v->name);
     }
+    *place = (kiln_place){.kind = KILN_PLACE_BUFFER};
     *bytes = kiln_tensor_bytes(&t);
+    if (v->constant || v->home != b->frame->plan->graph) {
+        place->fact = kiln_arena_copy(&b->seg->arena, &f, sizeof f);
+        return place->fact ? KILN_OK : KILN_E_MEMORY;
+    }
     return KILN_OK;
 }
 
@@ -247,9 +256,8 @@ static kiln_status find_lifetimes(binding *b) {
             if (p->slots[slot].alias_of >= 0) {
                 *place = (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = p->slots[slot].alias_of};
             } else {
-                *place = (kiln_place){.kind = KILN_PLACE_BUFFER};
                 b->lives[slot].first = b->lives[slot].last = s;
-                KILN_TRY(slot_bytes(b, slot, &b->lives[slot].bytes));
+                KILN_TRY(size_buffer(b, slot, &b->lives[slot].bytes));
             }
         }
     }
@@ -432,9 +440,26 @@ static kiln_status bind_all(binding *b) {
     return reserve_memory(b->frame, b->seg, b->diag);
 }
 
-/* The shapes a segment depends on: of inputs and captures, or of what the late step made. */
-static kiln_status make_key(kiln_frame *frame, const kiln_segment *parent, kiln_arena *arena, int64_t **key,
-                            size_t *n) {
+/* The shapes a segment depends on: of inputs and captures, or of what the late step made. Written to `out`,
+ * or held against `expected`, so that finding a bound segment needs no memory. */
+typedef struct key_walk {
+    int64_t *out; /* or NULL */
+    const int64_t *expected; /* or NULL */
+    size_t n_expected, n;
+    bool same;
+} key_walk;
+
+static void put_key(key_walk *k, int64_t v) {
+    if (k->out) {
+        k->out[k->n] = v;
+    }
+    if (k->expected) {
+        k->same = k->same && k->n < k->n_expected && k->expected[k->n] == v;
+    }
+    k->n++;
+}
+
+static void walk_key(key_walk *k, const kiln_frame *frame, const kiln_segment *parent) {
     const kiln_plan *p = frame->plan;
     const int32_t *lists[2] = {p->input_slots, p->capture_slots};
     size_t counts[2] = {p->graph->n_inputs, p->graph->n_captures};
@@ -444,18 +469,30 @@ static kiln_status make_key(kiln_frame *frame, const kiln_segment *parent, kiln_
         counts[0] = (size_t)step->claim->n_out;
         counts[1] = 0;
     }
-    size_t cap = 0;
-    *key = NULL;
-    *n = 0;
     for (int l = 0; l < 2; l++) {
         for (size_t i = 0; i < counts[l]; i++) {
             const kiln_datum *d = &frame->slots[lists[l][i]];
-            KILN_PUSH(arena, *key, *n, cap, (int64_t)d->kind << 32 | d->tensor.dtype << 8 | d->tensor.rank);
-            for (int32_t k = 0; k < d->tensor.rank; k++) {
-                KILN_PUSH(arena, *key, *n, cap, d->tensor.dims[k]);
+            put_key(k, (int64_t)d->kind << 32 | d->tensor.dtype << 8 | d->tensor.rank);
+            for (int32_t j = 0; j < d->tensor.rank; j++) {
+                put_key(k, d->tensor.dims[j]);
             }
         }
     }
+}
+
+static bool has_key(const kiln_segment *seg, const kiln_frame *frame, const kiln_segment *parent) {
+    key_walk k = {.expected = seg->key, .n_expected = seg->n_key, .same = true};
+    walk_key(&k, frame, parent);
+    return k.same && k.n == seg->n_key;
+}
+
+static kiln_status make_key(kiln_segment *seg, const kiln_frame *frame, const kiln_segment *parent) {
+    key_walk k = {0};
+    walk_key(&k, frame, parent);
+    seg->n_key = k.n;
+    KILN_ALLOC(seg->key, &seg->arena, k.n);
+    k = (key_walk){.out = seg->key};
+    walk_key(&k, frame, parent);
     return KILN_OK;
 }
 
@@ -490,8 +527,7 @@ void kiln_segments_free(kiln_segment *list, const kiln_env *env) {
     }
 }
 
-static kiln_status new_segment(kiln_frame *frame, kiln_segment *parent, const int64_t *key, size_t n_key,
-                               kiln_segment **out, kiln_diag *diag) {
+static kiln_status new_segment(kiln_frame *frame, kiln_segment *parent, kiln_segment **out, kiln_diag *diag) {
     kiln_segment *seg = kiln_env_alloc(frame->exec->env, sizeof *seg);
     if (!seg) {
         return KILN_E_MEMORY;
@@ -499,15 +535,12 @@ static kiln_status new_segment(kiln_frame *frame, kiln_segment *parent, const in
     memset(seg, 0, sizeof *seg);
     kiln_arena_init(&seg->arena, frame->exec->env);
     seg->first = parent ? parent->end + 1 : 0;
-    seg->n_key = n_key;
-    seg->key = kiln_arena_copy(&seg->arena, key, n_key * sizeof *key);
     binding b = {.frame = frame, .seg = seg, .diag = diag};
     kiln_arena_init(&b.scratch, frame->exec->env);
     kiln_dims_init(&b.dims, &b.scratch);
-    kiln_status status = seg->key ? start_facts(&b, parent) : KILN_E_MEMORY;
-    if (status == KILN_OK) {
-        status = bind_all(&b);
-    }
+    kiln_status status = make_key(seg, frame, parent);
+    status = status ? status : start_facts(&b, parent);
+    status = status ? status : bind_all(&b);
     kiln_arena_free(&b.scratch);
     if (status != KILN_OK) {
         kiln_segments_free(seg, frame->exec->env);
@@ -521,13 +554,8 @@ kiln_status kiln_frame_segment(kiln_frame *frame, kiln_segment *parent, kiln_seg
                                kiln_diag *diag) {
     kiln_segment **list = parent ? &parent->children : &frame->roots;
     int32_t *count = parent ? &parent->n_children : &frame->n_roots;
-    kiln_arena_mark mark = kiln_arena_here(&frame->late);
-    int64_t *key;
-    size_t n_key;
-    KILN_TRY(make_key(frame, parent, &frame->late, &key, &n_key));
     for (kiln_segment *s = *list; s; s = s->next) {
-        if (s->n_key == n_key && (n_key == 0 || memcmp(s->key, key, n_key * sizeof *key) == 0)) {
-            kiln_arena_rewind(&frame->late, mark);
+        if (has_key(s, frame, parent)) {
             *out = s;
             return KILN_OK;
         }
@@ -538,9 +566,7 @@ kiln_status kiln_frame_segment(kiln_frame *frame, kiln_segment *parent, kiln_seg
         *count = 0;
     }
     kiln_segment *seg = NULL;
-    kiln_status status = new_segment(frame, parent, key, n_key, &seg, diag);
-    kiln_arena_rewind(&frame->late, mark);
-    KILN_TRY(status);
+    KILN_TRY(new_segment(frame, parent, &seg, diag));
     seg->next = *list;
     *list = seg;
     (*count)++;

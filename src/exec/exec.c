@@ -138,6 +138,11 @@ void kiln_exec_set_output(kiln_exec *exec, int32_t i, void *buffer, size_t cap_b
     exec->user_caps[i] = cap_bytes;
 }
 
+void *kiln_exec_user_output(const kiln_exec *exec, int32_t i, size_t *cap_bytes) {
+    *cap_bytes = exec->user_caps[i];
+    return exec->user_outputs[i];
+}
+
 kiln_status kiln_exec_bind(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag) {
     kiln_frame *f = exec->root;
     for (size_t i = 0; i < f->plan->graph->n_inputs; i++) {

@@ -36,8 +36,11 @@ void kiln_exec_destroy(kiln_exec *exec);
 kiln_status kiln_exec_run(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag);
 /* Output i of the last run. */
 const kiln_datum *kiln_exec_output(const kiln_exec *exec, int32_t i);
-/* Output i of later runs goes straight to `buffer` of cap bytes when it fits; NULL: to Kiln's memory. */
+/* Output i of later runs goes straight to `buffer` of cap bytes when it fits and a step makes it; NULL: to
+ * Kiln's memory. */
 void kiln_exec_set_output(kiln_exec *exec, int32_t i, void *buffer, size_t cap_bytes);
+/* That buffer, or NULL. */
+void *kiln_exec_user_output(const kiln_exec *exec, int32_t i, size_t *cap_bytes);
 /* Binds for these shapes without running, so that the first run allocates nothing. */
 kiln_status kiln_exec_bind(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag);
 

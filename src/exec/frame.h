@@ -32,6 +32,7 @@ typedef struct kiln_place {
     void *data;
     int32_t alias_of;
     int64_t bytes;
+    const kiln_fact *fact; /* NULL: the value's in the segment's facts */
 } kiln_place;
 
 typedef struct kiln_segment kiln_segment;

@@ -101,8 +101,9 @@ static void redirect_outputs(kiln_frame *f, const kiln_segment *seg) {
 static void fill_dims(kiln_frame *f, const kiln_segment *seg, size_t i) {
     const kiln_plan *p = f->plan;
     kiln_datum *d = &f->slots[i];
-    const kiln_fact *fact = seg->facts[p->slots[i].value->id - p->graph->first_id];
     if (f->filled[i] != seg) {
+        const kiln_fact *fact = seg->places[i].fact;
+        fact = fact ? fact : seg->facts[p->slots[i].value->id - p->graph->first_id];
         memset(d, 0, sizeof *d);
         d->kind = KILN_KIND_TENSOR;
         kiln_type_to_tensor(&fact->type, &d->tensor);

@@ -1,5 +1,5 @@
-/* bench.c - timing runs of a context. The clock is read twice a run and nothing else happens between
- * two runs but storing the sample; progress is told every 50 ms. */
+/* bench.c - timing runs of a context. The clock is read twice a run and nothing else happens
+ * between two runs but storing the sample; progress is told every 50 ms. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -50,7 +50,8 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The sample of rank ceil(p/100 n); the tiny shift keeps a rank that is whole from being rounded up. */
+/* The sample of rank ceil(p/100 n); the tiny shift keeps a rank that is whole from being rounded
+ * up. */
 static double percentile(const double *sorted, size_t n, double p) {
     double rank = ceil(p / 100 * (double)n - 1e-9);
     size_t i = rank < 1 ? 0 : (size_t)rank - 1;

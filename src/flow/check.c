@@ -1,6 +1,7 @@
 /* check.c - linting a model: which operators it uses and what becomes of each.
  *
- * The census walks the file itself, so that it is complete also for a model that cannot be imported. */
+ * The census walks the file itself, so that it is complete also for a model that cannot be
+ * imported. */
 #include <string.h>
 
 #include "base/env.h"

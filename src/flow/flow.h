@@ -30,13 +30,13 @@ kiln_status kiln_tensors_take(kiln_tensors *list, const char *name, const kiln_t
 bool kiln_path_ends(const char *path, const char *ending);
 
 /* `from` with the element type `to`, its data in arena: floats are rounded, integers stored modulo
- * their width. Returns `from` itself when the types agree. KILN_E_UNSUPPORTED for strings and complex
- * numbers. */
+ * their width. Returns `from` itself when the types agree. KILN_E_UNSUPPORTED for strings and
+ * complex numbers. */
 kiln_status kiln_tensor_cast(kiln_tensor *out, const kiln_tensor *from, kiln_dtype to,
                              kiln_arena *arena, kiln_diag *diag);
 
-/* Gives entries `first` and on, named after their files, the names that the outputs.json at `index` lists
- * for those files; nothing when there is no such file. KILN_E_MALFORMED. */
+/* Gives entries `first` and on, named after their files, the names that the outputs.json at `index`
+ * lists for those files; nothing when there is no such file. KILN_E_MALFORMED. */
 kiln_status kiln_outputs_rename(kiln_tensors *list, size_t first, const char *index,
                                 kiln_diag *diag);
 

@@ -1,5 +1,5 @@
-/* generate.c - inputs made up from a seed. The generator and its mapping to elements are part of the
- * interface: kiln/tools.h states them, and other programs repeat them. */
+/* generate.c - inputs made up from a seed. The generator and its mapping to elements are part of
+ * the interface: kiln/tools.h states them, and other programs repeat them. */
 #include <math.h>
 #include <string.h>
 

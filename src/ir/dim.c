@@ -239,8 +239,8 @@ kiln_dim kiln_dim_div(kiln_dims *table, kiln_dim a, kiln_dim b) {
     return binary(table, KILN_DIM_DIV, a, b);
 }
 
-/* The lesser or greater of a and b where b is already one of a and something else: max(a, min(a, x)) is a,
- * max(a, max(a, x)) is max(a, x). KILN_DIM_UNKNOWN when b is neither. */
+/* The lesser or greater of a and b where b is already one of a and something else: max(a, min(a, x))
+ * is a, max(a, max(a, x)) is max(a, x). KILN_DIM_UNKNOWN when b is neither. */
 static kiln_dim absorb(const kiln_dims *table, kiln_dim_kind kind, kiln_dim a, kiln_dim b) {
     const kiln_dim_entry *e = kiln_dim_known(b) ? NULL : kiln_dim_get(table, b);
     bool chosen = e && (e->kind == KILN_DIM_LOWER || e->kind == KILN_DIM_UPPER);

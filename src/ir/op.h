@@ -146,7 +146,7 @@ enum {
     KILN_OP_VIEW = 1 << 3,        /* row-major bytes of input 0 pass through unchanged */
     KILN_OP_DATA_SIZED = 1 << 4,  /* output sizes depend on input values */
     KILN_OP_MONOTONE = 1 << 5,    /* non-decreasing elementwise: commutes with max */
-    KILN_OP_ANY_LAYOUT = 1 << 6,  /* reserved for elementwise-like ops that permute freely */
+    KILN_OP_ANY_KIND = 1 << 6,    /* takes sequences and optionals, not tensors alone */
 };
 
 /* How a kernel's result may differ from ref's. */

@@ -183,6 +183,9 @@ kiln_status kiln_source_set_text(kiln_importer *im, kiln_source *s, const char *
                                  const char *v);
 kiln_status kiln_source_set_ints(kiln_importer *im, kiln_source *s, const char *name,
                                  const int64_t *v, size_t n);
+/* home: where the graph looks up names that are not its own. */
+kiln_status kiln_source_set_graph(kiln_importer *im, kiln_source *s, const char *name,
+                                  const kiln_msg *graph, const kiln_frame *home);
 void kiln_source_drop(kiln_source *s, const char *name);
 /* Makes room for input i (left out so far) and sets it. */
 kiln_status kiln_source_set_input(kiln_importer *im, kiln_source *s, int32_t i, kiln_value *value);

@@ -363,6 +363,15 @@ kiln_status kiln_source_set_ints(kiln_importer *im, kiln_source *s, const char *
     return a->ints ? KILN_OK : KILN_E_MEMORY;
 }
 
+kiln_status kiln_source_set_graph(kiln_importer *im, kiln_source *s, const char *name,
+                                  const kiln_msg *graph, const kiln_frame *home) {
+    kiln_source_attr *a;
+    KILN_TRY(add_attr(im, s, name, KILN_PB_GRAPH, &a));
+    a->pb.g = *graph;
+    a->home = home;
+    return KILN_OK;
+}
+
 void kiln_source_drop(kiln_source *s, const char *name) {
     kiln_source_attr *a = kiln_source_attr_find(s, name);
     if (a) {

@@ -103,7 +103,7 @@ static const rule rules[] = {
     {"RoiAlign", 16, DEFAULT_TEXT, .attr = "coordinate_transformation_mode",
      .to = "output_half_pixel"},
     {"ScaledTanh", ALWAYS, REWRITE, .function = kiln_rewrite_scaled_tanh},
-    {"Scan", 9, REWRITE, .function = refuse_old},
+    {"Scan", 9, REWRITE, .function = kiln_rewrite_scan_8},
     {"Selu", 6, DEFAULT_FLOAT, .attr = "alpha", .default_float = 1.6732f},
     {"Selu", 6, DEFAULT_FLOAT, .attr = "gamma", .default_float = 1.0507f},
     {"Scatter", ALWAYS, RENAME, .to = "ScatterElements"},

@@ -17,6 +17,10 @@ kiln_rewrite kiln_rewrite_upsample;            /* -> Resize */
 kiln_rewrite kiln_rewrite_dropout_mask;        /* < 10: a mask of the data's type */
 kiln_rewrite kiln_rewrite_group_normalization; /* < 21: scale and bias per group */
 
+/* ---- scan8.c ---- */
+
+kiln_rewrite kiln_rewrite_scan_8; /* < 9: over batches of sequences */
+
 /* ---- legacy.c: operators that ONNX removed ---- */
 
 kiln_rewrite kiln_rewrite_image_scaler;

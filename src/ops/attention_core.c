@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ops/bulk.h"
+#include "ops/softmax.h"
 
 /* ---- Heads ---- */
 
@@ -140,25 +141,8 @@ static bool add_bias(run *r, int64_t b, int64_t h, int64_t i) {
 static void softmax(run *r, int64_t h) {
     const kiln_attention *a = r->a;
     kiln_dtype dtype = a->softmax ? a->softmax : a->round;
-    double greatest = a->sink ? a->sink[h] : -(double)INFINITY, sum;
     round_row(dtype, r->row, a->kv_len);
-    for (int64_t j = 0; j < a->kv_len; j++) {
-        greatest = r->row[j] > greatest || isnan(r->row[j]) ? r->row[j] : greatest;
-    }
-    sum = a->sink ? exp(a->sink[h] - greatest) : 0;
-    for (int64_t j = 0; j < a->kv_len; j++) {
-        double v = r->row[j] - greatest;
-        r->row[j] = exp(rounds(dtype) ? kiln_round_to(dtype, v) : v);
-    }
-    round_row(dtype, r->row, a->kv_len);
-    for (int64_t j = 0; j < a->kv_len; j++) {
-        sum += r->row[j];
-    }
-    sum = rounds(dtype) ? kiln_round_to(dtype, sum) : sum;
-    for (int64_t j = 0; j < a->kv_len; j++) {
-        r->row[j] /= sum;
-    }
-    round_row(dtype, r->row, a->kv_len);
+    kiln_softmax_row(r->row, a->kv_len, dtype, a->sink ? a->sink + h : NULL);
     round_row(a->round, r->row, a->kv_len);
 }
 

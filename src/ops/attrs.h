@@ -141,7 +141,7 @@ typedef struct kiln_quant_attrs { /* QuantizeLinear, DequantizeLinear */
 } kiln_quant_attrs;
 
 typedef struct kiln_cast_attrs { /* Cast, CastLike, BitCast */
-    int32_t round_mode; /* kiln_round_mode, for float8e8m0 */
+    int32_t round_mode;          /* kiln_round_mode, for float8e8m0 */
     int64_t saturate;
     int64_t to; /* not in CastLike */
 } kiln_cast_attrs;
@@ -195,14 +195,14 @@ typedef struct kiln_rnn_attrs { /* LSTM, GRU, RNN; see ops/recurrent.h for the a
     float clip;        /* 0: none */
     int32_t direction; /* 0 forward, 1 reverse, 2 bidirectional */
     int64_t hidden_size;
-    int64_t input_forget; /* LSTM */
-    int64_t layout;       /* 0: [steps, batch, ...], 1: [batch, steps, ...] */
+    int64_t input_forget;        /* LSTM */
+    int64_t layout;              /* 0: [steps, batch, ...], 1: [batch, steps, ...] */
     int64_t linear_before_reset; /* GRU */
 } kiln_rnn_attrs;
 
 typedef struct kiln_attention_attrs {
     int64_t is_causal;
-    int64_t kv_num_heads, q_num_heads; /* KILN_ABSENT unless the inputs are 3-D */
+    int64_t kv_num_heads, q_num_heads;           /* KILN_ABSENT unless the inputs are 3-D */
     int64_t left_window_size, right_window_size; /* -1: unbounded */
     int64_t qk_matmul_output_mode; /* 0 scores, 1 after softcap, 2 with the mask, 3 probabilities */
     float scale;                   /* 0: 1 / sqrt(head size) */

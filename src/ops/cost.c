@@ -16,7 +16,8 @@ static int64_t macs_in(const kiln_node *n, kiln_arena *scratch) {
             continue;
         }
         facts[k] = kiln_value_fact(v);
-        kiln_dim *dims = kiln_arena_array(scratch, (size_t)(v->type.rank > 0 ? v->type.rank : 0), sizeof *dims);
+        kiln_dim *dims =
+            kiln_arena_array(scratch, (size_t)(v->type.rank > 0 ? v->type.rank : 0), sizeof *dims);
         for (int32_t d = 0; dims && d < v->type.rank; d++) {
             dims[d] = kiln_dim_known(v->type.dims[d]) ? v->type.dims[d] : 1;
         }

@@ -41,21 +41,21 @@ static void set_packed(void *data, int64_t i, int bits, uint8_t code) {
 }
 
 /* Integer element types with a C type of their own. */
-#define INT_TYPES(X)        \
-    X(BOOL, uint8_t)        \
-    X(U8, uint8_t)          \
-    X(I8, int8_t)           \
-    X(U16, uint16_t)        \
-    X(I16, int16_t)         \
-    X(U32, uint32_t)        \
-    X(I32, int32_t)         \
-    X(U64, uint64_t)        \
+#define INT_TYPES(X) \
+    X(BOOL, uint8_t) \
+    X(U8, uint8_t)   \
+    X(I8, int8_t)    \
+    X(U16, uint16_t) \
+    X(I16, int16_t)  \
+    X(U32, uint32_t) \
+    X(I32, int32_t)  \
+    X(U64, uint64_t) \
     X(I64, int64_t)
 
 int64_t kiln_get_i64(kiln_dtype dtype, const void *data, int64_t i) {
     switch (dtype) {
-#define X(name, type)        \
-    case KILN_DTYPE_##name:  \
+#define X(name, type)       \
+    case KILN_DTYPE_##name: \
         return (int64_t)((const type *)data)[i];
         INT_TYPES(X)
 #undef X
@@ -76,7 +76,9 @@ int64_t kiln_get_i64(kiln_dtype dtype, const void *data, int64_t i) {
         if (!(d > -9.3e18)) {
             return d < 0 ? INT64_MIN : 0;
         }
-        return d >= 9223372036854775807.0 ? INT64_MAX : d <= -9223372036854775808.0 ? INT64_MIN : (int64_t)d;
+        return d >= 9223372036854775807.0    ? INT64_MAX
+               : d <= -9223372036854775808.0 ? INT64_MIN
+                                             : (int64_t)d;
     }
     }
 }
@@ -86,9 +88,9 @@ void kiln_set_i64(kiln_dtype dtype, void *data, int64_t i, int64_t v) {
     case KILN_DTYPE_BOOL:
         ((uint8_t *)data)[i] = v != 0;
         return;
-#define X(name, type)                    \
-    case KILN_DTYPE_##name:              \
-        ((type *)data)[i] = (type)v;     \
+#define X(name, type)                \
+    case KILN_DTYPE_##name:          \
+        ((type *)data)[i] = (type)v; \
         return;
         X(U8, uint8_t)
         X(I8, int8_t)
@@ -191,14 +193,16 @@ void kiln_set_f64(kiln_dtype dtype, void *data, int64_t i, double v) {
     }
 }
 
-void kiln_copy_elements(kiln_dtype dtype, void *dst, int64_t di, const void *src, int64_t si, int64_t n) {
+void kiln_copy_elements(kiln_dtype dtype, void *dst, int64_t di, const void *src, int64_t si,
+                        int64_t n) {
     int bits = kiln_dtype_bits(dtype);
     if (dtype == KILN_DTYPE_STRING) {
         bits = 8 * (int)sizeof(char *);
     }
     if (bits >= 8) {
         size_t size = (size_t)bits / 8;
-        memcpy((char *)dst + (size_t)di * size, (const char *)src + (size_t)si * size, (size_t)n * size);
+        memcpy((char *)dst + (size_t)di * size, (const char *)src + (size_t)si * size,
+               (size_t)n * size);
         return;
     }
     for (int64_t i = 0; i < n; i++) {

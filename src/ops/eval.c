@@ -71,7 +71,8 @@ static kiln_status lookup(const scope *self, const kiln_value *v, kiln_datum *ou
     }
     const kiln_datum *d = s ? s->table[v->id - s->graph->first_id] : NULL;
     if (!d) {
-        return kiln_fail(self->diag, KILN_F_INTERNAL, "value \"%s\" was used before it was computed", v->name);
+        return kiln_fail(self->diag, KILN_F_INTERNAL,
+                         "value \"%s\" was used before it was computed", v->name);
     }
     *out = *d;
     return KILN_OK;
@@ -80,8 +81,9 @@ static kiln_status lookup(const scope *self, const kiln_value *v, kiln_datum *ou
 static kiln_status run_body(kiln_ref *self, const kiln_graph *body, const kiln_datum *inputs,
                             int32_t n_inputs, kiln_datum *outputs) {
     if ((size_t)n_inputs != body->n_inputs) {
-        return kiln_fail(self->diag, KILN_F_ARITY, "body \"%s\" takes %zu inputs, the operator gives %d",
-                         body->name, body->n_inputs, n_inputs);
+        return kiln_fail(self->diag, KILN_F_ARITY,
+                         "body \"%s\" takes %zu inputs, the operator gives %d", body->name,
+                         body->n_inputs, n_inputs);
     }
     kiln_eval_options options = {.outer = self->driver, .seed = self->seed};
     KILN_TRY(kiln_eval_graph(body, inputs, outputs, &options, self->arena, self->diag));
@@ -170,7 +172,8 @@ static kiln_status eval_one(scope *f, const kiln_node *n, const kiln_eval_option
 
 kiln_status kiln_eval_graph(const kiln_graph *graph, const kiln_datum *inputs, kiln_datum *outputs,
                             const kiln_eval_options *options, kiln_arena *arena, kiln_diag *diag) {
-    scope f = {.outer = options ? options->outer : NULL, .graph = graph, .arena = arena, .diag = diag};
+    scope f = {
+        .outer = options ? options->outer : NULL, .graph = graph, .arena = arena, .diag = diag};
     KILN_ALLOC(f.table, arena, graph->end_id - graph->first_id);
     for (size_t i = 0; i < graph->n_inputs; i++) {
         KILN_TRY(store(&f, graph->inputs[i], &inputs[i], options));
@@ -190,7 +193,8 @@ kiln_status kiln_const_eval(const kiln_value *value, kiln_tensor *out, kiln_aren
     if (!c->tensor.data && !c->expr) {
         return kiln_hint(diag,
                          kiln_fail(diag, KILN_F_SHAPE_OPEN,
-                                   "constant \"%s\" is in this engine in packed form only", value->name),
+                                   "constant \"%s\" is in this engine in packed form only",
+                                   value->name),
                          "build with --portable to keep the source weights");
     }
     if (c->tensor.data) {

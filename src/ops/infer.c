@@ -48,8 +48,35 @@ static kiln_status check_output(const kiln_node *node, int32_t i, const kiln_fac
     }
     size_t bytes = kiln_tensor_bytes(&t);
     if (bytes == SIZE_MAX || bytes > limits->tensor_bytes) {
-        return kiln_fail(diag, KILN_F_OVERFLOW, "output %d, \"%s\", would be larger than the limit of %llu bytes",
-                         i, node->out[i]->name, (unsigned long long)limits->tensor_bytes);
+        return kiln_fail(diag, KILN_F_OVERFLOW,
+                         "output %d, \"%s\", would be larger than the limit of %llu bytes", i,
+                         node->out[i]->name, (unsigned long long)limits->tensor_bytes);
+    }
+    return KILN_OK;
+}
+
+/* The arity and the kinds of the inputs, which no operator's infer looks at again. */
+static kiln_status check_inputs(const kiln_infer *c) {
+    static const char *const kinds[] = {[KILN_KIND_NONE] = "nothing",
+                                        [KILN_KIND_TENSOR] = "a tensor",
+                                        [KILN_KIND_SEQUENCE] = "a sequence",
+                                        [KILN_KIND_OPTIONAL] = "an optional"};
+    const kiln_node *node = c->node;
+    const kiln_op *op = node->op;
+    if (c->n_in < op->min_in || (op->max_in >= 0 && c->n_in > op->max_in)) {
+        return kiln_fail(c->diag, KILN_F_ARITY, "has %d inputs, the operator takes %d to %d",
+                         c->n_in, op->min_in, op->max_in);
+    }
+    for (int32_t i = 0; i < c->n_in; i++) {
+        if (i < op->min_in && !node->in[i]) {
+            return kiln_fail(c->diag, KILN_F_ARITY, "input %d is left out, but required", i);
+        }
+        kiln_kind kind = c->in[i].type.kind;
+        if (kind != KILN_KIND_TENSOR && kind != KILN_KIND_NONE && !(op->flags & KILN_OP_ANY_KIND)) {
+            return kiln_fail(c->diag, KILN_F_DTYPE,
+                             "input %d, \"%s\", is %s; the operator takes tensors", i,
+                             node->in[i]->name, kinds[kind]);
+        }
     }
     return KILN_OK;
 }
@@ -59,7 +86,10 @@ static kiln_status run_infer(kiln_infer *c) {
     if (c->node->offset >= 0) {
         kiln_diag_at_offset(c->diag, c->node->offset);
     }
-    kiln_status status = c->node->op->infer(c);
+    kiln_status status = check_inputs(c);
+    if (status == KILN_OK) {
+        status = c->node->op->infer(c);
+    }
     for (int32_t i = 0; i < c->n_out && status == KILN_OK; i++) {
         status = check_output(c->node, i, &c->out[i], c->limits, c->diag);
     }
@@ -74,8 +104,9 @@ static kiln_status body_symbolic(kiln_infer *self, const kiln_graph *body, const
                                  int32_t n_inputs, kiln_fact *outputs) {
     kiln_graph *g = (kiln_graph *)body;
     if ((size_t)n_inputs != g->n_inputs) {
-        return kiln_fail(self->diag, KILN_F_ARITY, "body \"%s\" takes %zu inputs, the operator gives %d",
-                         g->name, g->n_inputs, n_inputs);
+        return kiln_fail(self->diag, KILN_F_ARITY,
+                         "body \"%s\" takes %zu inputs, the operator gives %d", g->name,
+                         g->n_inputs, n_inputs);
     }
     for (int32_t i = 0; i < n_inputs; i++) {
         g->inputs[i]->type = inputs[i].type;

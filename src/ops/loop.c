@@ -10,9 +10,14 @@
 static const kiln_attr table[] = {KILN_A_GRAPH("body")};
 enum { TRIPS, COND, FIRST }; /* inputs; body inputs too */
 
+/* The trip count and the condition may be left out, and are absent then when nothing follows them. */
+static int32_t carried(int32_t n_in) {
+    return n_in > FIRST ? n_in - FIRST : 0;
+}
+
 static kiln_status check(kiln_infer *c, const kiln_graph *body) {
-    int32_t n = c->n_in - FIRST;
-    if (body->n_inputs != (size_t)c->n_in || body->n_outputs < (size_t)(1 + n) ||
+    int32_t n = carried(c->n_in);
+    if (body->n_inputs != (size_t)(FIRST + n) || body->n_outputs < (size_t)(1 + n) ||
         (size_t)c->n_out > body->n_outputs - 1) {
         return KILN_INFER_FAIL(
             c, ARITY,
@@ -68,9 +73,9 @@ static kiln_status scan_type(kiln_infer *c, int32_t i, const kiln_type *slice, k
 static kiln_status infer(kiln_infer *c) {
     const kiln_graph *body = c->node->bodies[0];
     KILN_TRY(check(c, body));
-    int32_t n = c->n_in - FIRST;
+    int32_t n = carried(c->n_in);
     kiln_fact *inputs, *outputs;
-    KILN_ALLOC(inputs, c->arena, c->n_in);
+    KILN_ALLOC(inputs, c->arena, FIRST + n);
     KILN_ALLOC(outputs, c->arena, body->n_outputs);
     inputs[TRIPS].type = kiln_type_tensor(KILN_DTYPE_I64, 0, NULL);
     inputs[COND].type = kiln_type_tensor(KILN_DTYPE_BOOL, 0, NULL);
@@ -153,7 +158,7 @@ static kiln_datum scalar(kiln_dtype dtype, void *data) {
 
 static kiln_status ref(kiln_ref *c) {
     const kiln_tensor *count = kiln_ref_in(c, TRIPS), *cond = kiln_ref_in(c, COND);
-    loop l = {.body = c->node->bodies[0], .home = c->arena, .n_carried = c->n_in - FIRST};
+    loop l = {.body = c->node->bodies[0], .home = c->arena, .n_carried = carried(c->n_in)};
     l.n_scan = (int32_t)l.body->n_outputs - 1 - l.n_carried;
     l.trips = count ? ((const int64_t *)count->data)[0] : INT64_MAX;
     l.cond = cond ? ((const uint8_t *)cond->data)[0] != 0 : 1;
@@ -179,12 +184,13 @@ const kiln_op kiln_op_loop = {
     .name = "Loop",
     .domain = "",
     .since = 25,
-    .min_in = 2,
+    .min_in = 0,
     .max_in = -1,
     .min_out = 1,
     .max_out = -1,
     .attrs = table,
     .n_attrs = KILN_COUNT_OF(table),
+    .flags = KILN_OP_ANY_KIND,
     .tolerance = KILN_TOL_REDUCE,
     .infer = infer,
     .ref = ref,

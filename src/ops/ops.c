@@ -22,7 +22,8 @@ const kiln_op *kiln_op_find(const char *domain, const char *name) {
     }
     for (size_t i = 0; i < KILN_COUNT_OF(table); i++) {
         const kiln_op *op = table[i];
-        if (op->name[0] == name[0] && strcmp(op->name, name) == 0 && strcmp(op->domain, domain) == 0) {
+        if (op->name[0] == name[0] && strcmp(op->name, name) == 0 &&
+            strcmp(op->domain, domain) == 0) {
             return op;
         }
     }

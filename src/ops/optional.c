@@ -66,6 +66,7 @@ static kiln_status has_ref(kiln_ref *c) {
         .max_in = 1,                           \
         .min_out = 1,                          \
         .max_out = 1,                          \
+        .flags = KILN_OP_ANY_KIND,             \
         .tolerance = KILN_TOL_EXACT,           \
         .infer = prefix##_infer,               \
         .ref = prefix##_ref,                   \

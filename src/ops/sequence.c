@@ -156,6 +156,7 @@ static kiln_status length_ref(kiln_ref *c) {
         .max_in = hi,                       \
         .min_out = 1,                       \
         .max_out = 1,                       \
+        .flags = KILN_OP_ANY_KIND,          \
         .tolerance = KILN_TOL_EXACT,        \
         .infer = id##_infer,                \
         .ref = id##_ref,                    \

@@ -195,6 +195,7 @@ const kiln_op kiln_op_concat_from_sequence = {
     .max_in = 1,
     .min_out = 1,
     .max_out = 1,
+    .flags = KILN_OP_ANY_KIND,
     KILN_OP_ATTRS(join_table, join_attrs),
     .tolerance = KILN_TOL_EXACT,
     .infer = join_infer,

@@ -1,7 +1,10 @@
 /* softmax.c - Softmax, LogSoftmax, Hardmax along one axis. */
+#include "ops/softmax.h"
+
 #include <math.h>
 
 #include "ops/attrs.h"
+#include "ops/bulk.h"
 #include "ops/lanes.h"
 
 static const kiln_attr table[] = {KILN_A_INT(kiln_axis_attrs, axis, -1)};
@@ -18,8 +21,8 @@ static kiln_status infer(kiln_infer *c) {
     return kiln_infer_like(c, 0, 0, KILN_DTYPE_NONE);
 }
 
-/* One lane in place: n doubles. */
-typedef void lane_fn(double *v, int64_t n);
+/* One lane in place: n doubles, of a tensor of this dtype. */
+typedef void lane_fn(double *v, int64_t n, kiln_dtype dtype);
 
 static double greatest(const double *v, int64_t n) {
     double m = v[0];
@@ -29,17 +32,37 @@ static double greatest(const double *v, int64_t n) {
     return m;
 }
 
-static void lane_softmax(double *v, int64_t n) {
+static bool is_half(kiln_dtype dtype) {
+    return dtype == KILN_DTYPE_F16 || dtype == KILN_DTYPE_BF16;
+}
+
+static double half(kiln_dtype dtype, double v) {
+    return is_half(dtype) ? kiln_round_to(dtype, v) : v;
+}
+
+void kiln_softmax_row(double *v, int64_t n, kiln_dtype dtype, const double *sink) {
     double m = greatest(v, n), sum = 0;
-    for (int64_t i = 0; i < n; i++) {
-        sum += v[i] = exp(v[i] - m);
+    m = sink && *sink > m ? *sink : m;
+    if (sink) {
+        sum = half(dtype, exp(half(dtype, *sink - m)));
     }
     for (int64_t i = 0; i < n; i++) {
-        v[i] /= sum;
+        v[i] = half(dtype, exp(half(dtype, v[i] - m)));
+        sum += v[i];
+        sum = dtype == KILN_DTYPE_BF16 ? half(dtype, sum) : sum;
+    }
+    sum = half(dtype, sum);
+    for (int64_t i = 0; i < n; i++) {
+        v[i] = half(dtype, v[i] / sum);
     }
 }
 
-static void lane_log_softmax(double *v, int64_t n) {
+static void lane_softmax(double *v, int64_t n, kiln_dtype dtype) {
+    kiln_softmax_row(v, n, dtype, NULL);
+}
+
+static void lane_log_softmax(double *v, int64_t n, kiln_dtype dtype) {
+    (void)dtype;
     double m = greatest(v, n), sum = 0;
     for (int64_t i = 0; i < n; i++) {
         sum += exp(v[i] - m);
@@ -49,7 +72,8 @@ static void lane_log_softmax(double *v, int64_t n) {
     }
 }
 
-static void lane_hardmax(double *v, int64_t n) {
+static void lane_hardmax(double *v, int64_t n, kiln_dtype dtype) {
+    (void)dtype;
     int64_t best = 0;
     for (int64_t i = 1; i < n; i++) {
         best = v[i] > v[best] ? i : best;
@@ -72,7 +96,7 @@ static kiln_status apply(kiln_ref *c, lane_fn *f) {
         for (int64_t i = 0; i < l.n; i++) {
             v[i] = kiln_get_f64(x->dtype, x->data, at + i * l.inner);
         }
-        f(v, l.n);
+        f(v, l.n, x->dtype);
         for (int64_t i = 0; i < l.n; i++) {
             kiln_set_f64(y->dtype, y->data, at + i * l.inner, v[i]);
         }

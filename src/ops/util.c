@@ -60,8 +60,9 @@ kiln_status kiln_infer_same_dtype(const kiln_infer *c, int32_t i, int32_t j) {
     }
     kiln_dtype a = c->in[i].type.dtype, b = c->in[j].type.dtype;
     if (a != b && a != KILN_DTYPE_NONE && b != KILN_DTYPE_NONE) {
-        return KILN_INFER_FAIL(c, DTYPE, "inputs %d and %d must have one element type, have %s and %s", i,
-                               j, kiln_dtype_name(a), kiln_dtype_name(b));
+        return KILN_INFER_FAIL(c, DTYPE,
+                               "inputs %d and %d must have one element type, have %s and %s", i, j,
+                               kiln_dtype_name(a), kiln_dtype_name(b));
     }
     return KILN_OK;
 }
@@ -198,7 +199,8 @@ bool kiln_dim_broadcast(kiln_dims *dims, kiln_dim a, kiln_dim b, kiln_dim *out) 
     return true;
 }
 
-kiln_status kiln_infer_broadcast(kiln_infer *c, int32_t i, kiln_dtype dtype, int32_t first, int32_t count) {
+kiln_status kiln_infer_broadcast(kiln_infer *c, int32_t i, kiln_dtype dtype, int32_t first,
+                                 int32_t count) {
     int32_t rank = 0;
     for (int32_t k = first; k < first + count; k++) {
         int32_t r = kiln_infer_in_rank(c, k);
@@ -223,7 +225,8 @@ kiln_status kiln_infer_broadcast(kiln_infer *c, int32_t i, kiln_dtype dtype, int
             }
             kiln_dim in = c->in[k].type.dims[at], sum = dims[d];
             if (!kiln_dim_broadcast(c->dims, sum, in, &dims[d])) {
-                return KILN_INFER_FAIL(c, SHAPE, "input %d has %lld in dim %d where the others have %lld", k,
+                return KILN_INFER_FAIL(c, SHAPE,
+                                       "input %d has %lld in dim %d where the others have %lld", k,
                                        (long long)in, at, (long long)sum);
             }
         }
@@ -237,22 +240,24 @@ static kiln_status new_tensor(kiln_ref *c, kiln_tensor *t, kiln_dtype dtype, int
     t->dtype = dtype;
     t->rank = rank;
     if (rank > KILN_MAX_RANK) {
-        return kiln_fail(c->diag, KILN_F_VARIANT, "a tensor of rank %d; at most %d is supported", rank,
-                         KILN_MAX_RANK);
+        return kiln_fail(c->diag, KILN_F_VARIANT, "a tensor of rank %d; at most %d is supported",
+                         rank, KILN_MAX_RANK);
     }
     for (int32_t i = 0; i < rank; i++) {
         t->dims[i] = dims[i];
     }
     t->cap_bytes = kiln_tensor_bytes(t);
     if (t->cap_bytes == SIZE_MAX || t->cap_bytes > c->limits->tensor_bytes) {
-        return kiln_fail(c->diag, KILN_F_RUN_SIZE, "a tensor would be larger than the limit of %llu bytes",
+        return kiln_fail(c->diag, KILN_F_RUN_SIZE,
+                         "a tensor would be larger than the limit of %llu bytes",
                          (unsigned long long)c->limits->tensor_bytes);
     }
     t->data = kiln_arena_array(c->arena, t->cap_bytes, 1);
     return t->data ? KILN_OK : KILN_E_MEMORY;
 }
 
-kiln_status kiln_ref_output(kiln_ref *c, int32_t i, kiln_dtype dtype, int32_t rank, const int64_t *dims) {
+kiln_status kiln_ref_output(kiln_ref *c, int32_t i, kiln_dtype dtype, int32_t rank,
+                            const int64_t *dims) {
     kiln_tensor t;
     if (i >= c->n_out) {
         return KILN_OK;

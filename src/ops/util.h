@@ -67,7 +67,8 @@ kiln_status kiln_infer_like(kiln_infer *c, int32_t i, int32_t j, kiln_dtype dtyp
 kiln_status kiln_infer_set_contents(kiln_infer *c, int32_t i, const kiln_dim *v, int64_t n);
 /* Output i gets the numpy broadcast of the shapes of inputs first..first+count-1; fails if they
  * surely do not fit. */
-kiln_status kiln_infer_broadcast(kiln_infer *c, int32_t i, kiln_dtype dtype, int32_t first, int32_t count);
+kiln_status kiln_infer_broadcast(kiln_infer *c, int32_t i, kiln_dtype dtype, int32_t first,
+                                 int32_t count);
 /* Broadcast of two dims into *out; false if they surely do not fit. */
 bool kiln_dim_broadcast(kiln_dims *dims, kiln_dim a, kiln_dim b, kiln_dim *out);
 /* a and b are surely different. */
@@ -93,7 +94,8 @@ static inline kiln_tensor *kiln_ref_out(const kiln_ref *c, int32_t i) {
     return i < c->n_out ? &c->out[i].tensor : NULL;
 }
 /* Makes output i with this shape (for data-sized operators), zeroed. */
-kiln_status kiln_ref_output(kiln_ref *c, int32_t i, kiln_dtype dtype, int32_t rank, const int64_t *dims);
+kiln_status kiln_ref_output(kiln_ref *c, int32_t i, kiln_dtype dtype, int32_t rank,
+                            const int64_t *dims);
 /* A zeroed scratch tensor. */
 kiln_status kiln_ref_scratch(kiln_ref *c, kiln_tensor *out, kiln_dtype dtype, int32_t rank,
                              const int64_t *dims);
@@ -115,7 +117,8 @@ bool kiln_dtype_is_int(kiln_dtype dtype); /* signed or unsigned, not bool */
 /* Bytes of an element; 0 for sub-byte types. */
 size_t kiln_dtype_size(kiln_dtype dtype);
 /* Copies n elements between dense arrays of one dtype, from index si to di, sub-byte types too. */
-void kiln_copy_elements(kiln_dtype dtype, void *dst, int64_t di, const void *src, int64_t si, int64_t n);
+void kiln_copy_elements(kiln_dtype dtype, void *dst, int64_t di, const void *src, int64_t si,
+                        int64_t n);
 
 /* ---- Shapes ---- */
 

@@ -1,6 +1,7 @@
 #include "case.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,7 +36,8 @@ static void fill(parser *p, kiln_tensor *t) {
         if (kiln_dtype_is_float(t->dtype)) {
             kiln_set_f64(t->dtype, t->data, i, (double)(r % 4000001) / 1e6 - 2);
         } else {
-            kiln_set_i64(t->dtype, t->data, i, (int64_t)(r % (t->dtype == KILN_DTYPE_BOOL ? 2 : 4)));
+            kiln_set_i64(t->dtype, t->data, i,
+                         (int64_t)(r % (t->dtype == KILN_DTYPE_BOOL ? 2 : 4)));
         }
     }
 }
@@ -68,7 +70,8 @@ static void read_dims(parser *p, char *text, kiln_tensor *t, kiln_dim *symbolic)
     }
 }
 
-static const char *add_input(parser *p, kiln_tensor *t, const kiln_dim *symbolic, kiln_value **out) {
+static const char *add_input(parser *p, kiln_tensor *t, const kiln_dim *symbolic,
+                             kiln_value **out) {
     kiln_graph *g = p->out->graph;
     kiln_dim *dims = kiln_arena_copy(p->arena, symbolic, KILN_MAX_RANK * sizeof *dims);
     kiln_type type = kiln_type_tensor(t->dtype, t->rank, dims);
@@ -118,7 +121,9 @@ static const char *read_tensor(parser *p, char *token, kiln_value **out) {
     }
     if (kind != '[') {
         const char *wrong = read_list(p, body, kind == '(', &t);
-        return wrong ? wrong : kiln_graph_constant(out, p->out->graph, NULL, &t) ? "out of memory" : NULL;
+        return wrong                                               ? wrong
+               : kiln_graph_constant(out, p->out->graph, NULL, &t) ? "out of memory"
+                                                                   : NULL;
     }
     char *close = strchr(body, ']');
     if (!close) {
@@ -147,8 +152,9 @@ static const char *read_operand(parser *p, char *token, kiln_value **out) {
     }
     if (token[0] == '$') {
         char *dot = strchr(token, '.');
-        int32_t node = token[1] && token[1] != '.' ? atoi(token + 1) : p->n_nodes - 1;
-        int32_t output = dot ? atoi(dot + 1) : 0;
+        int32_t node =
+            token[1] && token[1] != '.' ? (int32_t)strtol(token + 1, NULL, 10) : p->n_nodes - 1;
+        int32_t output = dot ? (int32_t)strtol(dot + 1, NULL, 10) : 0;
         if (node < 0 || node >= p->n_nodes || output >= p->nodes[node]->n_out) {
             return "$ names no output";
         }
@@ -233,7 +239,7 @@ static const char *read_node(parser *p, char *text) {
             return "too many operands";
         }
         if (t[0] == '>') {
-            n_out = atoi(t + 1);
+            n_out = (int32_t)strtol(t + 1, NULL, 10);
         } else if (is_attribute(t)) {
             attrs[n_attrs++] = t;
         } else {
@@ -278,7 +284,8 @@ static const char *finish(parser *p) {
     kiln_graph *g = p->out->graph;
     for (int32_t n = 0; n < p->n_nodes; n++) {
         for (int32_t i = 0; i < p->nodes[n]->n_out; i++) {
-            if (!is_read(p, p->nodes[n]->out[i]) && kiln_graph_output(g, p->nodes[n]->out[i]) != KILN_OK) {
+            if (!is_read(p, p->nodes[n]->out[i]) &&
+                kiln_graph_output(g, p->nodes[n]->out[i]) != KILN_OK) {
                 return "out of memory";
             }
         }
@@ -291,8 +298,8 @@ static const char *finish(parser *p) {
     return p->out->inputs ? NULL : "out of memory";
 }
 
-const char *parse_case(test_case *out, char *line, uint64_t seed, kiln_arena *arena, kiln_dims *dims,
-                       kiln_diag *diag) {
+const char *parse_case(test_case *out, char *line, uint64_t seed, kiln_arena *arena,
+                       kiln_dims *dims, kiln_diag *diag) {
     parser p = {.out = out, .arena = arena, .dims = dims, .diag = diag, .random = seed | 1};
     char *colon = strchr(line, ':'), *bar;
     if (!colon || colon - line >= (ptrdiff_t)sizeof out->kernel) {
@@ -300,7 +307,7 @@ const char *parse_case(test_case *out, char *line, uint64_t seed, kiln_arena *ar
     }
     *colon = '\0';
     out->refused = line[0] == '!';
-    strcpy(out->kernel, line + out->refused);
+    snprintf(out->kernel, sizeof out->kernel, "%s", line + out->refused);
     if (kiln_graph_create(&out->graph, arena, dims, NULL, NULL, "case") != KILN_OK) {
         return "out of memory";
     }

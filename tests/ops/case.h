@@ -10,8 +10,10 @@
  *     kernel_shape=3,3  mode=edge                   attributes as ONNX names them
  *     >3              the node has 3 outputs
  *
- * Random floats are in [-2, 2], integers in [0, 3], bools are both. Outputs of nodes that no node reads
- * are the graph's. Each kernel of the name before the colon must claim a node of the case; "!kernel" must
+ * Random floats are in [-2, 2], integers in [0, 3], bools are both. Outputs of nodes that no node
+ * reads
+ * are the graph's. Each kernel of the name before the colon must claim a node of the case;
+ * "!kernel" must
  * claim none. '#' begins a comment.
  */
 #ifndef KILN_TESTS_OPS_CASE_H
@@ -21,13 +23,13 @@
 
 typedef struct test_case {
     char kernel[48];
-    bool refused; /* the kernel must not claim */
-    kiln_graph *graph; /* indexed and inferred */
+    bool refused;       /* the kernel must not claim */
+    kiln_graph *graph;  /* indexed and inferred */
     kiln_datum *inputs; /* per graph input, data in the arena */
 } test_case;
 
 /* Parses a line (changed on the way) into graph and inputs. Returns what is wrong, or NULL. */
-const char *parse_case(test_case *out, char *line, uint64_t seed, kiln_arena *arena, kiln_dims *dims,
-                       kiln_diag *diag);
+const char *parse_case(test_case *out, char *line, uint64_t seed, kiln_arena *arena,
+                       kiln_dims *dims, kiln_diag *diag);
 
 #endif

@@ -1,6 +1,9 @@
-/* checkkern.c - runs the cases of .cases files (see case.h) through one kernel and compares with the
- * reference: every instruction set of this machine, 1 to 3 threads, both layouts where the kernel leaves
- * the choice, outputs between guard bands. The threads must agree in every bit; after one element of the
+/* checkkern.c - runs the cases of .cases files (see case.h) through one kernel and compares with
+ * the
+ * reference: every instruction set of this machine, 1 to 3 threads, both layouts where the kernel
+ * leaves
+ * the choice, outputs between guard bands. The threads must agree in every bit; after one element
+ * of the
  * expected output is changed, the comparison must fail.
  *
  *     checkkern FILE...        at least MIN_CASES cases for each kernel of a file
@@ -17,7 +20,14 @@
 #include "ops/ops.h"
 #include "ops/util.h"
 
-enum { MIN_CASES = 20, MAX_KERNELS = 64, MAX_LINE = 1024, GUARD = 64, GUARD_BYTE = 0xA5, MAX_THREADS = 3 };
+enum {
+    MIN_CASES = 20,
+    MAX_KERNELS = 64,
+    MAX_LINE = 1024,
+    GUARD = 64,
+    GUARD_BYTE = 0xA5,
+    MAX_THREADS = 3
+};
 
 typedef struct checker {
     kiln_pool *pool;
@@ -44,8 +54,9 @@ static void fail(checker *k, const char *what, const char *how) {
 
 /* ---- Comparing ---- */
 
-/* How far a float may be off: a few units in the last place, and for reductions the square root of their
- * length (at most the largest input), both relative to the element or to the output's largest. */
+/* How far a float may be off: a few units in the last place, and for reductions the square root
+ * of their length (at most the largest input), both relative to the element or to the output's
+ * largest. */
 static double tolerance(const kiln_graph *g, const kiln_datum *inputs) {
     double worst = 0, longest = 1;
     for (size_t i = 0; i < g->n_inputs; i++) {
@@ -82,7 +93,8 @@ static int64_t differ(const kiln_tensor *got, const kiln_tensor *want, double to
     for (int64_t i = 0, n = kiln_tensor_count(want); i < n; i++) {
         bool same = floats ? close_enough(kiln_get_f64(got->dtype, got->data, i),
                                           kiln_get_f64(want->dtype, want->data, i), tol, scale)
-                           : kiln_get_i64(got->dtype, got->data, i) == kiln_get_i64(want->dtype, want->data, i);
+                           : kiln_get_i64(got->dtype, got->data, i) ==
+                                 kiln_get_i64(want->dtype, want->data, i);
         if (!same) {
             return i;
         }
@@ -103,7 +115,8 @@ static bool spoil(kiln_tensor *want) {
     }
     if (kiln_dtype_is_float(want->dtype)) {
         double v = kiln_get_f64(want->dtype, want->data, n - 1);
-        kiln_set_f64(want->dtype, want->data, n - 1, isfinite(v) ? v + largest(want) / 8 + 1e-3 : 0);
+        kiln_set_f64(want->dtype, want->data, n - 1,
+                     isfinite(v) ? v + largest(want) / 8 + 1e-3 : 0);
     } else {
         ((uint8_t *)want->data)[(size_t)(n - 1) * kiln_tensor_bytes(want) / (size_t)n] ^= 1;
     }
@@ -134,7 +147,8 @@ static void compare(checker *k, const trial *t, size_t i, const kiln_datum *got,
         const char *how = kiln_arena_printf(
             t->arena, "%s, layout %d, %d threads: output %zu[%lld] is %.9g, should be %.9g",
             kiln_cpu_level_name(t->features), t->layout, threads, i, (long long)at,
-            kiln_get_f64(want->dtype, got->tensor.data, at), kiln_get_f64(want->dtype, want->data, at));
+            kiln_get_f64(want->dtype, got->tensor.data, at),
+            kiln_get_f64(want->dtype, want->data, at));
         fail(k, "differs from the reference", how);
     }
     size_t bytes = kiln_tensor_bytes(want);
@@ -160,8 +174,8 @@ static bool guards_hold(const unsigned char *buffer, size_t bytes) {
     return true;
 }
 
-static kiln_status run_plan(checker *k, const trial *t, const kiln_plan *plan, const kiln_cpu_target *target,
-                            int32_t threads) {
+static kiln_status run_plan(checker *k, const trial *t, const kiln_plan *plan,
+                            const kiln_cpu_target *target, int32_t threads) {
     kiln_exec_options options = {.pool = k->pool, .threads = threads};
     kiln_exec *x;
     KILN_TRY(kiln_exec_create(&x, plan, target, &options, k->diag));
@@ -189,7 +203,8 @@ static kiln_status run_plan(checker *k, const trial *t, const kiln_plan *plan, c
 static bool force_layout(kiln_claim *claim, kiln_layout layout) {
     bool open = false;
     for (int32_t i = 0; i < claim->n_in + claim->n_out; i++) {
-        uint8_t *mask = i < claim->n_in ? &claim->in_layouts[i] : &claim->out_layouts[i - claim->n_in];
+        uint8_t *mask =
+            i < claim->n_in ? &claim->in_layouts[i] : &claim->out_layouts[i - claim->n_in];
         if (*mask == KILN_LAYOUT_ANY) {
             *mask = (uint8_t)layout;
             open = true;
@@ -230,7 +245,8 @@ static kiln_status try_layout(checker *k, trial *t, bool *open) {
     int32_t claims = 0;
     KILN_TRY(make_plan(k, t, &target, &plan, &claims, open));
     if ((claims == 0) != t->tc->refused) {
-        fail(k, claims == 0 ? "the kernel claims nothing" : "the kernel claims what it should not", NULL);
+        fail(k, claims == 0 ? "the kernel claims nothing" : "the kernel claims what it should not",
+             NULL);
     }
     for (int32_t threads = 1; threads <= MAX_THREADS; threads++) {
         KILN_TRY(run_plan(k, t, plan, &target, threads));
@@ -333,7 +349,8 @@ static int check_file(checker *k, const char *path) {
 int main(int argc, char **argv) {
     checker k = {.failures = 0};
     kiln_pool_options options = {.size = sizeof options, .threads = MAX_THREADS, .spin_ns = -1};
-    if (kiln_diag_create(&k.diag, NULL) != KILN_OK || kiln_pool_create(&k.pool, NULL, &options) != KILN_OK) {
+    if (kiln_diag_create(&k.diag, NULL) != KILN_OK ||
+        kiln_pool_create(&k.pool, NULL, &options) != KILN_OK) {
         return 2;
     }
     for (int i = 1; i < argc; i++) {

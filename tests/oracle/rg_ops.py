@@ -72,6 +72,8 @@ UNARY = {
     "Shrink": ("any", 1, 13, {"bias": (0.1, 1), "lambd": (0.2, 1.5)}),
 }
 ALSO_INTS = {"Abs", "Neg", "Relu", "Sign", "Identity"}
+# ONNX Runtime computes them in float precision on doubles too.
+NOT_DOUBLE = {"HardSwish", "Shrink"}
 
 
 @op(*UNARY)
@@ -80,6 +82,8 @@ def unary(t: Trial, label: str):
     if t.opset < lowest and label not in ("Relu", "Identity", "LeakyRelu"):
         raise Refused("opset")
     dtypes = FLOATS + ("int32", "int64", "int8") if label in ALSO_INTS else FLOATS
+    if label in NOT_DOUBLE:
+        dtypes = tuple(d for d in dtypes if d != F64)
     x = t.pick(dtypes, domain=domain)
     attrs = {k: round(float(t.rng.uniform(*r)), 3) for k, r in drawn.items() if t.chance(0.7)}
     t.finish(t.node(label, [x], **attrs), ulps)
@@ -120,6 +124,9 @@ def binary(t: Trial, label: str):
     domain = BINARY[label]
     x = t.pick(FLOATS + ("int64", "int32") if label != "PRelu" else FLOATS)
     y = t.partner(x, domain)
+    # ONNX Runtime also broadcasts x to the slope; the standard does not.
+    if label == "PRelu" and np.broadcast_shapes(x.shape, y.shape) != x.shape:
+        raise Refused("slope larger than x")
     pair = [x, y] if label in ("Div", "PRelu") or t.chance(0.6) else [y, x]
     t.finish(t.node(label, pair), 1 if label != "Div" else 2, ring=label != "Div")
 

@@ -247,6 +247,17 @@ static void loop_runs(void **state) {
     assert_true(w->graph->outputs[1]->type.dims[0] == 5);
 }
 
+static void loop_without_condition_runs(void **state) {
+    world *w = *state;
+    kiln_datum out[2];
+    kiln_node *loop = make_loop(w, 5, false);
+    loop->in[1] = NULL;
+    assert_int_equal(kiln_infer_graph(w->graph, w->diag), KILN_OK);
+    assert_int_equal(kiln_graph_index(w->graph), KILN_OK);
+    assert_int_equal(kiln_eval_graph(w->graph, NULL, out, NULL, &w->arena, w->diag), KILN_OK);
+    assert_int_equal(((const int64_t *)out[0].tensor.data)[2], 3 * 32);
+}
+
 static void endless_loop_that_never_starts(void **state) {
     world *w = *state;
     kiln_datum out[2];
@@ -272,6 +283,7 @@ int main(void) {
         TEST(contents_are_exact),
         TEST(impossible_requests),
         TEST(loop_runs),
+        TEST(loop_without_condition_runs),
         TEST(endless_loop_that_never_starts),
         TEST(endless_loop_is_stopped),
     };

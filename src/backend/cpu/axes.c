@@ -1,5 +1,7 @@
 #include "backend/cpu/axes.h"
 
+#include "ops/attrs.h"
+
 kiln_lane kiln_lane_at(const kiln_operand *o, int32_t axis) {
     int64_t dims[KILN_MAX_RANK];
     int32_t rank = o->tensor.rank, at = kiln_physical_axis(axis, rank, o->layout);
@@ -16,7 +18,8 @@ int32_t kiln_move_bytes(kiln_dtype dtype) {
     return bits == 8 || bits == 16 || bits == 32 || bits == 64 ? bits / 8 : 0;
 }
 
-bool kiln_claim_shape_inputs(kiln_claimer *c, kiln_claim *claim, const kiln_node *node, int32_t first) {
+bool kiln_claim_shape_inputs(kiln_claimer *c, kiln_claim *claim, const kiln_node *node,
+                             int32_t first) {
     for (int32_t i = first; i < node->n_in; i++) {
         kiln_value *v = node->in[i];
         if (v && !v->constant && kiln_claim_input(c, claim, v, KILN_LAYOUT_ROW) < 0) {
@@ -26,8 +29,8 @@ bool kiln_claim_shape_inputs(kiln_claimer *c, kiln_claim *claim, const kiln_node
     return true;
 }
 
-kiln_status kiln_bind_ints(const kiln_binder *b, const kiln_node *node, int32_t i, const int64_t **v,
-                           int64_t *n) {
+kiln_status kiln_bind_ints(const kiln_binder *b, const kiln_node *node, int32_t i,
+                           const int64_t **v, int64_t *n) {
     *v = NULL;
     *n = 0;
     if (!kiln_node_in(node, i)) {
@@ -39,8 +42,8 @@ kiln_status kiln_bind_ints(const kiln_binder *b, const kiln_node *node, int32_t 
     }
     for (int64_t k = 0; k < f->n_contents; k++) {
         if (!kiln_dim_known(f->contents[k])) {
-            return kiln_fail(b->diag, KILN_F_INTERNAL, "element %lld of input %d is not known at binding",
-                             (long long)k, i);
+            return kiln_fail(b->diag, KILN_F_INTERNAL,
+                             "element %lld of input %d is not known at binding", (long long)k, i);
         }
     }
     *v = f->contents;
@@ -62,4 +65,41 @@ kiln_status kiln_bind_tensor(const kiln_binder *b, const kiln_value *v, kiln_ten
     const kiln_fact *f = b->fact(b, v);
     *out = (kiln_tensor){0};
     return f && kiln_type_to_tensor(&f->type, out) ? KILN_OK : KILN_E_INTERNAL;
+}
+
+int64_t kiln_perm_at(const kiln_node *transpose, int32_t rank, int32_t d) {
+    kiln_ints perm = ((const kiln_perm_attrs *)transpose->attrs)->perm;
+    return perm.v ? perm.v[d] : rank - 1 - d;
+}
+
+bool kiln_moves_units(const kiln_node *node, const kiln_type *x) {
+    int64_t last = -1;
+    for (int32_t d = 0; d < x->rank; d++) {
+        int64_t from = kiln_perm_at(node, x->rank, d);
+        if (x->dims[from] != 1) {
+            if (from < last) {
+                return false;
+            }
+            last = from;
+        }
+    }
+    return true;
+}
+
+bool kiln_puts_channels_last(const kiln_node *node, int32_t rank) {
+    for (int32_t d = 0; d < rank; d++) {
+        if (kiln_perm_at(node, rank, d) != (d == 0 ? 0 : d == rank - 1 ? 1 : d + 1)) {
+            return false;
+        }
+    }
+    return rank >= 3;
+}
+
+bool kiln_puts_channels_first(const kiln_node *node, int32_t rank) {
+    for (int32_t d = 0; d < rank; d++) {
+        if (kiln_perm_at(node, rank, d) != (d == 0 ? 0 : d == 1 ? rank - 1 : d - 1)) {
+            return false;
+        }
+    }
+    return rank >= 3;
 }

@@ -1,9 +1,11 @@
 /* axes.h - what kernels over any layout share: an axis as (outer, n, inner), shape operands, moves.
  *
- *     kiln_lane lane = kiln_lane_at(&b->in[0], axis);      x is lane.outer x lane.n x lane.inner in memory
+ *     kiln_lane lane = kiln_lane_at(&b->in[0], axis);
+ *     in memory x is lane.outer x lane.n x lane.inner
  *
  * Shape operands (starts, pads, repeats ...) are read at bind time, from what the binding knows of
- * them; those that are no constants become inputs of the claim, so that a late step has them at hand.
+ * them; those that are no constants become inputs of the claim, so that a late step has them at
+ * hand.
  */
 #ifndef KILN_BACKEND_CPU_AXES_H
 #define KILN_BACKEND_CPU_AXES_H
@@ -27,15 +29,26 @@ static inline int32_t kiln_axis_of(int64_t axis, int32_t rank) {
 int32_t kiln_move_bytes(kiln_dtype dtype);
 
 /* Adds the node's inputs from `first` on that are no constants to the claim, in ROW. */
-bool kiln_claim_shape_inputs(kiln_claimer *c, kiln_claim *claim, const kiln_node *node, int32_t first);
+bool kiln_claim_shape_inputs(kiln_claimer *c, kiln_claim *claim, const kiln_node *node,
+                             int32_t first);
 
-/* The integers that input i of the node holds at this binding, in the binder's arena; *n of them. A left
- * out input has *v == NULL and *n == 0. Fails with KILN_E_INTERNAL when they are not known. */
-kiln_status kiln_bind_ints(const kiln_binder *b, const kiln_node *node, int32_t i, const int64_t **v,
-                           int64_t *n);
+/* The integers that input i of the node holds at this binding, in the binder's arena; *n of
+ * them. A left out input has *v == NULL and *n == 0. Fails with KILN_E_INTERNAL when they are
+ * not known. */
+kiln_status kiln_bind_ints(const kiln_binder *b, const kiln_node *node, int32_t i,
+                           const int64_t **v, int64_t *n);
 
 /* The ints of a small constant, 0 elements counting as known. False when v is no such constant. */
 bool kiln_claim_ints(const kiln_value *v, const int64_t **data, int64_t *n);
+
+/* Where axis d of a Transpose's output comes from. */
+int64_t kiln_perm_at(const kiln_node *transpose, int32_t rank, int32_t d);
+/* Dims of x that are not surely 1 keep their order: the bytes stay as they are. */
+bool kiln_moves_units(const kiln_node *transpose, const kiln_type *x);
+/* Axis 1 goes to the end, the others close up; and back: the last axis goes to place 1. From
+ * rank 3 on. */
+bool kiln_puts_channels_last(const kiln_node *transpose, int32_t rank);
+bool kiln_puts_channels_first(const kiln_node *transpose, int32_t rank);
 
 /* Type of a value as a tensor at this binding. */
 kiln_status kiln_bind_tensor(const kiln_binder *b, const kiln_value *v, kiln_tensor *out);

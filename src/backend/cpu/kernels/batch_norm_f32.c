@@ -1,6 +1,6 @@
-/* batch_norm_f32.c - float32 BatchNormalization that no convolution could take in, with everything
- * elementwise that follows fused: a depthwise convolution by one tap, its weights and bias folded from
- * the statistics. */
+/* batch_norm_f32.c - float32 BatchNormalization that no convolution could take in, with
+ * everything elementwise that follows fused: a depthwise convolution by one tap, its weights and
+ * bias folded from the statistics. */
 #include <math.h>
 
 #include "backend/cpu/fuse.h"
@@ -29,12 +29,14 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         return kiln_claim_refuse(c, "it runs BatchNormalization");
     }
     const kiln_type *x = &node->in[X]->type;
-    if (!kiln_value_is_f32(node->in[X]) || x->rank < 2 || ((const kiln_batch_norm_attrs *)node->attrs)->training_mode) {
+    if (!kiln_value_is_f32(node->in[X]) || x->rank < 2 ||
+        ((const kiln_batch_norm_attrs *)node->attrs)->training_mode) {
         return kiln_claim_refuse(c, "it takes float32 of rank 2 and above, without training_mode");
     }
     for (int32_t i = SCALE; i <= VAR; i++) {
         const kiln_value *v = node->in[i];
-        if (!v->constant || !kiln_value_is_f32(v) || v->type.dims[0] != x->dims[1] || x->dims[1] < 1) {
+        if (!v->constant || !kiln_value_is_f32(v) || v->type.dims[0] != x->dims[1] ||
+            x->dims[1] < 1) {
             return kiln_claim_refuse(c, "input %d is no constant of float32, one per channel", i);
         }
     }
@@ -54,7 +56,9 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     r->in[0] = node->in[X];
     r->in_layouts[0] = KILN_LAYOUT_LAST;
     /* The node's own bias takes the place of the epilogue's; run puts the folded shift there. */
-    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, node->in[BIAS], KILN_LAYOUT_LAST) ? r : NULL;
+    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, node->in[BIAS], KILN_LAYOUT_LAST)
+               ? r
+               : NULL;
 }
 
 /* factor = scale / sqrt(var + eps), shift = bias - mean * factor. */

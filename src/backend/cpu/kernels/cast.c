@@ -1,5 +1,5 @@
-/* cast.c - between float types, and from bools and bytes to them: a program without instructions, whose
- * reading and writing convert. */
+/* cast.c - between float types, and from bools and bytes to them: a program without instructions,
+ * whose reading and writing convert. */
 #include "backend/cpu/kernel.h"
 #include "backend/cpu/operand.h"
 #include "backend/cpu/prims/program.h"
@@ -15,9 +15,10 @@ static const kiln_program copy = {.inputs = 1, .outputs = 1, .regs = 1, .output 
 
 /* Types that float32 holds exactly. */
 static bool is_source(const kiln_value *v) {
-    kiln_dtype d = v->type.kind == KILN_KIND_TENSOR && v->type.rank >= 0 ? v->type.dtype : KILN_DTYPE_NONE;
-    return d == KILN_DTYPE_F32 || d == KILN_DTYPE_F16 || d == KILN_DTYPE_BF16 || d == KILN_DTYPE_U8 ||
-           d == KILN_DTYPE_I8 || d == KILN_DTYPE_BOOL;
+    kiln_dtype d =
+        v->type.kind == KILN_KIND_TENSOR && v->type.rank >= 0 ? v->type.dtype : KILN_DTYPE_NONE;
+    return d == KILN_DTYPE_F32 || d == KILN_DTYPE_F16 || d == KILN_DTYPE_BF16 ||
+           d == KILN_DTYPE_U8 || d == KILN_DTYPE_I8 || d == KILN_DTYPE_BOOL;
 }
 
 static bool is_float(const kiln_value *v) {
@@ -30,7 +31,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         return kiln_claim_refuse(c, "it runs Cast");
     }
     if (!is_source(node->in[0]) || !is_float(node->out[0])) {
-        return kiln_claim_refuse(c, "it casts between float types, and from bools and bytes to them");
+        return kiln_claim_refuse(c,
+                                 "it casts between float types, and from bools and bytes to them");
     }
     kiln_claim *r = kiln_claim_new(c, &kiln_kernel_cast, node, 1, 1, 0);
     if (!r) {

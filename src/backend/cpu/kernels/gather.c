@@ -1,5 +1,5 @@
-/* gather.c - Gather: rows of x chosen by index. Every member copies its share; member 0 looks at all
- * indices first and ends the run when one is out of range. */
+/* gather.c - Gather: rows of x chosen by index. Every member copies its share; member 0 looks at
+ * all indices first and ends the run when one is out of range. */
 #include "backend/cpu/axes.h"
 #include "backend/cpu/prims/move.h"
 #include "ops/attrs.h"
@@ -20,7 +20,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         return kiln_claim_refuse(c, "it runs Gather");
     }
     const kiln_type *x = &node->in[0]->type, *index = &node->in[1]->type;
-    if (x->kind != KILN_KIND_TENSOR || x->rank < 1 || kiln_move_bytes(x->dtype) == 0 || index->rank < 0) {
+    if (x->kind != KILN_KIND_TENSOR || x->rank < 1 || kiln_move_bytes(x->dtype) == 0 ||
+        index->rank < 0) {
         return kiln_claim_refuse(c, "it takes known ranks and elements of whole bytes");
     }
     kiln_claim *r = kiln_claim_new(c, &kiln_kernel_gather, node, 2, 1, 1);
@@ -53,7 +54,8 @@ static kiln_status check(const kiln_call *call, const gather_state *s) {
     int64_t k;
     kiln_diag_at_node(call->env->diag, s->node->name, s->node->op->name);
     for (int64_t i = 0; i < s->args.count; i++) {
-        KILN_TRY(kiln_index_in(call->env->diag, kiln_get_i64(s->index_dtype, call->in[1], i), s->args.n, &k));
+        KILN_TRY(kiln_index_in(call->env->diag, kiln_get_i64(s->index_dtype, call->in[1], i),
+                               s->args.n, &k));
     }
     kiln_diag_at_node(call->env->diag, NULL, NULL);
     return KILN_OK;

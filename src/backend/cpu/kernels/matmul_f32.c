@@ -1,9 +1,9 @@
-/* matmul_f32.c - float32 products of two activations, MatMul and Gemm, with the transposes before them
- * and everything elementwise after them fused.
+/* matmul_f32.c - float32 products of two activations, MatMul and Gemm, with the transposes
+ * before them and everything elementwise after them fused.
  *
- * Legend: A [batch, M, K], B [batch, K, N], C [batch, M, N]; leading dims broadcast. Every run packs B, one
- * matrix for each batch element it has, and copies A where its rows are not contiguous; the team meets
- * once, then shares the tiles of all batch elements. */
+ * * Legend: A [batch, M, K], B [batch, K, N], C [batch, M, N]; leading dims broadcast. Every run
+ * packs B, one matrix for each batch element it has, and copies A where its rows are not
+ * contiguous; the team meets once, then shares the tiles of all batch elements. */
 #include <math.h>
 #include <string.h>
 
@@ -17,7 +17,8 @@
 typedef struct matmul_params {
     kiln_fused fused;
     const kiln_node *product;
-    const kiln_node *transposed[2]; /* the Transpose that makes A or B, when it is part of the region */
+    const kiln_node
+        *transposed[2]; /* the Transpose that makes A or B, when it is part of the region */
 } matmul_params;
 
 /* One side as the product sees it: strides in elements, batch dims aligned with the output's. */
@@ -31,11 +32,11 @@ typedef struct matmul_state {
     const kiln_move_prims *move;
     kiln_fused_state fused;
     kiln_gemm_args args;
-    int64_t batches, tiles;     /* tiles of one batch element */
-    int64_t *a_at;              /* per batch element: element offset of A (in the copy, if there is one) */
-    int64_t *b_matrix;          /* per batch element: which packed matrix */
-    int64_t b_matrices, panels; /* panels of one matrix */
-    int64_t *b_at;              /* per matrix: element offset in B */
+    int64_t batches, tiles; /* tiles of one batch element */
+    int64_t *a_at;     /* per batch element: element offset of A (in the copy, if there is one) */
+    int64_t *b_matrix; /* per batch element: which packed matrix */
+    int64_t b_matrices, panels;     /* panels of one matrix */
+    int64_t *b_at;                  /* per matrix: element offset in B */
     int64_t b_row, b_col, b_floats; /* strides of B, floats of a packed matrix */
     bool copies_a;
     kiln_copy_plan a_plan;
@@ -47,8 +48,8 @@ typedef struct matmul_state {
 /* The Transpose that makes v and has no other reader. */
 static kiln_node *single_transpose(const kiln_claimer *c, const kiln_value *v) {
     kiln_node *t = v->producer;
-    return t && KILN_IS(t, transpose) && v->home == c->graph && v->n_users == 1 && v->n_outputs == 0 &&
-                   c->is_free(c, t) && kiln_value_is_f32(t->in[0])
+    return t && KILN_IS(t, transpose) && v->home == c->graph && v->n_users == 1 &&
+                   v->n_outputs == 0 && c->is_free(c, t) && kiln_value_is_f32(t->in[0])
                ? t
                : NULL;
 }
@@ -70,7 +71,8 @@ static kiln_claim *claim_gemm(kiln_claimer *c, kiln_claim *r, kiln_fused *f, kil
         return fuse_full(c, r, f, gemm);
     }
     if (bias && (!kiln_value_is_f32(bias) || !kiln_is_axis_vector(bias, &y->type, 1))) {
-        return kiln_claim_refuse(c, "the third operand is neither a vector along the columns nor full");
+        return kiln_claim_refuse(
+            c, "the third operand is neither a vector along the columns nor full");
     }
     return kiln_fuse_chain(c, r, f, y, 1, bias, KILN_LAYOUT_ROW) ? r : NULL;
 }
@@ -123,7 +125,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
 /* ---- Bind ---- */
 
 /* Dims and strides of operand i after its transpose, last two dims swapped if `swap`. */
-static side read_side(const kiln_binder *b, const matmul_params *p, int32_t i, bool swap, int32_t n_batch) {
+static side read_side(const kiln_binder *b, const matmul_params *p, int32_t i, bool swap,
+                      int32_t n_batch) {
     const kiln_operand *o = &b->in[i];
     int32_t rank = o->tensor.rank, lead = n_batch - (rank - 2);
     int64_t dims[KILN_MAX_RANK], strides[KILN_MAX_RANK], own[KILN_MAX_RANK];
@@ -153,8 +156,10 @@ static int64_t product_of(const int64_t *dims, int32_t n) {
     return count;
 }
 
-/* Offset of batch element i (row-major over `over`) in a side whose dims of 1 repeat; strides[d] per dim. */
-static int64_t batch_offset(int64_t i, const int64_t *over, const side *s, const int64_t *strides, int32_t n) {
+/* Offset of batch element i (row-major over `over`) in a side whose dims of 1 repeat; strides[d]
+ * per dim. */
+static int64_t batch_offset(int64_t i, const int64_t *over, const side *s, const int64_t *strides,
+                            int32_t n) {
     int64_t at = 0;
     for (int32_t d = n - 1; d >= 0; d--) {
         at += s->dims[d] == 1 ? 0 : i % over[d] * strides[d];
@@ -222,7 +227,8 @@ static kiln_status bind(kiln_binder *b) {
     KILN_TRY(kiln_bind_tensor(b, p->product->out[0], &y));
     KILN_TRY(kiln_bind_tensor(b, p->product->in[0], &x));
     int32_t n_batch = y.rank - 2;
-    side a = read_side(b, p, 0, gemm && g->transA, n_batch), w = read_side(b, p, 1, gemm && g->transB, n_batch);
+    side a = read_side(b, p, 0, gemm && g->transA, n_batch),
+         w = read_side(b, p, 1, gemm && g->transB, n_batch);
     s->prims = b->target->prims->gemm;
     s->move = b->target->prims->move;
     s->args = (kiln_gemm_args){.m = y.dims[n_batch],
@@ -258,8 +264,8 @@ static void prepare(const matmul_state *s, const kiln_call *call, const kiln_tea
     while (begin < end) {
         int64_t i = begin / s->panels, from = begin % s->panels;
         int64_t to = end - i * s->panels < s->panels ? end - i * s->panels : s->panels;
-        s->prims->pack(packed + i * s->b_floats, b + s->b_at[i], s->args.k, s->args.n, s->b_row, s->b_col, from,
-                       to);
+        s->prims->pack(packed + i * s->b_floats, b + s->b_at[i], s->args.k, s->args.n, s->b_row,
+                       s->b_col, from, to);
         begin += to - from;
     }
     if (s->copies_a) {
@@ -269,12 +275,14 @@ static void prepare(const matmul_state *s, const kiln_call *call, const kiln_tea
 }
 
 /* Tiles [from, to) of batch element i. */
-static void multiply(const matmul_state *s, const kiln_call *call, int64_t i, int64_t from, int64_t to) {
+static void multiply(const matmul_state *s, const kiln_call *call, int64_t i, int64_t from,
+                     int64_t to) {
     kiln_gemm_args args = s->args;
     kiln_program_post_args post;
     int64_t at = i * args.m * args.n;
-    const float *a = s->copies_a ? (const float *)(const void *)((const char *)call->shared + s->a_offset)
-                                 : call->in[0];
+    const float *a = s->copies_a
+                         ? (const float *)(const void *)((const char *)call->shared + s->a_offset)
+                         : call->in[0];
     args.a = a + s->a_at[i];
     args.b = (const float *)call->shared + s->b_matrix[i] * s->b_floats;
     args.c = (float *)call->out[0] + at;

@@ -1,10 +1,11 @@
 /* move.c - strided copies: Transpose, Slice, Split, Concat, Expand, DepthToSpace, SpaceToDepth.
  *
- * Each is one copy per piece between an input and an output. Strides come from where the operands lie, so
- * that any layout will do; a transpose reads any and writes rows. Element types matter by size alone. */
+ * * Each is one copy per piece between an input and an output. Strides come from where the
+ * operands lie, so that any layout will do; a transpose reads any and writes rows. Element types
+ * matter by size alone. */
+#include "backend/cpu/prims/move.h"
 #include "backend/cpu/axes.h"
 #include "backend/cpu/operand.h"
-#include "backend/cpu/prims/move.h"
 #include "ops/attrs.h"
 #include "ops/ops.h"
 
@@ -30,10 +31,11 @@ typedef struct move_params {
 
 /* ---- Parts ---- */
 
-/* Adds the copy dst[dst_at + i . dst] = src[src_at + i . src] over dims; strides and offsets in elements. */
+/* Adds the copy dst[dst_at + i . dst] = src[src_at + i . src] over dims; strides and offsets in
+ * elements. */
 static kiln_status add_part(kiln_binder *b, move_state *s, int32_t in, int32_t out, int32_t rank,
-                            const int64_t *dims, const int64_t *src, int64_t src_at, const int64_t *dst,
-                            int64_t dst_at) {
+                            const int64_t *dims, const int64_t *src, int64_t src_at,
+                            const int64_t *dst, int64_t dst_at) {
     int32_t bytes = kiln_move_bytes(b->out[0].tensor.dtype);
     move_part *p = &s->parts[s->n_parts];
     KILN_TRY(kiln_copy_plan_make(&p->plan, bytes, rank, dims, src, dst));
@@ -127,8 +129,8 @@ static kiln_status bind_concat(kiln_binder *b, move_state *s) {
     return KILN_OK;
 }
 
-/* Depth and space as the copy of [n, c, h, w, y, x] blocks; the deep tensor has the block's place in its
- * channels, outermost (DCR) or innermost (CRD). */
+/* Depth and space as the copy of [n, c, h, w, y, x] blocks; the deep tensor has the block's
+ * place in its channels, outermost (DCR) or innermost (CRD). */
 static kiln_status bind_blocks(kiln_binder *b, move_state *s) {
     const kiln_node *node = b->claim->anchor;
     const kiln_blocks_attrs *a = node->attrs;
@@ -151,8 +153,8 @@ static kiln_status bind_blocks(kiln_binder *b, move_state *s) {
 
 /* More dims than a copy has cannot be told apart once they do not merge. */
 static bool fits(const kiln_value *v) {
-    return v && v->type.kind == KILN_KIND_TENSOR && v->type.rank >= 0 && v->type.rank <= KILN_COPY_RANK &&
-           kiln_move_bytes(v->type.dtype) != 0;
+    return v && v->type.kind == KILN_KIND_TENSOR && v->type.rank >= 0 &&
+           v->type.rank <= KILN_COPY_RANK && kiln_move_bytes(v->type.dtype) != 0;
 }
 
 static bind_fn *binder_of(const kiln_node *node) {
@@ -160,9 +162,9 @@ static bind_fn *binder_of(const kiln_node *node) {
         const kiln_op *op;
         bind_fn *bind;
     } table[] = {
-        {&kiln_op_transpose, bind_transpose},     {&kiln_op_slice, bind_slice},
-        {&kiln_op_split, bind_split},             {&kiln_op_concat, bind_concat},
-        {&kiln_op_expand, bind_expand},           {&kiln_op_depth_to_space, bind_blocks},
+        {&kiln_op_transpose, bind_transpose},   {&kiln_op_slice, bind_slice},
+        {&kiln_op_split, bind_split},           {&kiln_op_concat, bind_concat},
+        {&kiln_op_expand, bind_expand},         {&kiln_op_depth_to_space, bind_blocks},
         {&kiln_op_space_to_depth, bind_blocks},
     };
     for (size_t i = 0; i < KILN_COUNT_OF(table); i++) {
@@ -190,8 +192,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
             return kiln_claim_refuse(c, "the output has no known rank, or too many dims");
         }
     }
-    kiln_claim *r =
-        kiln_claim_new(c, &kiln_kernel_move, node, concat ? node->n_in : 1, node->n_out, sizeof(move_params));
+    kiln_claim *r = kiln_claim_new(c, &kiln_kernel_move, node, concat ? node->n_in : 1, node->n_out,
+                                   sizeof(move_params));
     if (!r) {
         return NULL;
     }
@@ -225,7 +227,8 @@ static void run(const kiln_call *call, const kiln_team *team) {
     kiln_team_split(team, s->units, &begin, &end);
     for (int32_t i = 0; i < s->n_parts && at < end; i++) {
         const move_part *p = &s->parts[i];
-        int64_t from = begin > at ? begin - at : 0, to = end - at < p->plan.units ? end - at : p->plan.units;
+        int64_t from = begin > at ? begin - at : 0,
+                to = end - at < p->plan.units ? end - at : p->plan.units;
         if (from < to) {
             s->prims->copy(&p->plan, (const char *)call->in[p->in] + p->src_bytes,
                            (char *)call->out[p->out] + p->dst_bytes, from, to);

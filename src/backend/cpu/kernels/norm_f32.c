@@ -79,8 +79,9 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     bool layer = KILN_IS(node, layer_normalization) || KILN_IS(node, rms_normalization);
     bool channels = KILN_IS(node, instance_normalization) || KILN_IS(node, group_normalization);
     if (!layer && !channels && !KILN_IS(node, lrn)) {
-        return kiln_claim_refuse(c, "it runs LayerNormalization, RMSNormalization, InstanceNormalization, "
-                                    "GroupNormalization and LRN");
+        return kiln_claim_refuse(
+            c, "it runs LayerNormalization, RMSNormalization, InstanceNormalization, "
+               "GroupNormalization and LRN");
     }
     if (!kiln_value_is_f32(node->in[X]) || !kiln_value_is_f32(node->out[0])) {
         return kiln_claim_refuse(c, "it takes float32 of known rank");
@@ -170,8 +171,11 @@ static void bind_lrn(kiln_binder *b, norm_state *s) {
     const kiln_lrn_attrs *a = b->claim->anchor->attrs;
     const kiln_tensor *x = &b->in[X].tensor;
     s->fn = run_lrn;
-    s->lrn = (kiln_lrn_args){
-        .channels = x->dims[1], .size = a->size, .alpha = a->alpha, .beta = a->beta, .bias = a->bias};
+    s->lrn = (kiln_lrn_args){.channels = x->dims[1],
+                             .size = a->size,
+                             .alpha = a->alpha,
+                             .beta = a->beta,
+                             .bias = a->bias};
     s->units = kiln_tensor_count(x) / x->dims[1];
 }
 
@@ -180,7 +184,8 @@ static kiln_status bind(kiln_binder *b) {
     KILN_ALLOC(s, b->arena, 1);
     s->prims = b->target->prims->norm;
     b->state = s;
-    bool layer = KILN_IS(b->claim->anchor, layer_normalization) || KILN_IS(b->claim->anchor, rms_normalization);
+    bool layer = KILN_IS(b->claim->anchor, layer_normalization) ||
+                 KILN_IS(b->claim->anchor, rms_normalization);
     if (layer) {
         bind_layer(b, s);
     } else if (kiln_tensor_count(&b->in[X].tensor) > 0) {

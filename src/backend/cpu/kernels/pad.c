@@ -22,8 +22,8 @@ typedef struct pad_state {
 } pad_state;
 
 static bool fits(const kiln_value *v) {
-    return v && v->type.kind == KILN_KIND_TENSOR && v->type.rank >= 1 && v->type.rank <= KILN_COPY_RANK &&
-           kiln_move_bytes(v->type.dtype) != 0;
+    return v && v->type.kind == KILN_KIND_TENSOR && v->type.rank >= 1 &&
+           v->type.rank <= KILN_COPY_RANK && kiln_move_bytes(v->type.dtype) != 0;
 }
 
 static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
@@ -32,7 +32,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         return kiln_claim_refuse(c, "it runs Pad and Tile");
     }
     if (!fits(node->in[0]) || !fits(node->out[0])) {
-        return kiln_claim_refuse(c, "it takes 1 to %d dims of elements of 1, 2, 4 or 8 bytes", KILN_COPY_RANK);
+        return kiln_claim_refuse(c, "it takes 1 to %d dims of elements of 1, 2, 4 or 8 bytes",
+                                 KILN_COPY_RANK);
     }
     kiln_claim *r = kiln_claim_new(c, &kiln_kernel_pad, node, 1, 1, sizeof(pad_params));
     if (!r) {
@@ -80,9 +81,10 @@ static kiln_status read_pads(kiln_binder *b, int64_t *begin, int64_t *end) {
     return KILN_OK;
 }
 
-/* The map of one axis. What negative pads cut off is gone before the modes that repeat look at it. */
-static kiln_status make_map(kiln_binder *b, int32_t mode, int64_t in, int64_t out, int64_t begin, int64_t end,
-                            const int32_t **result) {
+/* The map of one axis. What negative pads cut off is gone before the modes that repeat look at
+ * it. */
+static kiln_status make_map(kiln_binder *b, int32_t mode, int64_t in, int64_t out, int64_t begin,
+                            int64_t end, const int32_t **result) {
     int32_t *map;
     if (in > INT32_MAX || out > INT32_MAX) {
         return kiln_fail(b->diag, KILN_F_RUN_LIMIT, "an axis of %lld elements is too long to pad",
@@ -92,7 +94,8 @@ static kiln_status make_map(kiln_binder *b, int32_t mode, int64_t in, int64_t ou
     *result = map;
     int64_t first = mode != MODE_CONSTANT && begin < 0 ? -begin : 0;
     int64_t size = in - first + (mode != MODE_CONSTANT && end < 0 ? end : 0);
-    static const kiln_pad_mode modes[] = {KILN_PAD_CONSTANT, KILN_PAD_EDGE, KILN_PAD_REFLECT, KILN_PAD_WRAP};
+    static const kiln_pad_mode modes[] = {KILN_PAD_CONSTANT, KILN_PAD_EDGE, KILN_PAD_REFLECT,
+                                          KILN_PAD_WRAP};
     kiln_pad_map(map, modes[mode], size, out, begin + first);
     for (int64_t i = 0; i < out && first > 0; i++) {
         map[i] += (int32_t)first;

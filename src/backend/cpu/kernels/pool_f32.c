@@ -1,4 +1,5 @@
-/* pool_f32.c - float32 MaxPool, AveragePool, LpPool and their global forms over channels-last images. */
+/* pool_f32.c - float32 MaxPool, AveragePool, LpPool and their global forms over channels-last
+ * images. */
 #include "backend/cpu/axes.h"
 #include "backend/cpu/prims/pool.h"
 #include "ops/ops.h"

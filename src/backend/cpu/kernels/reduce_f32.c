@@ -1,7 +1,7 @@
 /* reduce_f32.c - float32 reductions, ArgMax and ArgMin over axes that lie together in memory.
  *
- * In layout ROW the axes must be neighbours; in LAST neighbours in the order N, spatial, C. What stays
- * is written in the order it is read, which must be a layout of the output. */
+ * * In layout ROW the axes must be neighbours; in LAST neighbours in the order N, spatial, C.
+ * What stays is written in the order it is read, which must be a layout of the output. */
 #include <string.h>
 
 #include "backend/cpu/axes.h"
@@ -27,11 +27,16 @@ static const struct {
     const kiln_op *op;
     kiln_reduce_op reduce;
 } table[] = {
-    {&kiln_op_reduce_sum, KILN_REDUCE_SUM},         {&kiln_op_reduce_mean, KILN_REDUCE_MEAN},
-    {&kiln_op_reduce_max, KILN_REDUCE_MAX},         {&kiln_op_reduce_min, KILN_REDUCE_MIN},
-    {&kiln_op_reduce_prod, KILN_REDUCE_PROD},       {&kiln_op_reduce_l1, KILN_REDUCE_L1},
-    {&kiln_op_reduce_l2, KILN_REDUCE_L2},           {&kiln_op_reduce_sum_square, KILN_REDUCE_SUMSQ},
-    {&kiln_op_reduce_log_sum, KILN_REDUCE_LOGSUM},  {&kiln_op_reduce_log_sum_exp, KILN_REDUCE_LOGSUMEXP},
+    {&kiln_op_reduce_sum, KILN_REDUCE_SUM},
+    {&kiln_op_reduce_mean, KILN_REDUCE_MEAN},
+    {&kiln_op_reduce_max, KILN_REDUCE_MAX},
+    {&kiln_op_reduce_min, KILN_REDUCE_MIN},
+    {&kiln_op_reduce_prod, KILN_REDUCE_PROD},
+    {&kiln_op_reduce_l1, KILN_REDUCE_L1},
+    {&kiln_op_reduce_l2, KILN_REDUCE_L2},
+    {&kiln_op_reduce_sum_square, KILN_REDUCE_SUMSQ},
+    {&kiln_op_reduce_log_sum, KILN_REDUCE_LOGSUM},
+    {&kiln_op_reduce_log_sum_exp, KILN_REDUCE_LOGSUMEXP},
 };
 
 static bool find(const kiln_node *node, kiln_reduce_op *op) {
@@ -91,7 +96,9 @@ static bool set_layouts(kiln_claim *r, const bool *mask, int32_t rank, bool keep
     if (!row && !last) {
         return false;
     }
-    r->in_layouts[0] = (uint8_t)(row && last ? KILN_LAYOUT_ANY : row ? KILN_LAYOUT_ROW : KILN_LAYOUT_LAST);
+    r->in_layouts[0] = (uint8_t)(row && last ? KILN_LAYOUT_ANY
+                                 : row       ? KILN_LAYOUT_ROW
+                                             : KILN_LAYOUT_LAST);
     r->out_layouts[0] = !last || out == KILN_LAYOUT_ROW ? KILN_LAYOUT_ROW : r->in_layouts[0];
     r->same_layout = r->in_layouts[0] == KILN_LAYOUT_ANY && out == KILN_LAYOUT_LAST;
     return true;
@@ -153,10 +160,11 @@ static kiln_status bind(kiln_binder *b) {
     s->is_arg = p->is_arg;
     s->reduce = (kiln_reduce_args){.op = p->op, .n = n, .inner = inner};
     if (p->is_arg) {
-        s->arg = (kiln_argreduce_args){.min = KILN_IS(node, arg_min),
-                                       .last = ((const kiln_arg_attrs *)node->attrs)->select_last_index != 0,
-                                       .n = n,
-                                       .inner = inner};
+        s->arg = (kiln_argreduce_args){
+            .min = KILN_IS(node, arg_min),
+            .last = ((const kiln_arg_attrs *)node->attrs)->select_last_index != 0,
+            .n = n,
+            .inner = inner};
     }
     s->results = outer * inner;
     b->state = s;

@@ -1,4 +1,5 @@
-/* resize_f32.c - float32 Resize of the spatial dims of channels-last images: nearest, linear, cubic. */
+/* resize_f32.c - float32 Resize of the spatial dims of channels-last images: nearest, linear,
+ * cubic. */
 #include <math.h>
 
 #include "backend/cpu/axes.h"
@@ -58,13 +59,15 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     const kiln_resize_attrs *a = node->attrs;
     const kiln_value *x = node->in[X];
     bool by_size = given(node, SIZES);
-    if (!kiln_value_is_f32(x) || x->type.rank < 3 || x->type.rank > 5 || node->out[0]->type.rank < 0) {
+    if (!kiln_value_is_f32(x) || x->type.rank < 3 || x->type.rank > 5 ||
+        node->out[0]->type.rank < 0) {
         return kiln_claim_refuse(c, "it takes float32 with 1 to 3 spatial dims");
     }
     if (a->antialias || a->coordinate_transformation_mode == KILN_RESIZE_TF_CROP ||
         a->keep_aspect_ratio_policy != 0 ||
         (a->coordinate_transformation_mode == KILN_RESIZE_ALIGN_CORNERS && !by_size)) {
-        return kiln_claim_refuse(c, "it has no antialias, regions, ratio policies or aligned corners by scale");
+        return kiln_claim_refuse(
+            c, "it has no antialias, regions, ratio policies or aligned corners by scale");
     }
     const kiln_tensor *scales = NULL;
     if (!by_size) {
@@ -87,7 +90,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
 
 /* ---- Bind ---- */
 
-/* Where output i lies on the input axis. The order of the operations is what decides ties in nearest. */
+/* Where output i lies on the input axis. The order of the operations is what decides ties in
+ * nearest. */
 static double source(int32_t mode, ratio r, int64_t in, int64_t out, int64_t i) {
     double n = (double)in, o = (double)i;
     switch (mode) {
@@ -104,10 +108,11 @@ static double source(int32_t mode, ratio r, int64_t in, int64_t out, int64_t i) 
     }
 }
 
-static void nearest_table(const kiln_resize_attrs *a, ratio r, int64_t in, int64_t out, int32_t *index,
-                          float *weight) {
+static void nearest_table(const kiln_resize_attrs *a, ratio r, int64_t in, int64_t out,
+                          int32_t *index, float *weight) {
     for (int64_t i = 0; i < out; i++) {
-        double at = source(a->coordinate_transformation_mode, r, in, out, i), low = floor(at), part = at - low;
+        double at = source(a->coordinate_transformation_mode, r, in, out, i), low = floor(at),
+               part = at - low;
         bool up = a->nearest_mode == PREFER_FLOOR  ? part > 0.5
                   : a->nearest_mode == PREFER_CEIL ? part >= 0.5
                                                    : a->nearest_mode == CEIL && part > 0;
@@ -116,9 +121,11 @@ static void nearest_table(const kiln_resize_attrs *a, ratio r, int64_t in, int64
     }
 }
 
-static kiln_status make_axis(kiln_binder *b, kiln_resize_axis *axis, int64_t in, int64_t out, ratio r) {
+static kiln_status make_axis(kiln_binder *b, kiln_resize_axis *axis, int64_t in, int64_t out,
+                             ratio r) {
     const kiln_resize_attrs *a = b->claim->anchor->attrs;
-    static const kiln_resize_mode modes[] = {KILN_RESIZE_NEAREST, KILN_RESIZE_LINEAR, KILN_RESIZE_CUBIC};
+    static const kiln_resize_mode modes[] = {KILN_RESIZE_NEAREST, KILN_RESIZE_LINEAR,
+                                             KILN_RESIZE_CUBIC};
     static const kiln_resize_coord coords[] = {
         [KILN_RESIZE_HALF_PIXEL] = KILN_COORD_HALF_PIXEL,
         [KILN_RESIZE_HALF_PIXEL_SYMMETRIC] = KILN_COORD_HALF_PIXEL_SYMMETRIC,
@@ -140,7 +147,8 @@ static kiln_status make_axis(kiln_binder *b, kiln_resize_axis *axis, int64_t in,
     axis->out = out;
     axis->taps = kiln_resize_taps(&spec);
     if (in > INT32_MAX || out > INT32_MAX) {
-        return kiln_fail(b->diag, KILN_F_RUN_LIMIT, "an axis of %lld elements is too long to resize",
+        return kiln_fail(b->diag, KILN_F_RUN_LIMIT,
+                         "an axis of %lld elements is too long to resize",
                          (long long)(in > out ? in : out));
     }
     KILN_ALLOC(index, b->arena, out * axis->taps);

@@ -1,11 +1,11 @@
 /* rnn_f32.c - LSTM, GRU and RNN with constant weights, float32, one direction or both.
  *
- * X W^T + bias of all steps and directions is one matrix product into a shared buffer; the recurrences
- * follow. Directions go to two halves of the team. Within a direction the samples are split, which needs
- * no barrier, or the hidden units, with one per phase.
+ * X W^T + bias of all steps and directions is one matrix product into a shared buffer; the
+ * recurrences follow. Directions go to two halves of the team. Within a direction the samples are
+ * split, which needs no barrier, or the hidden units, with one per phase.
  *
- * Legend: T steps, B batch, I input size, H hidden size, D directions, width = gates * H. X [T, B, I],
- * Y [T, D, B, H]; with layout 1 X [B, T, I], Y [B, T, D, H]. */
+ * Legend: T steps, B batch, I input size, H hidden size, D directions, width = gates * H.
+ * X [T, B, I], Y [T, D, B, H]; with layout 1 X [B, T, I], Y [B, T, D, H]. */
 #include <math.h>
 #include <string.h>
 
@@ -26,9 +26,9 @@ typedef struct rnn_params {
     bool batch_first;
     bool keeps_rb; /* GRU whose h gate adds its recurrent bias before the reset */
     bool peephole;
-    int32_t lens_in, h0_in, c0_in;  /* numbers of the claim's inputs, or -1 */
-    int32_t out[N_OUT];             /* numbers of the claim's outputs, or -1 */
-    kiln_rnn_args args[MAX_DIRS];   /* what attributes decide */
+    int32_t lens_in, h0_in, c0_in; /* numbers of the claim's inputs, or -1 */
+    int32_t out[N_OUT];            /* numbers of the claim's outputs, or -1 */
+    kiln_rnn_args args[MAX_DIRS];  /* what attributes decide */
 } rnn_params;
 
 typedef struct rnn_state {
@@ -48,7 +48,9 @@ static bool find_cell(const kiln_node *node, kiln_cell *cell) {
     static const struct {
         const kiln_op *op;
         kiln_cell cell;
-    } cells[] = {{&kiln_op_lstm, KILN_CELL_LSTM}, {&kiln_op_gru, KILN_CELL_GRU}, {&kiln_op_rnn, KILN_CELL_RNN}};
+    } cells[] = {{&kiln_op_lstm, KILN_CELL_LSTM},
+                 {&kiln_op_gru, KILN_CELL_GRU},
+                 {&kiln_op_rnn, KILN_CELL_RNN}};
     for (size_t i = 0; i < KILN_COUNT_OF(cells); i++) {
         if (cells[i].op == node->op) {
             *cell = cells[i].cell;
@@ -75,8 +77,8 @@ static const char *check(const kiln_node *node) {
             return "the weights are not constant";
         }
     }
-    bool states = kiln_node_in(node, KILN_RNN_H0) || kiln_node_in(node, KILN_RNN_C0) || is_used(node, OUT_H) ||
-                  is_used(node, OUT_C);
+    bool states = kiln_node_in(node, KILN_RNN_H0) || kiln_node_in(node, KILN_RNN_C0) ||
+                  is_used(node, OUT_H) || is_used(node, OUT_C);
     if (a->direction == 2 && a->layout != 0 && states) {
         return "the states of two directions alternate";
     }
@@ -84,7 +86,8 @@ static const char *check(const kiln_node *node) {
 }
 
 /* The two enums list the same functions. */
-_Static_assert((int)KILN_ACT_SIGMOID == (int)KILN_CELL_SIGMOID && (int)KILN_ACT_AFFINE == (int)KILN_CELL_AFFINE &&
+_Static_assert((int)KILN_ACT_SIGMOID == (int)KILN_CELL_SIGMOID &&
+                   (int)KILN_ACT_AFFINE == (int)KILN_CELL_AFFINE &&
                    (int)KILN_ACT_HARD_SIGMOID == (int)KILN_CELL_HARD_SIGMOID &&
                    (int)KILN_ACT_SOFTPLUS == (int)KILN_CELL_SOFTPLUS,
                "activations are numbered alike");
@@ -104,7 +107,8 @@ static bool read_attributes(const kiln_node *node, rnn_params *p) {
     p->hidden = r->dims[2];
     p->width = w->dims[1];
     p->batch_first = a->layout != 0;
-    p->keeps_rb = p->cell == KILN_CELL_GRU && a->linear_before_reset && kiln_node_in(node, KILN_RNN_B);
+    p->keeps_rb =
+        p->cell == KILN_CELL_GRU && a->linear_before_reset && kiln_node_in(node, KILN_RNN_B);
     p->peephole = kiln_node_in(node, KILN_RNN_P) != NULL;
     int32_t each = kiln_cell_act_count(p->cell);
     for (int64_t d = 0; d < p->dirs; d++) {
@@ -204,7 +208,8 @@ static kiln_status pack(kiln_packer *k) {
     gemm->pack(w, t.data, p->input, n, 1, p->input, 0, gemm->panels(n));
     KILN_TRY(kiln_pack_constant(k, node->in[KILN_RNN_R], &t));
     for (int64_t d = 0; d < p->dirs; d++) {
-        kiln_rnn_pack(r + d * r_floats, kind, p->hidden, (const float *)t.data + d * p->width * p->hidden);
+        kiln_rnn_pack(r + d * r_floats, kind, p->hidden,
+                      (const float *)t.data + d * p->width * p->hidden);
     }
     if (kiln_node_in(node, KILN_RNN_B)) {
         KILN_TRY(kiln_pack_constant(k, node->in[KILN_RNN_B], &t));
@@ -228,7 +233,11 @@ static kiln_status bind(kiln_binder *b) {
     s->p = p;
     s->gemm = b->target->prims->gemm;
     s->prims = b->target->prims->rnn;
-    s->product = (kiln_gemm_args){.m = steps * batch, .n = n, .k = p->input, .lda = p->input, .ldc = n,
+    s->product = (kiln_gemm_args){.m = steps * batch,
+                                  .n = n,
+                                  .k = p->input,
+                                  .lda = p->input,
+                                  .ldc = n,
                                   .epilogue = KILN_EPILOGUE_NONE};
     s->tiles = s->gemm->tiles(&s->product);
     s->y_dir = p->batch_first ? p->hidden : batch * p->hidden;
@@ -267,7 +276,8 @@ static void set_addresses(const kiln_call *call, const rnn_state *s, int64_t d, 
     a->xw = (const float *)call->shared + d * p->width;
     a->r = (const float *)call->blobs[BLOB_R].data + d * kiln_rnn_packed(a->kind, p->hidden);
     a->rb_h = p->keeps_rb ? (const float *)call->blobs[BLOB_RB].data + d * p->hidden : NULL;
-    a->peephole = p->peephole ? (const float *)call->blobs[BLOB_PEEPHOLE].data + d * 3 * p->hidden : NULL;
+    a->peephole =
+        p->peephole ? (const float *)call->blobs[BLOB_PEEPHOLE].data + d * 3 * p->hidden : NULL;
     a->h0 = at(operand(call->in, p->h0_in), state);
     a->c0 = at(operand(call->in, p->c0_in), state);
     a->y = at(operand(call->out, p->out[OUT_Y]), d * s->y_dir);
@@ -279,8 +289,8 @@ static void set_addresses(const kiln_call *call, const rnn_state *s, int64_t d, 
 /* How the members that share a direction split it. */
 typedef enum split { BY_BATCH, BY_UNITS, ALONE } split;
 
-/* Below this many multiply-adds per member and step a barrier costs more than it brings; up to this many
- * bytes every member's cache holds all of R. */
+/* Below this many multiply-adds per member and step a barrier costs more than it brings; up to
+ * this many bytes every member's cache holds all of R. */
 enum { UNITS_MACS = 12 * 1024, CACHED_BYTES = 384 * 1024, BATCH_TILE = 8 };
 
 static split choose_split(const rnn_state *s, int32_t members) {
@@ -309,7 +319,8 @@ static void run_samples(const rnn_state *s, const kiln_rnn_args *a, int64_t begi
 }
 
 /* The hidden units of this member; the barriers are the whole team's. */
-static void run_units(const rnn_state *s, const kiln_rnn_args *a, const kiln_team *group, const kiln_team *team) {
+static void run_units(const rnn_state *s, const kiln_rnn_args *a, const kiln_team *group,
+                      const kiln_team *team) {
     int64_t block0, block1, batch0, batch1;
     kiln_team_split(group, kiln_rnn_blocks(a->hidden), &block0, &block1);
     kiln_team_split(group, a->batch, &batch0, &batch1);
@@ -324,8 +335,8 @@ static void run_units(const rnn_state *s, const kiln_rnn_args *a, const kiln_tea
     s->prims->end(a, batch0, batch1);
 }
 
-static void run_direction(const kiln_call *call, const rnn_state *s, int64_t d, const kiln_team *group,
-                          const kiln_team *team, split how) {
+static void run_direction(const kiln_call *call, const rnn_state *s, int64_t d,
+                          const kiln_team *group, const kiln_team *team, split how) {
     kiln_rnn_args a;
     int64_t begin = 0, end;
     set_addresses(call, s, d, &a);
@@ -346,7 +357,8 @@ static void check_lengths(const kiln_call *call, const rnn_state *s) {
     const kiln_rnn_args *a = &s->args[0];
     for (int64_t b = 0; lens && b < a->batch; b++) {
         if (lens[b] < 0 || lens[b] > a->steps) {
-            call->env->status = kiln_fail(call->env->diag, KILN_F_VALUE, "sequence_lens[%lld] is %lld, X has %lld steps",
+            call->env->status = kiln_fail(call->env->diag, KILN_F_VALUE,
+                                          "sequence_lens[%lld] is %lld, X has %lld steps",
                                           (long long)b, (long long)lens[b], (long long)a->steps);
             return;
         }
@@ -383,7 +395,8 @@ static void run(const kiln_call *call, const kiln_team *team) {
     /* Both halves take the same decision, since they meet at the same barriers. */
     int32_t half = team->size / 2;
     bool second = team->rank >= half;
-    kiln_team group = {.size = second ? team->size - half : half, .rank = second ? team->rank - half : team->rank};
+    kiln_team group = {.size = second ? team->size - half : half,
+                       .rank = second ? team->rank - half : team->rank};
     run_direction(call, s, second, &group, team, choose_split(s, half));
 }
 

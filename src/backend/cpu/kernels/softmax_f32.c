@@ -13,7 +13,8 @@ typedef struct softmax_state {
 } softmax_state;
 
 static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
-    if (!KILN_IS(node, softmax) && !KILN_IS(node, log_softmax) && !KILN_IS(node, lp_normalization)) {
+    if (!KILN_IS(node, softmax) && !KILN_IS(node, log_softmax) &&
+        !KILN_IS(node, lp_normalization)) {
         return kiln_claim_refuse(c, "it runs Softmax, LogSoftmax and LpNormalization");
     }
     if (!kiln_value_is_f32(node->in[0]) || node->in[0]->type.rank < 1) {
@@ -40,9 +41,12 @@ static kiln_status bind(kiln_binder *b) {
     s->is_norm = KILN_IS(node, lp_normalization);
     const kiln_lp_norm_attrs *norm = node->attrs;
     const kiln_axis_attrs *softmax = node->attrs;
-    kiln_lane lane = kiln_lane_at(&b->in[0], kiln_axis_of(s->is_norm ? norm->axis : softmax->axis, rank));
-    s->softmax = (kiln_softmax_args){.n = lane.n, .inner = lane.inner, .log = KILN_IS(node, log_softmax)};
-    s->norm = (kiln_lpnorm_args){.n = lane.n, .inner = lane.inner, .p = s->is_norm ? (int32_t)norm->p : 0};
+    kiln_lane lane =
+        kiln_lane_at(&b->in[0], kiln_axis_of(s->is_norm ? norm->axis : softmax->axis, rank));
+    s->softmax =
+        (kiln_softmax_args){.n = lane.n, .inner = lane.inner, .log = KILN_IS(node, log_softmax)};
+    s->norm = (kiln_lpnorm_args){
+        .n = lane.n, .inner = lane.inner, .p = s->is_norm ? (int32_t)norm->p : 0};
     s->units = lane.n > 0 ? kiln_lane_units(lane.outer, lane.inner) : 0;
     return KILN_OK;
 }

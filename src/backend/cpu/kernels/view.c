@@ -17,50 +17,10 @@ static bool keeps_channels(const kiln_type *a, const kiln_type *b) {
     return a->rank >= 2 && b->rank >= 2 && same_dim(a, b, 0) && same_dim(a, b, 1);
 }
 
-static int64_t axis_from(const kiln_node *node, int32_t rank, int32_t d) {
-    kiln_ints perm = ((const kiln_perm_attrs *)node->attrs)->perm;
-    return perm.v ? perm.v[d] : rank - 1 - d;
-}
-
-/* Dims that are not surely 1 keep their order. */
-static bool moves_units(const kiln_node *node, const kiln_type *x) {
-    int64_t last = -1;
-    for (int32_t d = 0; d < x->rank; d++) {
-        int64_t from = axis_from(node, x->rank, d);
-        if (x->dims[from] != 1) {
-            if (from < last) {
-                return false;
-            }
-            last = from;
-        }
-    }
-    return true;
-}
-
-/* Axis 1 goes to the end, the others close up. */
-static bool puts_channels_last(const kiln_node *node, int32_t rank) {
-    for (int32_t d = 0; d < rank; d++) {
-        if (axis_from(node, rank, d) != (d == 0 ? 0 : d == rank - 1 ? 1 : d + 1)) {
-            return false;
-        }
-    }
-    return rank >= 3;
-}
-
-/* The last axis goes to place 1. */
-static bool puts_channels_first(const kiln_node *node, int32_t rank) {
-    for (int32_t d = 0; d < rank; d++) {
-        if (axis_from(node, rank, d) != (d == 0 ? 0 : d == 1 ? rank - 1 : d - 1)) {
-            return false;
-        }
-    }
-    return rank >= 3;
-}
-
 enum { LOOK_BACK = 16 };
 
-/* Whether v probably lies channels-last: made by an operator of images, with nothing but elementwise
- * nodes and views that keep the channels between. */
+/* Whether v probably lies channels-last: made by an operator of images, with nothing but
+ * elementwise nodes and views that keep the channels between. */
 static bool comes_last(const kiln_value *v) {
     for (int32_t i = 0; i < LOOK_BACK && v->producer; i++) {
         const kiln_node *n = v->producer;
@@ -93,8 +53,9 @@ static kiln_claim *make(kiln_claimer *c, kiln_node *node, kiln_layout in, kiln_l
 
 static kiln_claim *claim_transpose(kiln_claimer *c, kiln_node *node) {
     const kiln_type *x = &node->in[0]->type;
-    bool to_last = puts_channels_last(node, x->rank), to_first = puts_channels_first(node, x->rank);
-    if (moves_units(node, x)) {
+    bool to_last = kiln_puts_channels_last(node, x->rank);
+    bool to_first = kiln_puts_channels_first(node, x->rank);
+    if (kiln_moves_units(node, x)) {
         return make(c, node, KILN_LAYOUT_ROW, KILN_LAYOUT_ROW);
     }
     if (to_last && (!to_first || comes_last(node->in[0]))) {
@@ -112,9 +73,9 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         return kiln_claim_refuse(c, "it takes views and transposes");
     }
     const kiln_value *x = kiln_node_in(node, 0), *y = node->out[0];
-    if (!x || node->n_out != 1 || x->type.kind != KILN_KIND_TENSOR || y->type.kind != KILN_KIND_TENSOR ||
-        x->type.rank < 0 || y->type.rank < 0 || x->type.dtype != y->type.dtype ||
-        kiln_move_bytes(x->type.dtype) == 0) {
+    if (!x || node->n_out != 1 || x->type.kind != KILN_KIND_TENSOR ||
+        y->type.kind != KILN_KIND_TENSOR || x->type.rank < 0 || y->type.rank < 0 ||
+        x->type.dtype != y->type.dtype || kiln_move_bytes(x->type.dtype) == 0) {
         return kiln_claim_refuse(c, "it takes tensors of known rank whose element type stays");
     }
     if (!view) {

@@ -1,0 +1,197 @@
+/* After the first run at a shape, a run asks nobody for memory: not the environment's allocator and, seen
+ * from outside, neither malloc nor mmap.
+ *
+ * This program's own malloc, calloc, realloc, aligned_alloc, posix_memalign and mmap count the calls of the
+ * whole process and pass them on. Sanitizers bring functions of the same names; under them only the
+ * environment's allocator is counted. */
+#define _GNU_SOURCE 1
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/samples.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define INTERPOSED 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define INTERPOSED 0
+#endif
+#endif
+#ifndef INTERPOSED
+#define INTERPOSED 1
+#endif
+
+static atomic_long heap_calls, map_calls, env_calls;
+
+#if INTERPOSED
+/* glibc's own names for what is replaced here. */
+extern void *__libc_malloc(size_t bytes);
+extern void *__libc_calloc(size_t n, size_t bytes);
+extern void *__libc_realloc(void *p, size_t bytes);
+extern void *__libc_memalign(size_t align, size_t bytes);
+
+void *malloc(size_t bytes) {
+    atomic_fetch_add(&heap_calls, 1);
+    return __libc_malloc(bytes);
+}
+
+void *calloc(size_t n, size_t bytes) {
+    atomic_fetch_add(&heap_calls, 1);
+    return __libc_calloc(n, bytes);
+}
+
+void *realloc(void *p, size_t bytes) {
+    atomic_fetch_add(&heap_calls, 1);
+    return __libc_realloc(p, bytes);
+}
+
+void *memalign(size_t align, size_t bytes);
+void *memalign(size_t align, size_t bytes) {
+    atomic_fetch_add(&heap_calls, 1);
+    return __libc_memalign(align, bytes);
+}
+
+void *aligned_alloc(size_t align, size_t bytes) {
+    return memalign(align, bytes);
+}
+
+int posix_memalign(void **out, size_t align, size_t bytes) {
+    *out = memalign(align, bytes);
+    return *out ? 0 : ENOMEM;
+}
+
+void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset) {
+    atomic_fetch_add(&map_calls, 1);
+    return (void *)syscall(SYS_mmap, at, bytes, protection, flags, fd, offset);
+}
+#endif
+
+static void *env_alloc(void *user, size_t bytes) {
+    (void)user;
+    atomic_fetch_add(&env_calls, 1);
+    return aligned_alloc(64, (bytes + 63) / 64 * 64);
+}
+
+static void env_release(void *user, void *ptr, size_t bytes) {
+    (void)user;
+    (void)bytes;
+    free(ptr);
+}
+
+typedef struct counts {
+    long heap, map, env;
+} counts;
+
+static counts count_now(void) {
+    return (counts){atomic_load(&heap_calls), atomic_load(&map_calls), atomic_load(&env_calls)};
+}
+
+static void expect_no_calls(counts before, const char *what, const char *name) {
+    counts after = count_now();
+    if (after.heap != before.heap || after.map != before.map || after.env != before.env) {
+        print_error("%s, %s: %ld heap, %ld mmap and %ld environment calls\n", name, what,
+                    after.heap - before.heap, after.map - before.map, after.env - before.env);
+        fail();
+    }
+}
+
+/* The counters count: a test of the tool. */
+static void the_counters_count(void **state) {
+    (void)state;
+    counts before = count_now();
+    void *volatile p = malloc(100);
+    void *volatile q = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    counts after = count_now();
+    assert_true(p && q != MAP_FAILED);
+    munmap(q, 4096);
+    free(p);
+    if (INTERPOSED) {
+        assert_int_equal(after.heap, before.heap + 1);
+        assert_int_equal(after.map, before.map + 1);
+    }
+}
+
+typedef struct world {
+    kiln_env *env;
+    kiln_diag *diag;
+    kiln_engine *engine;
+    kiln_context *context;
+    input_set big, small;
+} world;
+
+static world open_world(size_t sample_index, int32_t threads) {
+    const kiln_allocator allocator = {env_alloc, env_release, NULL};
+    const kiln_env_options options = {.size = sizeof options, .allocator = &allocator};
+    const kiln_context_options use = {.size = sizeof use, .threads = threads};
+    world w = {.diag = new_diag()};
+    kiln_model *model;
+    MUST(w.diag, kiln_env_create(&w.env, &options));
+    MUST(w.diag, samples[sample_index].make(&model, w.env, w.diag));
+    MUST(w.diag, kiln_engine_build(&w.engine, model, NULL, w.diag));
+    kiln_model_destroy(model);
+    MUST(w.diag, kiln_context_create(&w.context, w.engine, &use, w.diag));
+    assert_true(make_inputs(&w.big, w.engine, 8, 1, SIZE_MAX / 2));
+    assert_true(make_inputs(&w.small, w.engine, 3, 2, SIZE_MAX / 2));
+    return w;
+}
+
+static void close_world(world *w) {
+    kiln_context_destroy(w->context);
+    kiln_engine_destroy(w->engine);
+    kiln_env_destroy(w->env);
+    kiln_diag_destroy(w->diag);
+    free_inputs(&w->big);
+    free_inputs(&w->small);
+}
+
+/* All but Loop, whose state is made as it goes. */
+static void warm_runs_allocate_nothing(void **state) {
+    (void)state;
+    for (size_t i = 0; i < N_SAMPLES; i++) {
+        if (strcmp(samples[i].name, "loop") == 0) {
+            continue;
+        }
+        world w = open_world(i, 2);
+        /* Data-sized values may grow with the data: both inputs are seen before counting. */
+        for (int k = 0; k < 4; k++) {
+            MUST(w.diag, bind_inputs(w.context, k % 2 ? &w.small : &w.big, w.diag));
+            MUST(w.diag, kiln_context_run(w.context, w.diag));
+        }
+        counts before = count_now();
+        for (int k = 0; k < 50; k++) {
+            MUST(w.diag, bind_inputs(w.context, k % 2 ? &w.small : &w.big, w.diag));
+            MUST(w.diag, kiln_context_run(w.context, w.diag));
+        }
+        expect_no_calls(before, "warm runs", samples[i].name);
+        close_world(&w);
+    }
+}
+
+/* For networks whose shapes follow from the inputs', prepare does all of it before the first run. */
+static void a_prepared_run_allocates_nothing(void **state) {
+    (void)state;
+    static const size_t bounded[] = {0, 1, 4};
+    for (size_t i = 0; i < KILN_COUNT_OF(bounded); i++) {
+        world w = open_world(bounded[i], 1);
+        MUST(w.diag, bind_inputs(w.context, &w.big, w.diag));
+        MUST(w.diag, kiln_context_prepare(w.context, w.diag));
+        counts before = count_now();
+        MUST(w.diag, kiln_context_run(w.context, w.diag));
+        expect_no_calls(before, "first run", samples[bounded[i]].name);
+        close_world(&w);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_counters_count),
+        cmocka_unit_test(warm_runs_allocate_nothing),
+        cmocka_unit_test(a_prepared_run_allocates_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -96,13 +96,16 @@ static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_o
     KILN_TRY(write_command(e, o));
     KILN_TRY(choose_target(e, o, diag));
     KILN_TRY(kiln_graph_clone(&e->graph, m->import.graph, &e->arena, &e->dims, e->env));
+    KILN_TRY(e->dims.oom ? KILN_E_MEMORY : KILN_OK);
     kiln_pass_options passes = {.off = o->off, .stop_after = o->stop_after};
     KILN_TRY(kiln_passes_run(e->graph, &passes, &e->passes, &e->n_passes, diag));
+    KILN_TRY(e->dims.oom ? KILN_E_MEMORY : KILN_OK);
     if (!o->canonical_only) {
         KILN_TRY(widen(e, diag));
         KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, note_refusal, e, diag));
     }
-    return kiln_engine_describe(e);
+    KILN_TRY(kiln_engine_describe(e));
+    return e->dims.oom ? KILN_E_MEMORY : KILN_OK;
 }
 
 kiln_status kiln_engine_build(kiln_engine **out, const kiln_model *model, const kiln_build_options *options,

@@ -122,7 +122,10 @@ static kiln_status make_input(kiln_builder *b, const char *name, kiln_dtype dtyp
     KILN_ALLOC(d, arena_of(b), rank > 0 ? rank : 0);
     for (int32_t i = 0; i < rank; i++) {
         const char *symbol = kiln_arena_printf(arena_of(b), "%s_d%d", name, i);
-        d[i] = dims[i] >= 0 ? dims[i] : symbol ? kiln_dim_symbol(root_of(b)->dims, symbol) : KILN_DIM_UNKNOWN;
+        if (!symbol) {
+            return KILN_E_MEMORY;
+        }
+        d[i] = dims[i] >= 0 ? dims[i] : kiln_dim_symbol(root_of(b)->dims, symbol);
     }
     kiln_type type = kiln_type_tensor(dtype, rank < 0 ? KILN_RANK_UNKNOWN : rank, d);
     return kiln_graph_input(out, b->graph, name, &type);

@@ -84,7 +84,10 @@ static kiln_status override_shape(kiln_graph *g, const kiln_shape *s, kiln_diag 
         if (s->dims[d] < 0) {
             const char *symbol = kiln_arena_printf(g->arena, "%s_d%d", s->name, d);
             bool keep = v->type.rank >= 0 && !kiln_dim_known(v->type.dims[d]);
-            dims[d] = keep ? v->type.dims[d] : symbol ? kiln_dim_symbol(g->dims, symbol) : KILN_DIM_UNKNOWN;
+            if (!symbol) {
+                return KILN_E_MEMORY;
+            }
+            dims[d] = keep ? v->type.dims[d] : kiln_dim_symbol(g->dims, symbol);
         }
     }
     v->type.rank = s->rank;
@@ -146,7 +149,8 @@ static kiln_status describe(kiln_model *m) {
 
 kiln_status kiln_model_complete(kiln_model *m, kiln_diag *diag) {
     KILN_TRY(kiln_infer_graph(m->import.graph, diag));
-    return describe(m);
+    KILN_TRY(describe(m));
+    return m->import.graph->dims->oom ? KILN_E_MEMORY : KILN_OK;
 }
 
 typedef struct source {

@@ -57,7 +57,7 @@ static bool add_chunk(kiln_arena *arena, size_t bytes) {
     /* The slack is a convenience: a request that only fits without it is still served. */
     kiln_arena_chunk *chunk = NULL;
     size_t roomy;
-    if (kiln_add_size(total, growth, &roomy)) {
+    if (growth > 0 && kiln_add_size(total, growth, &roomy)) {
         chunk = kiln_env_alloc(arena->env, roomy);
     }
     if (chunk) {

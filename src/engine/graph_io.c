@@ -201,7 +201,7 @@ static kiln_status damaged(reader *r, const char *what) {
 }
 
 static kiln_status check(reader *r, const char *what) {
-    if (r->d->oom) {
+    if (r->d->oom || r->dims->oom) {
         return KILN_E_MEMORY;
     }
     return r->d->bad ? damaged(r, what) : KILN_OK;

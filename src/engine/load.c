@@ -182,6 +182,7 @@ static kiln_status read_graph(loader *l) {
         return damaged(l, "something follows the graph");
     }
     kiln_status status = kiln_infer_graph(e->graph, l->diag);
+    status = e->dims.oom ? KILN_E_MEMORY : status;
     bool ours = status == KILN_OK || status == KILN_E_MEMORY || status == KILN_E_LIMIT;
     return ours ? status : damaged(l, "its graph is not valid");
 }
@@ -283,7 +284,8 @@ static kiln_status read_all(loader *l) {
             return damaged(l, "something follows the plan or the weights");
         }
     }
-    return kiln_engine_describe(e);
+    KILN_TRY(kiln_engine_describe(e));
+    return e->dims.oom ? KILN_E_MEMORY : KILN_OK;
 }
 
 static kiln_status load(kiln_engine **out, const kiln_env *env, const char *path, const void *bytes, size_t len,

@@ -541,6 +541,7 @@ static kiln_status new_segment(kiln_frame *frame, kiln_segment *parent, kiln_seg
     kiln_status status = make_key(seg, frame, parent);
     status = status ? status : start_facts(&b, parent);
     status = status ? status : bind_all(&b);
+    status = status == KILN_OK && b.dims.oom ? KILN_E_MEMORY : status;
     kiln_arena_free(&b.scratch);
     if (status != KILN_OK) {
         kiln_segments_free(seg, frame->exec->env);

@@ -1,5 +1,5 @@
-/* clone.c - a deep copy of a graph. Attribute values (strings, lists, tensors) are immutable and shared;
- * so are constants' bytes. Dims are translated from one table to the other. */
+/* clone.c - a deep copy of a graph. Attribute values (strings, lists, tensors) are immutable and
+ * shared; so are constants' bytes. Dims are translated from one table to the other. */
 #include <string.h>
 
 #include "ir/graph.h"
@@ -54,7 +54,8 @@ static kiln_status map_dims(cloner *c) {
     return KILN_OK;
 }
 
-static kiln_status copy_dims(const cloner *c, const kiln_dim *src, int64_t n, const kiln_dim **out) {
+static kiln_status copy_dims(const cloner *c, const kiln_dim *src, int64_t n,
+                             const kiln_dim **out) {
     kiln_dim *dims;
     KILN_ALLOC(dims, c->arena, n);
     for (int64_t i = 0; i < n; i++) {
@@ -108,7 +109,8 @@ static kiln_status clone_value(cloner *c, kiln_graph *g, kiln_value *src, kiln_v
     return KILN_OK;
 }
 
-static kiln_status clone_list(cloner *c, kiln_graph *g, kiln_value *const *src, size_t n, kiln_value ***out) {
+static kiln_status clone_list(cloner *c, kiln_graph *g, kiln_value *const *src, size_t n,
+                              kiln_value ***out) {
     KILN_ALLOC(*out, c->arena, n);
     for (size_t i = 0; i < n; i++) {
         KILN_TRY(clone_value(c, g, src[i], &(*out)[i]));
@@ -116,7 +118,8 @@ static kiln_status clone_list(cloner *c, kiln_graph *g, kiln_value *const *src, 
     return KILN_OK;
 }
 
-static kiln_status clone_graph(cloner *c, kiln_graph *parent, const kiln_graph *src, kiln_graph **out) {
+static kiln_status clone_graph(cloner *c, kiln_graph *parent, const kiln_graph *src,
+                               kiln_graph **out) {
     kiln_graph *g;
     KILN_TRY(kiln_graph_create(&g, c->arena, c->dims, c->env, parent, src->name));
     KILN_TRY(clone_list(c, g, src->inputs, src->n_inputs, &g->inputs));
@@ -154,8 +157,8 @@ static kiln_status clone_node(cloner *c, kiln_graph *g, const kiln_node *src, ki
     return KILN_OK;
 }
 
-kiln_status kiln_graph_clone(kiln_graph **out, const kiln_graph *graph, kiln_arena *arena, kiln_dims *dims,
-                             const kiln_env *env) {
+kiln_status kiln_graph_clone(kiln_graph **out, const kiln_graph *graph, kiln_arena *arena,
+                             kiln_dims *dims, const kiln_env *env) {
     cloner c = {.arena = arena, .dims = dims, .from_dims = graph->dims, .env = env};
     KILN_ALLOC(c.map, arena, graph->n_values);
     KILN_TRY(map_dims(&c));

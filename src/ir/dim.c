@@ -60,6 +60,7 @@ static bool grow_slots(kiln_dims *table) {
 
 static kiln_dim intern(kiln_dims *table, kiln_dim_entry e) {
     if (table->count * 2 >= table->n_slots && !grow_slots(table)) {
+        table->oom = true;
         return KILN_DIM_UNKNOWN;
     }
     size_t s = find_slot(table, &e);
@@ -69,9 +70,10 @@ static kiln_dim intern(kiln_dims *table, kiln_dim_entry e) {
     if (e.name) {
         e.name = kiln_arena_text(table->arena, e.name, strlen(e.name));
     }
-    kiln_dim_entry *entries = kiln_arena_grow(table->arena, table->entries, table->count, &table->cap,
-                                              sizeof *entries);
+    kiln_dim_entry *entries =
+        kiln_arena_grow(table->arena, table->entries, table->count, &table->cap, sizeof *entries);
     if (!entries || (e.kind == KILN_DIM_SYMBOL && !e.name) || table->count >= UINT32_MAX - 1) {
+        table->oom = true;
         return KILN_DIM_UNKNOWN;
     }
     table->entries = entries;
@@ -86,10 +88,12 @@ kiln_dim kiln_dim_symbol(kiln_dims *table, const char *name) {
 
 kiln_dim kiln_dim_found(kiln_dims *table, kiln_dim bound) {
     /* Its own index as second operand makes each one different from all others. */
-    return intern(table, (kiln_dim_entry){.kind = KILN_DIM_FOUND, .a = bound, .b = (int64_t)table->count});
+    return intern(table,
+                  (kiln_dim_entry){.kind = KILN_DIM_FOUND, .a = bound, .b = (int64_t)table->count});
 }
 
-static bool is_kind(const kiln_dims *table, kiln_dim d, kiln_dim_kind kind, const kiln_dim_entry **e) {
+static bool is_kind(const kiln_dims *table, kiln_dim d, kiln_dim_kind kind,
+                    const kiln_dim_entry **e) {
     *e = kiln_dim_get(table, d);
     return *e && (*e)->kind == kind;
 }
@@ -239,8 +243,8 @@ kiln_dim kiln_dim_div(kiln_dims *table, kiln_dim a, kiln_dim b) {
     return binary(table, KILN_DIM_DIV, a, b);
 }
 
-/* The lesser or greater of a and b where b is already one of a and something else: max(a, min(a, x))
- * is a, max(a, max(a, x)) is max(a, x). KILN_DIM_UNKNOWN when b is neither. */
+/* The lesser or greater of a and b where b is already one of a and something else: max(a, min(a,
+ * x)) is a, max(a, max(a, x)) is max(a, x). KILN_DIM_UNKNOWN when b is neither. */
 static kiln_dim absorb(const kiln_dims *table, kiln_dim_kind kind, kiln_dim a, kiln_dim b) {
     const kiln_dim_entry *e = kiln_dim_known(b) ? NULL : kiln_dim_get(table, b);
     bool chosen = e && (e->kind == KILN_DIM_LOWER || e->kind == KILN_DIM_UPPER);
@@ -248,13 +252,6 @@ static kiln_dim absorb(const kiln_dims *table, kiln_dim_kind kind, kiln_dim a, k
         return KILN_DIM_UNKNOWN;
     }
     return e->kind == kind ? b : a;
-}
-
-/* max(a, min(a, b)) and min(a, max(a, b)) are a. */
-static bool absorbs(const kiln_dims *table, kiln_dim_kind kind, kiln_dim a, kiln_dim b) {
-    const kiln_dim_entry *e;
-    kiln_dim_kind other = kind == KILN_DIM_LOWER ? KILN_DIM_UPPER : KILN_DIM_LOWER;
-    return is_kind(table, b, other, &e) && (e->a == a || e->b == a);
 }
 
 static kiln_dim pick(kiln_dims *table, kiln_dim_kind kind, kiln_dim a, kiln_dim b) {
@@ -266,12 +263,6 @@ static kiln_dim pick(kiln_dims *table, kiln_dim_kind kind, kiln_dim a, kiln_dim 
     }
     if (kiln_dim_known(a) && kiln_dim_known(b)) {
         return (a < b) == (kind == KILN_DIM_LOWER) ? a : b;
-    }
-    if (absorbs(table, kind, a, b)) {
-        return a;
-    }
-    if (absorbs(table, kind, b, a)) {
-        return b;
     }
     kiln_dim left = absorb(table, kind, a, b), right = absorb(table, kind, b, a);
     if (left != KILN_DIM_UNKNOWN || right != KILN_DIM_UNKNOWN) {
@@ -297,8 +288,8 @@ kiln_dim kiln_dim_product(kiln_dims *table, const kiln_dim *dims, int32_t n) {
     return p;
 }
 
-/* Expressions refer to earlier entries only, so one sweep over the reachable ones decides; the depth of
- * recursion is bounded by giving up (true) beyond MAX_DEPTH. */
+/* Expressions refer to earlier entries only, so one sweep over the reachable ones decides; the
+ * depth of recursion is bounded by giving up (true) beyond MAX_DEPTH. */
 enum { MAX_DEPTH = 64 };
 
 static bool found_within(const kiln_dims *table, kiln_dim d, int depth) {

@@ -1,10 +1,10 @@
 /* dim.h - one dimension of a shape: a number, or an expression over symbols.
  *
  * A kiln_dim is an int64. Values of KILN_DIM_MIN and above are themselves: sizes, and in known
- * contents also negative numbers such as the -1 of a Reshape target. Values below it name an entry of
- * a table of expressions: a symbol of the model's inputs ("N"), a size found at run time, or
- * + - * floor-division, min or max of two dims. Equal expressions have equal numbers, so that dims are
- * compared with ==.
+ * contents also negative numbers such as the -1 of a Reshape target. Values below it name an entry
+ * of a table of expressions: a symbol of the model's inputs ("N"), a size found at run time, or
+ * + - * floor-division, min or max of two dims. Equal expressions have equal numbers, so that dims
+ * are compared with ==.
  *
  *     kiln_dim n = kiln_dim_symbol(table, "N");
  *     kiln_dim h = kiln_dim_sub(table, kiln_dim_mul(table, n, 2), 1);     // 2*N-1
@@ -29,7 +29,7 @@ typedef enum kiln_dim_kind {
     KILN_DIM_ADD,
     KILN_DIM_SUB,
     KILN_DIM_MUL,
-    KILN_DIM_DIV, /* rounds down */
+    KILN_DIM_DIV,   /* rounds down */
     KILN_DIM_LOWER, /* min */
     KILN_DIM_UPPER, /* max */
 } kiln_dim_kind;
@@ -46,6 +46,8 @@ typedef struct kiln_dims {
     size_t count, cap;
     uint32_t *slots; /* open hash of entry index + 1 */
     size_t n_slots;
+    bool oom; /* some expression became UNKNOWN for want of memory: who owns the table asks at the
+                 end */
 } kiln_dims;
 
 void kiln_dims_init(kiln_dims *table, kiln_arena *arena);
@@ -59,7 +61,8 @@ const kiln_dim_entry *kiln_dim_get(const kiln_dims *table, kiln_dim d);
 kiln_dim kiln_dim_symbol(kiln_dims *table, const char *name);
 /* A fresh size that data decides, at most `bound` (KILN_DIM_UNKNOWN: no bound). */
 kiln_dim kiln_dim_found(kiln_dims *table, kiln_dim bound);
-/* Constants are folded, sums and products ordered, x+0, x*1, x/1, x-x, (x*k)/k and the like reduced. */
+/* Constants are folded, sums and products ordered, x+0, x*1, x/1, x-x, (x*k)/k and the like
+ * reduced. */
 kiln_dim kiln_dim_add(kiln_dims *table, kiln_dim a, kiln_dim b);
 kiln_dim kiln_dim_sub(kiln_dims *table, kiln_dim a, kiln_dim b);
 kiln_dim kiln_dim_mul(kiln_dims *table, kiln_dim a, kiln_dim b);

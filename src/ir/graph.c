@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-kiln_status kiln_graph_create(kiln_graph **out, kiln_arena *arena, kiln_dims *dims, const kiln_env *env,
-                              kiln_graph *parent, const char *name) {
+kiln_status kiln_graph_create(kiln_graph **out, kiln_arena *arena, kiln_dims *dims,
+                              const kiln_env *env, kiln_graph *parent, const char *name) {
     kiln_graph *g;
     KILN_ALLOC(g, arena, 1);
     g->arena = arena;
@@ -31,7 +31,8 @@ const char *kiln_graph_fresh_name(kiln_graph *graph, const char *prefix) {
 kiln_status kiln_graph_value(kiln_value **out, kiln_graph *graph, const char *name) {
     kiln_value *v;
     KILN_ALLOC(v, graph->arena, 1);
-    v->name = name ? kiln_arena_text(graph->arena, name, strlen(name)) : kiln_graph_fresh_name(graph, "v");
+    v->name = name ? kiln_arena_text(graph->arena, name, strlen(name))
+                   : kiln_graph_fresh_name(graph, "v");
     if (!v->name) {
         return KILN_E_MEMORY;
     }
@@ -56,7 +57,8 @@ static kiln_status copy_type(kiln_arena *arena, const kiln_type *src, kiln_type 
     return KILN_OK;
 }
 
-kiln_status kiln_graph_input(kiln_value **out, kiln_graph *graph, const char *name, const kiln_type *type) {
+kiln_status kiln_graph_input(kiln_value **out, kiln_graph *graph, const char *name,
+                             const kiln_type *type) {
     kiln_value *v;
     KILN_TRY(kiln_graph_value(&v, graph, name));
     KILN_TRY(copy_type(graph->arena, type, &v->type));
@@ -141,8 +143,9 @@ static int32_t count_bodies(const kiln_op *op) {
     return n;
 }
 
-kiln_status kiln_graph_detached(kiln_node **out, kiln_graph *graph, const kiln_op *op, const char *name,
-                                kiln_value *const *in, int32_t n_in, int32_t n_out) {
+kiln_status kiln_graph_detached(kiln_node **out, kiln_graph *graph, const kiln_op *op,
+                                const char *name, kiln_value *const *in, int32_t n_in,
+                                int32_t n_out) {
     kiln_node *n;
     KILN_ALLOC(n, graph->arena, 1);
     n->op = op;

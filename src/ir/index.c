@@ -207,8 +207,9 @@ static kiln_status visit(sorter *s, kiln_node *root, kiln_diag *diag) {
             s->depth--;
         } else if (dep && s->state[dep->id] == 1) {
             kiln_diag_at_node(diag, n->name, n->op->name);
-            return kiln_fail(diag, KILN_F_GRAPH, "the graph has a cycle through nodes \"%s\" and \"%s\"",
-                             dep->name, n->name);
+            return kiln_fail(diag, KILN_F_GRAPH,
+                             "the graph has a cycle through nodes \"%s\" and \"%s\"", dep->name,
+                             n->name);
         } else if (dep && s->state[dep->id] == 0) {
             s->state[dep->id] = 1;
             s->stack[s->depth] = dep;
@@ -300,8 +301,8 @@ static kiln_status verify_arity(const kiln_node *n, kiln_diag *diag) {
                          op->min_in, op->max_in);
     }
     if (n->n_out < op->min_out || (op->max_out >= 0 && n->n_out > op->max_out)) {
-        return kiln_fail(diag, KILN_F_ARITY, "has %d outputs, the operator gives %d to %d", n->n_out,
-                         op->min_out, op->max_out);
+        return kiln_fail(diag, KILN_F_ARITY, "has %d outputs, the operator gives %d to %d",
+                         n->n_out, op->min_out, op->max_out);
     }
     return KILN_OK;
 }
@@ -311,13 +312,15 @@ static kiln_status verify_node(const kiln_graph *g, const kiln_node *n, kiln_dia
     KILN_TRY(verify_arity(n, diag));
     for (int32_t k = 0; k < n->n_in; k++) {
         if (n->in[k] && !is_available(g, n->in[k], (size_t)n->id)) {
-            return kiln_fail(diag, KILN_F_GRAPH, "input %d, \"%s\", is produced by nothing before it", k,
+            return kiln_fail(diag, KILN_F_GRAPH,
+                             "input %d, \"%s\", is produced by nothing before it", k,
                              n->in[k]->name);
         }
     }
     for (int32_t k = 0; k < n->n_out; k++) {
         if (n->out[k]->producer != n || n->out[k]->producer_out != k) {
-            return kiln_fail(diag, KILN_F_GRAPH, "output \"%s\" has two producers", n->out[k]->name);
+            return kiln_fail(diag, KILN_F_GRAPH, "output \"%s\" has two producers",
+                             n->out[k]->name);
         }
     }
     for (int32_t b = 0; b < n->n_bodies; b++) {

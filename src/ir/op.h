@@ -1,16 +1,17 @@
 /* op.h - the descriptor of an operator: semantics only, no ONNX bytes, no kernels, no threads.
  *
- * One file in src/ops/ defines one `const kiln_op kiln_op_<id>` (families that differ by one formula
- * share a file); src/ops/ops.def names it. Operators exist in their newest form only: the importer
- * upgrades older ones (an `axes` attribute becomes an input, and so on).
+ * One file in src/ops/ defines one `const kiln_op kiln_op_<id>` (families that differ by one
+ * formula share a file); src/ops/ops.def names it. Operators exist in their newest form only: the
+ * importer upgrades older ones (an `axes` attribute becomes an input, and so on).
  *
- *  - attrs: a plain struct per operator; its table tells the importer, the exporter, the text form and
- *    the engine file how to decode, print and store it.
+ *  - attrs: a plain struct per operator; its table tells the importer, the exporter, the text form
+ * and the engine file how to decode, print and store it.
  *  - infer: from the facts of the inputs (types, known contents, constant data) to the facts of the
- *    outputs. It is also the check: every attribute is held against real sizes here, before anything
- *    else trusts it. The runner calls it again with concrete shapes before each ref, so that ref may
- *    rely on it.
- *  - ref: the reference, the oracle of every kernel. Plain loops; no assumption but what infer checked.
+ *    outputs. It is also the check: every attribute is held against real sizes here, before
+ * anything else trusts it. The runner calls it again with concrete shapes before each ref, so that
+ * ref may rely on it.
+ *  - ref: the reference, the oracle of every kernel. Plain loops; no assumption but what infer
+ * checked.
  */
 #ifndef KILN_IR_OP_H
 #define KILN_IR_OP_H
@@ -26,15 +27,16 @@ typedef struct kiln_value kiln_value;
 /* ---- Attributes ---- */
 
 typedef enum kiln_attr_kind {
-    KILN_ATTR_INT,    /* int64_t */
-    KILN_ATTR_FLOAT,  /* float */
-    KILN_ATTR_STRING, /* const char *, NULL when absent */
-    KILN_ATTR_ENUM,   /* int32_t: index into `words` */
-    KILN_ATTR_INTS,   /* kiln_ints */
-    KILN_ATTR_FLOATS, /* kiln_floats */
+    KILN_ATTR_INT,     /* int64_t */
+    KILN_ATTR_FLOAT,   /* float */
+    KILN_ATTR_STRING,  /* const char *, NULL when absent */
+    KILN_ATTR_ENUM,    /* int32_t: index into `words` */
+    KILN_ATTR_INTS,    /* kiln_ints */
+    KILN_ATTR_FLOATS,  /* kiln_floats */
     KILN_ATTR_STRINGS, /* kiln_strings */
-    KILN_ATTR_TENSOR, /* const kiln_tensor *, NULL when absent */
-    KILN_ATTR_GRAPH,  /* no field: the graph is node->bodies[i], i counting GRAPH rows of the table */
+    KILN_ATTR_TENSOR,  /* const kiln_tensor *, NULL when absent */
+    KILN_ATTR_GRAPH,   /* no field: the graph is node->bodies[i], i counting GRAPH rows of the table
+                        */
 } kiln_attr_kind;
 
 typedef struct kiln_ints {
@@ -57,22 +59,31 @@ typedef struct kiln_attr {
     const char *name;
     kiln_attr_kind kind;
     bool required;
-    uint16_t offset;           /* in the attribute struct */
-    int64_t int_default;       /* INT; ENUM: index */
-    float float_default;       /* FLOAT */
+    uint16_t offset;            /* in the attribute struct */
+    int64_t int_default;        /* INT; ENUM: index */
+    float float_default;        /* FLOAT */
     const char *string_default; /* STRING */
-    const char *const *words;  /* ENUM: NULL-terminated */
+    const char *const *words;   /* ENUM: NULL-terminated */
 } kiln_attr;
 
 /* Rows of an attribute table: KILN_A_INT(conv_attrs, group, 1). The field's name is ONNX's name. */
 #define KILN_A_INT(type, field, def) \
     { .name = #field, .kind = KILN_ATTR_INT, .offset = offsetof(type, field), .int_default = (def) }
-#define KILN_A_FLOAT(type, field, def) \
-    { .name = #field, .kind = KILN_ATTR_FLOAT, .offset = offsetof(type, field), .float_default = (def) }
-#define KILN_A_STRING(type, field, def) \
-    { .name = #field, .kind = KILN_ATTR_STRING, .offset = offsetof(type, field), .string_default = (def) }
-#define KILN_A_ENUM(type, field, list, def) \
-    { .name = #field, .kind = KILN_ATTR_ENUM, .offset = offsetof(type, field), .int_default = (def), .words = (list) }
+#define KILN_A_FLOAT(type, field, def)                                            \
+    {                                                                             \
+        .name = #field, .kind = KILN_ATTR_FLOAT, .offset = offsetof(type, field), \
+        .float_default = (def)                                                    \
+    }
+#define KILN_A_STRING(type, field, def)                                            \
+    {                                                                              \
+        .name = #field, .kind = KILN_ATTR_STRING, .offset = offsetof(type, field), \
+        .string_default = (def)                                                    \
+    }
+#define KILN_A_ENUM(type, field, list, def)                                      \
+    {                                                                            \
+        .name = #field, .kind = KILN_ATTR_ENUM, .offset = offsetof(type, field), \
+        .int_default = (def), .words = (list)                                    \
+    }
 #define KILN_A_INTS(type, field) \
     { .name = #field, .kind = KILN_ATTR_INTS, .offset = offsetof(type, field) }
 #define KILN_A_FLOATS(type, field) \
@@ -112,9 +123,9 @@ struct kiln_infer {
 /* A value at run time. */
 typedef struct kiln_datum kiln_datum;
 struct kiln_datum {
-    kiln_kind kind;      /* NONE: left out, or an optional that holds nothing */
-    kiln_tensor tensor;  /* TENSOR */
-    kiln_datum *items;   /* SEQUENCE: n_items of them; OPTIONAL: one, or none */
+    kiln_kind kind;     /* NONE: left out, or an optional that holds nothing */
+    kiln_tensor tensor; /* TENSOR */
+    kiln_datum *items;  /* SEQUENCE: n_items of them; OPTIONAL: one, or none */
     int64_t n_items;
 };
 
@@ -124,13 +135,13 @@ struct kiln_ref {
     const void *attrs;
     int32_t n_in, n_out;
     const kiln_datum *in;
-    kiln_datum *out;   /* tensors whose size infer knew are allocated and zeroed; others have
+    kiln_datum *out;        /* tensors whose size infer knew are allocated and zeroed; others have
                           tensor.data == NULL and are made by kiln_ref_output. */
     const kiln_fact *facts; /* what infer said of the outputs */
-    kiln_arena *arena; /* outputs and scratch */
+    kiln_arena *arena;      /* outputs and scratch */
     kiln_diag *diag;
     const kiln_limits *limits;
-    uint64_t seed;     /* for random operators */
+    uint64_t seed; /* for random operators */
     /* Operators with bodies: runs `body`; outputs are allocated in the arena. */
     kiln_status (*body)(kiln_ref *self, const kiln_graph *body, const kiln_datum *inputs,
                         int32_t n_inputs, kiln_datum *outputs);
@@ -140,13 +151,14 @@ struct kiln_ref {
 /* ---- The operator ---- */
 
 enum {
-    KILN_OP_ELEMENTWISE = 1 << 0, /* output element i depends on inputs' element i (broadcast) alone */
+    KILN_OP_ELEMENTWISE =
+        1 << 0, /* output element i depends on inputs' element i (broadcast) alone */
     KILN_OP_COMMUTATIVE = 1 << 1,
-    KILN_OP_RANDOM = 1 << 2,      /* never folded, never merged */
-    KILN_OP_VIEW = 1 << 3,        /* row-major bytes of input 0 pass through unchanged */
-    KILN_OP_DATA_SIZED = 1 << 4,  /* output sizes depend on input values */
-    KILN_OP_MONOTONE = 1 << 5,    /* non-decreasing elementwise: commutes with max */
-    KILN_OP_ANY_KIND = 1 << 6,    /* takes sequences and optionals, not tensors alone */
+    KILN_OP_RANDOM = 1 << 2,     /* never folded, never merged */
+    KILN_OP_VIEW = 1 << 3,       /* row-major bytes of input 0 pass through unchanged */
+    KILN_OP_DATA_SIZED = 1 << 4, /* output sizes depend on input values */
+    KILN_OP_MONOTONE = 1 << 5,   /* non-decreasing elementwise: commutes with max */
+    KILN_OP_ANY_KIND = 1 << 6,   /* takes sequences and optionals, not tensors alone */
 };
 
 /* How a kernel's result may differ from ref's. */
@@ -162,9 +174,9 @@ typedef struct kiln_cost {
 } kiln_cost;
 
 typedef struct kiln_op {
-    const char *name;   /* ONNX's name: "Conv" */
-    const char *domain; /* "" or "com.microsoft" */
-    int16_t since;      /* the opset version whose semantics this is */
+    const char *name;                         /* ONNX's name: "Conv" */
+    const char *domain;                       /* "" or "com.microsoft" */
+    int16_t since;                            /* the opset version whose semantics this is */
     int16_t min_in, max_in, min_out, max_out; /* -1: any number */
     uint32_t flags;
     const kiln_attr *attrs;

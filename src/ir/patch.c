@@ -14,6 +14,14 @@ static kiln_status fail(kiln_patch *p, kiln_status status) {
     return status;
 }
 
+void *kiln_patch_scratch(kiln_patch *p, int64_t n, size_t item_bytes) {
+    void *items = kiln_arena_array(p->arena, (size_t)n, item_bytes);
+    if (!items) {
+        fail(p, KILN_E_MEMORY);
+    }
+    return items;
+}
+
 static kiln_status push_mark(kiln_patch *p, kiln_value *v) {
     kiln_patch_mark mark = {.now = NULL};
     v->id = (int32_t)p->n_marks;

@@ -76,6 +76,9 @@ typedef struct kiln_patch {
 
 /* An empty patch of an indexed graph; the fields that the runner sets must be set. */
 kiln_status kiln_patch_init(kiln_patch *p);
+/* n zeroed items that live until the pass ends. NULL makes the patch fail with KILN_E_MEMORY, like
+ * every other call here that runs out of it. */
+void *kiln_patch_scratch(kiln_patch *p, int64_t n, size_t item_bytes);
 
 /* A new node of operator `op` ("Mul", or "com.microsoft:Gelu") with one output, which is returned;
  * attributes stand at their defaults. `in` is copied. An unknown operator drops the rewrite. */

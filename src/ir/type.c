@@ -71,5 +71,6 @@ const char *kiln_type_text(const kiln_dims *table, const kiln_type *type, kiln_a
     if (!elem) {
         return NULL;
     }
-    return kiln_arena_printf(arena, "%s(%s)", type->kind == KILN_KIND_SEQUENCE ? "seq" : "optional", elem);
+    return kiln_arena_printf(arena, "%s(%s)", type->kind == KILN_KIND_SEQUENCE ? "seq" : "optional",
+                             elem);
 }

@@ -5,7 +5,7 @@
 #include "ir/dim.h"
 
 typedef enum kiln_kind {
-    KILN_KIND_NONE,     /* nothing known, or an input left out */
+    KILN_KIND_NONE, /* nothing known, or an input left out */
     KILN_KIND_TENSOR,
     KILN_KIND_SEQUENCE, /* of elem */
     KILN_KIND_OPTIONAL, /* of elem */

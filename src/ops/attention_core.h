@@ -23,7 +23,8 @@ typedef struct kiln_attention {
     double softcap;          /* scores s become cap * tanh(s / cap); 0: none */
     kiln_dtype round;   /* F16 or BF16: every stage is rounded to it; anything else: not at all */
     kiln_dtype softmax; /* the same for the softmax; NONE: like the other stages */
-    /* Adds to row[0..kv_len), zero at first, what the masks add to the scores of query i. NULL: nothing */
+    /* Adds to row[0..kv_len), zero at first, what the masks add to the scores of query i. NULL:
+     * nothing */
     void (*bias)(const void *user, int64_t b, int64_t h, int64_t i, double *row);
     const void *user;
     bool zero_masked;   /* a query whose bias is -inf throughout gives zeros instead of NaN */
@@ -46,7 +47,8 @@ void kiln_heads_load(const kiln_tensor *t, const kiln_heads *h, int64_t total, i
                      double *dst);
 /* Stores y [B, heads, rows, dim] into t, 3-D or 4-D. */
 void kiln_heads_store(kiln_tensor *t, const kiln_heads *h, const double *y);
-/* past (may be NULL; [B, heads, P, dim]) followed by t, in a new array [B, heads, P + rows, dim]. */
+/* past (may be NULL; [B, heads, P, dim]) followed by t, in a new array [B, heads, P
+ * + rows, dim]. */
 kiln_status kiln_heads_concat(kiln_ref *c, const kiln_tensor *past, const kiln_tensor *t,
                               const kiln_heads *h, double **out);
 

@@ -243,6 +243,32 @@ static void row_f32(const kiln_rows *r, float *y, const float *a, const float *b
     }
 }
 
+static void row_i64(const kiln_rows *r, int64_t *y, const int64_t *a, const int64_t *b, int_fn *g) {
+    a += r->at[0];
+    b += r->at[1];
+    for (int64_t k = 0; k < r->n; k++) {
+        y[r->out + k] = g(a[k * r->step[0]], b[k * r->step[1]], true);
+    }
+}
+
+static void row_test_f32(const kiln_rows *r, uint8_t *y, const float *a, const float *b,
+                         float_fn *f) {
+    a += r->at[0];
+    b += r->at[1];
+    for (int64_t k = 0; k < r->n; k++) {
+        y[r->out + k] = f(a[k * r->step[0]], b[k * r->step[1]]) != 0;
+    }
+}
+
+static void row_test_i64(const kiln_rows *r, uint8_t *y, const int64_t *a, const int64_t *b,
+                         int_fn *g) {
+    a += r->at[0];
+    b += r->at[1];
+    for (int64_t k = 0; k < r->n; k++) {
+        y[r->out + k] = g(a[k * r->step[0]], b[k * r->step[1]], true) != 0;
+    }
+}
+
 static void row_float(const kiln_rows *r, kiln_tensor *y, const kiln_tensor *const *in,
                       float_fn *f) {
     for (int64_t k = 0; k < r->n; k++) {
@@ -261,22 +287,34 @@ static void row_int(const kiln_rows *r, kiln_tensor *y, const kiln_tensor *const
     }
 }
 
+/* One row by the loop for its types, of which the most used have one of their own. */
+static void row(const kiln_rows *r, kiln_tensor *y, const kiln_tensor *const *in, float_fn *f,
+                int_fn *g) {
+    kiln_dtype x = in[0]->dtype, z = y->dtype;
+    const void *a = in[0]->data, *b = in[1]->data;
+    bool alike = in[1]->dtype == x;
+    if (alike && x == KILN_DTYPE_F32 && z == KILN_DTYPE_F32) {
+        row_f32(r, y->data, a, b, f);
+    } else if (alike && x == KILN_DTYPE_F32 && z == KILN_DTYPE_BOOL) {
+        row_test_f32(r, y->data, a, b, f);
+    } else if (alike && x == KILN_DTYPE_I64 && z == KILN_DTYPE_I64) {
+        row_i64(r, y->data, a, b, g);
+    } else if (alike && x == KILN_DTYPE_I64 && z == KILN_DTYPE_BOOL) {
+        row_test_i64(r, y->data, a, b, g);
+    } else if (kiln_dtype_is_float(x)) {
+        row_float(r, y, in, f);
+    } else {
+        row_int(r, y, in, g);
+    }
+}
+
 static kiln_status apply(kiln_ref *c, float_fn *f, int_fn *g) {
     const kiln_tensor *in[2] = {kiln_ref_in(c, 0), kiln_ref_in(c, 1)};
     kiln_tensor *y = kiln_ref_out(c, 0);
-    bool is_float = kiln_dtype_is_float(in[0]->dtype);
-    bool is_f32 = is_float && in[0]->dtype == KILN_DTYPE_F32 && in[1]->dtype == KILN_DTYPE_F32 &&
-                  y->dtype == KILN_DTYPE_F32;
     kiln_rows r;
     kiln_rows_init(&r, y, in, 2);
     for (bool more = r.n > 0; more; more = kiln_rows_next(&r)) {
-        if (is_f32) {
-            row_f32(&r, y->data, in[0]->data, in[1]->data, f);
-        } else if (is_float) {
-            row_float(&r, y, in, f);
-        } else {
-            row_int(&r, y, in, g);
-        }
+        row(&r, y, in, f, g);
     }
     return KILN_OK;
 }

@@ -3,8 +3,8 @@
  *     const kiln_dim want[] = {directions, gates, input_size};
  *     KILN_TRY(kiln_expect_shape(c, W, "W", 3, want));
  *
- * KILN_DIM_UNKNOWN in `want` accepts everything, as does an input that is left out or whose dims are not
- * known. */
+ * KILN_DIM_UNKNOWN in `want` accepts everything, as does an input that is left out or whose dims
+ * are not known. */
 #ifndef KILN_OPS_EXPECT_H
 #define KILN_OPS_EXPECT_H
 

@@ -1,4 +1,5 @@
-/* infer.c - drives the operators' infer functions over a graph, or over one node at concrete sizes. */
+/* infer.c - drives the operators' infer functions over a graph, or over one node
+ * at concrete sizes. */
 #include <string.h>
 
 #include "base/env.h"

@@ -1,8 +1,9 @@
-/* linear_attention.c - LinearAttention: a recurrent state S per head instead of a softmax over keys.
+/* linear_attention.c - LinearAttention: a recurrent state S per head instead of a softmax over
+ * keys.
  *
  * Legend: B batch, T steps, H query heads, G key and value heads (query head h reads head
- * h / (H / G)), D head size of Q and K, E of V. query [B, T, H*D], key [B, T, G*D], value [B, T, G*E],
- * state [B, G, D, E], decay [B, T, G*D] or [B, T, G], beta [B, T, G] or [B, T, 1]. Each step:
+ * h / (H / G)), D head size of Q and K, E of V. query [B, T, H*D], key [B, T, G*D], value [B, T,
+ * G*E], state [B, G, D, E], decay [B, T, G*D] or [B, T, G], beta [B, T, G] or [B, T, 1]. Each step:
  *
  *     S = exp(decay) S                        gated, gated_delta
  *     v = beta (v - S' k)                     delta, gated_delta

@@ -10,7 +10,8 @@
 static const kiln_attr table[] = {KILN_A_GRAPH("body")};
 enum { TRIPS, COND, FIRST }; /* inputs; body inputs too */
 
-/* The trip count and the condition may be left out, and are absent then when nothing follows them. */
+/* The trip count and the condition may be left out, and are absent then when
+ * nothing follows them. */
 static int32_t carried(int32_t n_in) {
     return n_in > FIRST ? n_in - FIRST : 0;
 }

@@ -1,7 +1,8 @@
-/* ms_attention.c - com.microsoft Attention: one product makes Q, K and V, then attention over heads.
+/* ms_attention.c - com.microsoft Attention: one product makes Q, K and V, then attention over
+ * heads.
  *
- * Legend as in ms_attention.h; input [B, S, I], weights [I, D + D + E] and bias of the hidden sizes of Q
- * and K (D), V (E); past and present [2, B, H, rows, head size]. */
+ * Legend as in ms_attention.h; input [B, S, I], weights [I, D + D + E] and bias of the hidden sizes
+ * of Q and K (D), V (E); past and present [2, B, H, rows, head size]. */
 #include <math.h>
 
 #include "ops/bulk.h"
@@ -123,7 +124,8 @@ static kiln_status multiply(kiln_ref *c, project *p) {
     return kiln_product_f64(c, &product, p->all);
 }
 
-/* Columns first .. of the projection as [B, H, P + S, dim], after half `which` of the past if any. */
+/* Columns first .. of the projection as [B, H, P + S, dim], after half `which` of the
+ * past if any. */
 static kiln_status take(kiln_ref *c, const project *p, const kiln_heads *h, int64_t first,
                         int32_t which, double **out) {
     const kiln_tensor *past = which >= 0 ? kiln_ref_in(c, PAST) : NULL;

@@ -1,7 +1,7 @@
 /* ms_fused_matmul.c - com.microsoft FusedMatMul (TransposeMatMul is its old name): alpha A' B'.
  *
- * transA and transB swap the last two dims; transBatchA and transBatchB then move the first dim to the
- * place before the last: a tensor [M, batch..., K] counts as [batch..., M, K]. */
+ * transA and transB swap the last two dims; transBatchA and transBatchB then move the first dim to
+ * the place before the last: a tensor [M, batch..., K] counts as [batch..., M, K]. */
 #include "ops/matmul_core.h"
 
 #include <string.h>
@@ -17,7 +17,8 @@ static const kiln_attr table[] = {
     KILN_A_INT(fused_attrs, transBatchB, 0),
 };
 
-/* order[i] is the dim of the operand that stands at place i of the product. A vector keeps its dim. */
+/* order[i] is the dim of the operand that stands at place i of the product. A vector
+ * keeps its dim. */
 static void find_order(int32_t rank, bool swap, bool batch, int32_t *order) {
     for (int32_t i = 0; i < rank; i++) {
         order[i] = i;

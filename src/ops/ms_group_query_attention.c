@@ -1,10 +1,11 @@
-/* ms_group_query_attention.c - com.microsoft GroupQueryAttention: causal attention with a key and value
- * cache, rotary embedding and shared heads, as decoders of large language models use it.
+/* ms_group_query_attention.c - com.microsoft GroupQueryAttention: causal attention with a key and
+ * value cache, rotary embedding and shared heads, as decoders of large language models use it.
  *
- * Legend as in attention_core.h: H query heads, G key heads, D head size; query [B, S, H * D] alone, or
- * followed by the S new keys and values in one tensor of (H + 2 G) * D columns. The cache in has P rows,
- * the cache out R = max(P, total_sequence_length). Image b holds seqlens_k[b] + 1 tokens in all; its new
- * tokens follow the last of its old ones, in a prompt (total_sequence_length = S) there are none. */
+ * Legend as in attention_core.h: H query heads, G key heads, D head size; query [B, S, H * D]
+ * alone, or followed by the S new keys and values in one tensor of (H + 2 G) * D columns. The cache
+ * in has P rows, the cache out R = max(P, total_sequence_length). Image b holds seqlens_k[b] + 1
+ * tokens in all; its new tokens follow the last of its old ones, in a prompt (total_sequence_length
+ * = S) there are none. */
 #include <math.h>
 
 #include "ops/attention_core.h"
@@ -215,7 +216,8 @@ static kiln_status read_lengths(kiln_ref *c, gqa *g, int64_t total) {
     return KILN_OK;
 }
 
-/* Rotates the rows of one head in place; row r is at position `first` + r unless ids say otherwise. */
+/* Rotates the rows of one head in place; row r is at position `first` + r unless
+ * ids say otherwise. */
 static kiln_status rotate(kiln_ref *c, const gqa *g, int64_t b, double *v, double *angle) {
     const kiln_tensor *cosines = kiln_ref_in(c, COS), *sines = kiln_ref_in(c, SIN),
                       *ids = kiln_ref_in(c, POSITIONS);
@@ -239,8 +241,8 @@ static kiln_status rotate(kiln_ref *c, const gqa *g, int64_t b, double *v, doubl
     return KILN_OK;
 }
 
-/* Heads of the columns from `first` on of t [B, S, columns], as [B, heads, length, D]: old rows of `past`
- * first, then the new ones, rotated on request. */
+/* Heads of the columns from `first` on of t [B, S, columns], as [B, heads, length, D]: old rows of
+ * `past` first, then the new ones, rotated on request. */
 static kiln_status gather(kiln_ref *c, const gqa *g, const kiln_tensor *t, int64_t first,
                           int64_t heads, const kiln_tensor *past, int64_t length, bool rotary,
                           double **out) {

@@ -1,8 +1,9 @@
 /* ms_matmul_nbits.c - com.microsoft MatMulNBits: A [.., K] times a matrix [N, K] of 2, 4 or 8-bit
  * weights, in blocks along K that share a scale and a zero point.
  *
- * B [N, blocks, block_size * bits / 8] and packed zero points [N, ceil(blocks * bits / 8)] hold the first
- * code in the low bits; scales [N, blocks], or flat. Without zero points the middle code counts as 0. */
+ * B [N, blocks, block_size * bits / 8] and packed zero points [N, ceil(blocks * bits / 8)] hold the
+ * first code in the low bits; scales [N, blocks], or flat. Without zero points the middle code
+ * counts as 0. */
 #include "ops/bulk.h"
 #include "ops/expect.h"
 #include "ops/matmul_core.h"

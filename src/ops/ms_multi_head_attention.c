@@ -1,5 +1,5 @@
-/* ms_multi_head_attention.c - com.microsoft MultiHeadAttention: attention over heads with projection
- * biases, key padding and cache.
+/* ms_multi_head_attention.c - com.microsoft MultiHeadAttention: attention over heads with
+ * projection biases, key padding and cache.
  *
  * Legend as in ms_attention.h; query [B, S, D], key [B, L, D], value [B, L, E], or key and value of
  * another layer's cache, [B, H, L, head size]. */

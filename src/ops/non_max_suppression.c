@@ -49,6 +49,7 @@ typedef struct box {
     double y[2], x[2], area;
 } box;
 
+/* The area of a box without extent is made 0; such boxes overlap nothing. */
 static box read_box(const kiln_tensor *t, int64_t i, bool center) {
     double v[4];
     for (int k = 0; k < 4; k++) {
@@ -58,53 +59,66 @@ static box read_box(const kiln_tensor *t, int64_t i, bool center) {
     if (center) { /* x and y of the middle, width, height */
         b = (box){{v[1] - v[3] / 2, v[1] + v[3] / 2}, {v[0] - v[2] / 2, v[0] + v[2] / 2}, 0};
     }
-    b.area = (b.y[1] - b.y[0]) * (b.x[1] - b.x[0]);
+    if (b.y[1] > b.y[0] && b.x[1] > b.x[0]) {
+        b.area = (b.y[1] - b.y[0]) * (b.x[1] - b.x[0]);
+    }
     return b;
 }
 
-static bool overlaps(const box *a, const box *b, double limit) {
-    double h = fmin(a->y[1], b->y[1]) - fmax(a->y[0], b->y[0]);
-    double w = fmin(a->x[1], b->x[1]) - fmax(a->x[0], b->x[0]);
-    if (!(h > 0) || !(w > 0) || !(a->area > 0) || !(b->area > 0)) {
-        return false;
+static double lower(double a, double b) {
+    return a < b ? a : b;
+}
+
+static double upper(double a, double b) {
+    return a > b ? a : b;
+}
+
+/* Whether a, which has an area, overlaps one of n boxes with an area. The loop that decides the
+ * time of the operator: one branch for the many boxes that do not touch. */
+static bool overlaps_any(const box *a, const box *kept, int64_t n, double limit) {
+    for (int64_t k = 0; k < n; k++) {
+        const box *b = &kept[k];
+        if ((a->y[1] > b->y[0]) & (b->y[1] > a->y[0]) & (a->x[1] > b->x[0]) & (b->x[1] > a->x[0])) {
+            double common = (lower(a->y[1], b->y[1]) - upper(a->y[0], b->y[0])) *
+                            (lower(a->x[1], b->x[1]) - upper(a->x[0], b->x[0]));
+            if (common / (a->area + b->area - common) > limit) {
+                return true;
+            }
+        }
     }
-    return h * w / (a->area + b->area - h * w) > limit;
+    return false;
 }
 
-typedef struct best {
-    const kiln_tensor *scores;
-    int64_t at;
-} best;
-
-static int by_score(const void *user, int64_t a, int64_t b) {
-    const best *s = user;
-    return -kiln_order_elements(s->scores, s->at + a, s->at + b);
-}
-
-/* What is chosen of one class; limits[] as the inputs of the same number. */
+/* What is chosen of one class; limits as the inputs of the same name. */
 typedef struct job {
     const box *boxes;
     int64_t n, most;
     double iou, least;
-    int64_t *items, *scratch, *kept;
+    int64_t *items, *order, *keys, *chosen;
+    box *kept; /* those of the chosen that have an area, side by side */
 } job;
 
-static int64_t choose(const best *s, const job *j) {
-    int64_t n = 0, count = 0;
+static int64_t choose(const kiln_tensor *scores, int64_t at, const job *j) {
+    int64_t n = 0, count = 0, kept = 0;
+    kiln_order_keys(scores, at, 1, j->n, true, j->keys);
     for (int64_t i = 0; i < j->n; i++) {
-        if (kiln_get_f64(s->scores->dtype, s->scores->data, s->at + i) > j->least) {
+        if (kiln_get_f64(scores->dtype, scores->data, at + i) > j->least) {
+            j->keys[n] = j->keys[i];
             j->items[n++] = i;
         }
     }
-    kiln_order_sort(j->items, j->scratch, n, by_score, s);
+    kiln_order_first(j->keys, n, n, j->order);
     for (int64_t i = 0; i < n && count < j->most; i++) {
-        bool free = true;
-        for (int64_t k = 0; k < count && free; k++) {
-            free = !overlaps(&j->boxes[j->items[i]], &j->boxes[j->kept[k]], j->iou);
+        int64_t item = j->items[j->order[i]];
+        const box *b = &j->boxes[item];
+        bool solid = b->area > 0;
+        if (solid && overlaps_any(b, j->kept, kept, j->iou)) {
+            continue;
         }
-        if (free) {
-            j->kept[count++] = j->items[i];
+        if (solid) {
+            j->kept[kept++] = *b;
         }
+        j->chosen[count++] = item;
     }
     return count;
 }
@@ -127,9 +141,9 @@ static kiln_status run(kiln_ref *c, job *j) {
         for (int64_t i = 0; i < j->n && p % classes == 0; i++) {
             all[i] = read_box(boxes, p / classes * j->n + i, center);
         }
-        count = choose(&(best){scores, p * j->n}, j);
+        count = choose(scores, p * j->n, j);
         for (int64_t k = 0; k < 3 * count; k++) {
-            int64_t row[3] = {p / classes, p % classes, j->kept[k / 3]};
+            int64_t row[3] = {p / classes, p % classes, j->chosen[k / 3]};
             KILN_PUSH(c->arena, found, n_found, cap, row[k % 3]);
         }
     }
@@ -150,7 +164,9 @@ static kiln_status ref(kiln_ref *c) {
         return KILN_INFER_FAIL(c, VALUE, "iou_threshold = %g is not in [0, 1]", j.iou);
     }
     KILN_ALLOC(j.items, c->arena, j.n);
-    KILN_ALLOC(j.scratch, c->arena, j.n);
+    KILN_ALLOC(j.order, c->arena, j.n);
+    KILN_ALLOC(j.keys, c->arena, j.n);
+    KILN_ALLOC(j.chosen, c->arena, j.n);
     KILN_ALLOC(j.kept, c->arena, j.n);
     return run(c, &j);
 }

@@ -1,8 +1,8 @@
 /* ops.h - the registry of operators, and running them one at a time.
  *
  * kiln_infer_graph computes the type and known contents of every value. kiln_eval_node and
- * kiln_eval_graph run the references: they are how constants are folded, how kernels and whole engines
- * are checked, and what the CPU backend falls back to.
+ * kiln_eval_graph run the references: they are how constants are folded, how kernels and whole
+ * engines are checked, and what the CPU backend falls back to.
  */
 #ifndef KILN_OPS_OPS_H
 #define KILN_OPS_OPS_H
@@ -49,13 +49,13 @@ typedef struct kiln_hooks {
     uint64_t seed;
 } kiln_hooks;
 
-/* Runs one node. in: node->n_in data (kind NONE where left out); out: node->n_out data, made in arena.
- * hooks may be NULL for nodes without bodies. */
+/* Runs one node. in: node->n_in data (kind NONE where left out); out: node->n_out data, made in
+ * arena. hooks may be NULL for nodes without bodies. */
 kiln_status kiln_eval_node(const kiln_node *node, const kiln_datum *in, kiln_datum *out,
                            const kiln_hooks *hooks, kiln_arena *arena, kiln_diag *diag);
 
-/* Runs an indexed graph on its inputs; outputs are made in arena. `tap` (may be NULL) sees every value
- * once it is computed. */
+/* Runs an indexed graph on its inputs; outputs are made in arena. `tap` (may be NULL) sees every
+ * value once it is computed. */
 typedef struct kiln_eval_options {
     const struct kiln_scope *outer; /* for a body: the values around it; NULL for a root */
     uint64_t seed;

@@ -1,9 +1,9 @@
 /* recurrent.c - LSTM, GRU and RNN.
  *
- * Legend: T steps, B batch, I input size, H hidden size, D directions, G gates. X [T, B, I] or, with
- * layout 1, [B, T, I]; W [D, G*H, I]; R [D, G*H, H]; bias [D, 2*G*H]; Y [T, D, B, H] or [B, T, D, H].
- * A sequence shorter than T ends early: its Y is zero from there on, and its reverse direction begins
- * at its own last step. */
+ * Legend: T steps, B batch, I input size, H hidden size, D directions, G gates. X [T, B, I] or,
+ * with layout 1, [B, T, I]; W [D, G*H, I]; R [D, G*H, H]; bias [D, 2*G*H]; Y [T, D, B, H] or [B, T,
+ * D, H]. A sequence shorter than T ends early: its Y is zero from there on, and its reverse
+ * direction begins at its own last step. */
 #include <math.h>
 #include <string.h>
 
@@ -200,7 +200,8 @@ static void step_lstm(layer *l) {
     }
 }
 
-/* Bias of gate row j in a direction's 2 * width biases; the part of R that comes later is left out. */
+/* Bias of gate row j in a direction's 2 * width biases; the part of R that comes later
+ * is left out. */
 static double bias_of(const layer *l, const double *b, int64_t j) {
     bool later = l->cell == KILN_CELL_GRU && l->a->linear_before_reset && j >= 2 * l->hidden;
     return b[j] + (later ? 0 : b[l->width + j]);

@@ -47,8 +47,8 @@ static inline int32_t kiln_cell_act_count(kiln_cell cell) {
     return cell == KILN_CELL_LSTM ? 3 : cell == KILN_CELL_GRU ? 2 : 1;
 }
 
-/* The activations, direction by direction, with alpha and beta given out in order to those that take
- * them. act holds 6 entries. Fails on unknown names and on a list of the wrong length. */
+/* The activations, direction by direction, with alpha and beta given out in order to those that
+ * take them. act holds 6 entries. Fails on unknown names and on a list of the wrong length. */
 kiln_status kiln_cell_activations(kiln_cell cell, const kiln_rnn_attrs *a, kiln_diag *diag,
                                   kiln_cell_activation *act);
 

@@ -316,6 +316,23 @@ static double load_at(const kiln_tensor *t, int64_t i) {
     return kiln_get_f64(t->dtype, t->data, i);
 }
 
+static int32_t axis_at(const kiln_resize_attrs *a, int32_t i, int32_t rank) {
+    int64_t d = a->axes.v ? a->axes.v[i] : i;
+    return (int32_t)(d < 0 ? d + rank : d);
+}
+
+/* The one scale of n axes under a policy, by sizes; 0: each has its own. */
+static double common_scale(const kiln_resize_attrs *a, const kiln_tensor *x,
+                           const kiln_tensor *sizes, int32_t n) {
+    double ratio = 0;
+    for (int32_t i = 0; i < n && a->keep_aspect_ratio_policy != STRETCH; i++) {
+        double s = load_at(sizes, i) / (double)x->dims[axis_at(a, i, x->rank)];
+        bool taken = a->keep_aspect_ratio_policy == NOT_LARGER ? s < ratio : s > ratio;
+        ratio = i == 0 || taken ? s : ratio;
+    }
+    return ratio;
+}
+
 /* The axes that change, with their scales. Returns how many. */
 static int32_t read_axes(kiln_ref *c, axis *axes) {
     const kiln_resize_attrs *a = c->attrs;
@@ -325,17 +342,9 @@ static int32_t read_axes(kiln_ref *c, axis *axes) {
     int32_t n = a->axes.v ? (int32_t)a->axes.n : x->rank, kept = 0;
     bool crop = a->coordinate_transformation_mode == KILN_RESIZE_TF_CROP;
     bool by_size = sizes && kiln_tensor_count(sizes) > 0;
-    double ratio = 0; /* the one scale of all axes under a policy */
-    for (int32_t i = 0; i < n && by_size && a->keep_aspect_ratio_policy != STRETCH; i++) {
-        int64_t d = a->axes.v ? a->axes.v[i] : i;
-        double s = load_at(sizes, i) / (double)x->dims[d < 0 ? d + x->rank : d];
-        ratio = i == 0 || (a->keep_aspect_ratio_policy == NOT_LARGER ? s < ratio : s > ratio)
-                    ? s
-                    : ratio;
-    }
+    double ratio = by_size ? common_scale(a, x, sizes, n) : 0;
     for (int32_t i = 0; i < n; i++) {
-        int64_t d = a->axes.v ? a->axes.v[i] : i;
-        axis k = {.at = (int32_t)(d < 0 ? d + x->rank : d), .down = 1, .to = 1};
+        axis k = {.at = axis_at(a, i, x->rank), .down = 1, .to = 1};
         k.n = x->dims[k.at];
         k.out = y->dims[k.at];
         k.up = by_size ? ratio : load_at(scales, i);

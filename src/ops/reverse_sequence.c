@@ -1,4 +1,5 @@
-/* reverse_sequence.c - ReverseSequence: the first elements of each sequence in a batch, reversed. */
+/* reverse_sequence.c - ReverseSequence: the first elements of each sequence in
+ * a batch, reversed. */
 #include "ops/index.h"
 
 typedef struct reverse_attrs {

@@ -1,9 +1,9 @@
 /* rotary.c - RotaryEmbedding: pairs of elements of each head rotated by position.
  *
  * Legend: B batch, H heads, S positions, D head size, R rotated elements of a head (all when
- * rotary_embedding_dim is 0). X is 4-D [B, H, S, D] or 3-D [B, S, H * D]; the caches hold R / 2 cosines
- * and sines for each position: [positions, R / 2] with position ids, else [B, S, R / 2]. Pair k is
- * elements (2 k, 2 k + 1) when interleaved, else (k, k + R / 2).
+ * rotary_embedding_dim is 0). X is 4-D [B, H, S, D] or 3-D [B, S, H * D]; the caches hold R / 2
+ * cosines and sines for each position: [positions, R / 2] with position ids, else [B, S, R / 2].
+ * Pair k is elements (2 k, 2 k + 1) when interleaved, else (k, k + R / 2).
  *
  * com.microsoft has the position ids as input 1, a scalar offset or [B, S], and gets by without
  * num_heads for 4-D input. */

@@ -53,6 +53,16 @@ static kiln_dim symbolic_bound(kiln_infer *c, kiln_dim v, kiln_dim n) {
     return v == -1 ? at : kiln_dim_max(c->dims, at, 0);
 }
 
+/* Size for a negative step: known for the whole dim alone. */
+static kiln_dim backward_size(kiln_infer *c, const cut *k, kiln_dim n) {
+    bool whole = kiln_dim_known(k->start) && kiln_dim_known(k->end) && k->end <= -FAR &&
+                 (k->start >= FAR || k->start == -1);
+    if (!whole || k->step <= -FAR) {
+        return KILN_DIM_UNKNOWN;
+    }
+    return kiln_dim_div(c->dims, kiln_dim_add(c->dims, n, -k->step - 1), -k->step);
+}
+
 static kiln_dim cut_size(kiln_infer *c, const cut *k, kiln_dim n) {
     if (k->step == 0 || k->start == KILN_DIM_UNKNOWN || k->end == KILN_DIM_UNKNOWN ||
         n == KILN_DIM_UNKNOWN) {
@@ -64,10 +74,7 @@ static kiln_dim cut_size(kiln_infer *c, const cut *k, kiln_dim n) {
         return count;
     }
     if (k->step < 0) {
-        bool whole = kiln_dim_known(k->start) && kiln_dim_known(k->end) && k->end <= -FAR &&
-                     (k->start >= FAR || k->start == -1);
-        kiln_dim up = whole ? kiln_dim_add(c->dims, n, -k->step - 1) : KILN_DIM_UNKNOWN;
-        return k->step <= -FAR ? KILN_DIM_UNKNOWN : kiln_dim_div(c->dims, up, -k->step);
+        return backward_size(c, k, n);
     }
     kiln_dim from = symbolic_bound(c, k->start, n), to = symbolic_bound(c, k->end, n);
     kiln_dim size = kiln_dim_sub(c->dims, to, from);

@@ -1,8 +1,9 @@
 /* tfidf.c - TfIdfVectorizer: counts of known n-grams of integers in each row.
  *
- * The pool lists all 1-grams, then all 2-grams, ...; ngram_counts says where each length begins, and
- * n-gram number i of the pool counts at position ngram_indexes[i] of the output. An n-gram is found
- * with the same gap of 0 to max_skip_count elements between its items; single elements count once. */
+ * The pool lists all 1-grams, then all 2-grams, ...; ngram_counts says where each length begins,
+ * and n-gram number i of the pool counts at position ngram_indexes[i] of the output. An n-gram is
+ * found with the same gap of 0 to max_skip_count elements between its items; single elements count
+ * once. */
 #include "ops/util.h"
 
 typedef struct tfidf_attrs {

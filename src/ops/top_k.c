@@ -48,43 +48,31 @@ static kiln_status infer(kiln_infer *c) {
     return KILN_OK;
 }
 
-typedef struct row {
-    const kiln_tensor *x;
-    int64_t at, stride;
-    bool largest;
-} row;
-
-static int compare(const void *user, int64_t a, int64_t b) {
-    const row *r = user;
-    int order = kiln_order_elements(r->x, r->at + a * r->stride, r->at + b * r->stride);
-    return r->largest ? -order : order;
-}
-
 static kiln_status ref(kiln_ref *c) {
     const top_k_attrs *a = c->attrs;
     const kiln_tensor *x = kiln_ref_in(c, 0);
     kiln_tensor *values = kiln_ref_out(c, 0), *indices = kiln_ref_out(c, 1);
     int32_t axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
     int64_t n = x->dims[axis], inner = kiln_index_span(x->dims + axis + 1, x->rank - axis - 1);
-    int64_t k = values->dims[axis], rows = k && inner ? kiln_tensor_count(values) / k : 0, *items,
-            *scratch;
-    KILN_ALLOC(items, c->arena, n);
-    KILN_ALLOC(scratch, c->arena, n);
+    int64_t k = values->dims[axis], rows = k && inner ? kiln_tensor_count(values) / k : 0;
+    int64_t *keys, *items;
+    kiln_arena_mark mark = kiln_arena_here(c->arena);
+    KILN_ALLOC(keys, c->arena, n);
+    KILN_ALLOC(items, c->arena, k);
     for (int64_t i = 0; i < rows; i++) {
         int64_t outer = i / inner, column = i % inner;
-        row r = {x, outer * n * inner + column, inner, a->largest != 0};
-        for (int64_t j = 0; j < n; j++) {
-            items[j] = j;
-        }
-        kiln_order_sort(items, scratch, n, compare, &r);
+        int64_t from = outer * n * inner + column;
+        kiln_order_keys(x, from, inner, n, a->largest != 0, keys);
+        kiln_order_first(keys, n, k, items);
         for (int64_t j = 0; j < k; j++) {
             int64_t to = (outer * k + j) * inner + column;
-            kiln_copy_elements(x->dtype, values->data, to, x->data, r.at + items[j] * inner, 1);
+            kiln_copy_elements(x->dtype, values->data, to, x->data, from + items[j] * inner, 1);
             if (indices) {
                 ((int64_t *)indices->data)[to] = items[j];
             }
         }
     }
+    kiln_arena_rewind(c->arena, mark);
     return KILN_OK;
 }
 

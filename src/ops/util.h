@@ -48,8 +48,8 @@ kiln_status kiln_infer_same_dtype(const kiln_infer *c, int32_t i, int32_t j);
 kiln_status kiln_infer_axis(const kiln_infer *c, int64_t axis, int32_t rank, const char *what,
                             int32_t *out);
 
-/* Integers an input holds, if they are all known: *v points to *n of them (arena). *v == NULL when not
- * known. 0-d counts as one. */
+/* Integers an input holds, if they are all known: *v points to *n of them (arena). *v == NULL when
+ * not known. 0-d counts as one. */
 kiln_status kiln_infer_ints(kiln_infer *c, int32_t i, const int64_t **v, int64_t *n);
 /* The contents of integer input i as dims (each perhaps unknown), or NULL when nothing is known. */
 const kiln_dim *kiln_infer_contents(const kiln_infer *c, int32_t i, int64_t *n);
@@ -58,8 +58,8 @@ kiln_status kiln_infer_floats(kiln_infer *c, int32_t i, const double **v, int64_
 /* Number of elements of a 1-D (or 0-d: 1) input if known, else -1. */
 int64_t kiln_infer_length(const kiln_infer *c, int32_t i);
 
-/* Makes output i a tensor; returns its rank dims to fill (all KILN_DIM_UNKNOWN at first), or NULL when
- * out of memory. rank KILN_RANK_UNKNOWN returns a valid pointer that must not be written. */
+/* Makes output i a tensor; returns its rank dims to fill (all KILN_DIM_UNKNOWN at first), or NULL
+ * when out of memory. rank KILN_RANK_UNKNOWN returns a valid pointer that must not be written. */
 kiln_dim *kiln_infer_dims(kiln_infer *c, int32_t i, kiln_dtype dtype, int32_t rank);
 /* Output i gets the type of input j (and its dtype unless dtype is not NONE). */
 kiln_status kiln_infer_like(kiln_infer *c, int32_t i, int32_t j, kiln_dtype dtype);
@@ -105,8 +105,8 @@ kiln_status kiln_ref_ints(kiln_ref *c, const kiln_tensor *t, int64_t **out);
 
 /* ---- Elements ---- */
 
-/* Element i of dense data of any numeric dtype. Floats are rounded to nearest even on store, integers
- * stored modulo their width; f8 stores saturate as ONNX's Cast does by default. */
+/* Element i of dense data of any numeric dtype. Floats are rounded to nearest even on store,
+ * integers stored modulo their width; f8 stores saturate as ONNX's Cast does by default. */
 double kiln_get_f64(kiln_dtype dtype, const void *data, int64_t i);
 void kiln_set_f64(kiln_dtype dtype, void *data, int64_t i, double v);
 int64_t kiln_get_i64(kiln_dtype dtype, const void *data, int64_t i);
@@ -124,8 +124,8 @@ void kiln_copy_elements(kiln_dtype dtype, void *dst, int64_t di, const void *src
 
 /* Row-major strides in elements. */
 void kiln_strides(const int64_t *dims, int32_t rank, int64_t *strides);
-/* Strides of `dims` (rank r) seen through the broadcast shape `out_dims` (rank R >= r): 0 where it is
- * repeated. strides has R entries. */
+/* Strides of `dims` (rank r) seen through the broadcast shape `out_dims` (rank R >= r): 0 where it
+ * is repeated. strides has R entries. */
 void kiln_broadcast_strides(const int64_t *dims, int32_t r, const int64_t *out_dims, int32_t R,
                             int64_t *strides);
 /* An odometer over a shape: advances idx by one; returns false after the last. offsets[k] moves by

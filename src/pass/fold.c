@@ -36,16 +36,26 @@ kiln_status kiln_fold_data(const kiln_value *v, kiln_tensor *out, kiln_arena *ar
     return status;
 }
 
+/* kiln_fold_data for a patch, which fails when memory runs out. */
+static bool evaluate(kiln_patch *p, const kiln_value *v, kiln_tensor *out, kiln_arena *arena) {
+    kiln_status status = kiln_fold_data(v, out, arena, p->diag);
+    if (status == KILN_E_MEMORY && p->status == KILN_OK) {
+        p->status = status;
+    }
+    return status == KILN_OK && out->data;
+}
+
 /* Gives an expression constant its bytes. False when they cannot be computed. */
 static bool settle(kiln_patch *p, kiln_value *v) {
     kiln_arena scratch;
     kiln_tensor t;
     kiln_arena_init(&scratch, p->root->env);
-    bool ok = kiln_fold_data(v, &t, &scratch, p->diag) == KILN_OK && t.data;
+    bool ok = evaluate(p, v, &t, &scratch);
     if (ok) {
         t.cap_bytes = kiln_tensor_bytes(&t);
         t.data = kiln_arena_copy(p->root->arena, t.data, t.cap_bytes);
         ok = t.data != NULL;
+        p->status = ok ? p->status : KILN_E_MEMORY;
     }
     if (ok) {
         v->constant->tensor = t;
@@ -75,12 +85,12 @@ kiln_value *kiln_fold_settle(kiln_patch *p, kiln_value *v) {
 
 double *kiln_fold_doubles(kiln_patch *p, const kiln_value *v, int64_t *n) {
     kiln_tensor t;
-    if (!kiln_value_is_const(v) || kiln_fold_data(v, &t, p->arena, p->diag) != KILN_OK || !t.data ||
+    if (!kiln_value_is_const(v) || !evaluate(p, v, &t, p->arena) ||
         !(kiln_dtype_is_float(t.dtype) || kiln_dtype_is_int(t.dtype))) {
         return NULL;
     }
     *n = kiln_tensor_count(&t);
-    double *out = kiln_arena_array(p->arena, (size_t)*n, sizeof *out);
+    double *out = kiln_patch_scratch(p, *n, sizeof *out);
     for (int64_t i = 0; out && i < *n; i++) {
         out[i] = kiln_get_f64(t.dtype, t.data, i);
     }
@@ -94,7 +104,7 @@ kiln_value *kiln_fold_vector(kiln_patch *p, kiln_dtype dtype, const double *v, i
         t.dims[d] = dims[d];
     }
     int64_t n = kiln_tensor_count(&t);
-    t.data = kiln_arena_array(p->arena, (size_t)n, kiln_dtype_size(dtype));
+    t.data = kiln_patch_scratch(p, n, kiln_dtype_size(dtype));
     for (int64_t i = 0; t.data && i < n; i++) {
         kiln_set_f64(dtype, t.data, i, v[i]);
     }

@@ -154,7 +154,7 @@ static kiln_value *parameter(kiln_patch *p, const found *f, kiln_value *v) {
         dims[d] = kiln_dim_at(f->x, d - f->n_axes);
         n *= dims[d] > 0 ? dims[d] : 1;
     }
-    double *e = v ? kiln_fold_doubles(p, v, &n) : kiln_arena_array(p->arena, (size_t)n, sizeof *e);
+    double *e = v ? kiln_fold_doubles(p, v, &n) : kiln_patch_scratch(p, n, sizeof *e);
     for (int64_t i = 0; e && !v && i < n; i++) {
         e[i] = 1.0;
     }

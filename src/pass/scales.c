@@ -104,7 +104,7 @@ static double *channel_numbers(kiln_patch *p, const kiln_value *c, const kiln_va
     if (!e || count == n) {
         return e;
     }
-    double *wide = count == 1 ? kiln_arena_array(p->arena, (size_t)n, sizeof *wide) : NULL;
+    double *wide = count == 1 ? kiln_patch_scratch(p, n, sizeof *wide) : NULL;
     for (int64_t i = 0; wide && i < n; i++) {
         wide[i] = e[0];
     }
@@ -140,7 +140,7 @@ static kiln_value *make_bias(kiln_patch *p, const layer *l, const double *scale,
                              const double *add) {
     int64_t count = 0;
     double *b = l->bias ? kiln_fold_doubles(p, l->bias, &count)
-                        : kiln_arena_array(p->arena, (size_t)l->n_out, sizeof *b);
+                        : kiln_patch_scratch(p, l->n_out, sizeof *b);
     for (int64_t i = 0; b && i < l->n_out; i++) {
         b[i] = b[i] * (scale ? scale[i] : 1.0) + (add ? add[i] : 0.0);
     }

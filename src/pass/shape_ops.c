@@ -20,7 +20,7 @@ static kiln_value *from_contents(kiln_patch *p, const kiln_value *v) {
     if (!kiln_type_to_tensor(&v->type, &t) || kiln_dtype_size(t.dtype) == 0) {
         return NULL;
     }
-    t.data = kiln_arena_array(p->arena, (size_t)v->n_contents, kiln_dtype_size(t.dtype));
+    t.data = kiln_patch_scratch(p, v->n_contents, kiln_dtype_size(t.dtype));
     for (int64_t i = 0; t.data && i < v->n_contents; i++) {
         kiln_set_i64(t.dtype, t.data, i, v->contents[i]);
         if (kiln_get_i64(t.dtype, t.data, i) != v->contents[i]) {

@@ -26,11 +26,17 @@ typedef struct failing {
     atomic_long refused;
 } failing;
 
+/* Where a debugger stops to see which allocation it is. */
+static void refuse(void) {
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
 static void *fail_alloc(void *user, size_t bytes) {
     failing *f = user;
     long n = atomic_fetch_add(&f->count, 1) + 1, at = atomic_load(&f->fail_at);
     if (at > 0 && (n == at || (n > at && atomic_load(&f->forever)))) {
         atomic_fetch_add(&f->refused, 1);
+        refuse();
         return NULL;
     }
     void *p = NULL;
@@ -165,7 +171,11 @@ static void one_point(const sample *s, sweep *sw, long at, bool forever) {
     atomic_store(&memory.forever, forever);
     sw->failures += play(&w);
     sw->points++;
-    assert_true(same_outcome(&w.result, &sw->expected));
+    if (!same_outcome(&w.result, &sw->expected)) {
+        print_error("%s: other outputs after allocation %ld failed%s\n", s->name, at,
+                    forever ? " and all later ones" : "");
+        fail();
+    }
     free_outcome(&w.result);
     give_back(&w);
     if (atomic_load(&memory.live) != 0) {

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rg_core import F32, Trial, Value
+from rg_core import F32, Refused, Trial, Value
 from rg_nn import groups, scaled, window
-from rg_ops import MS, axis_of, op
+from rg_ops import GELU_ULPS, MS, axis_of, op
 
 # quantization
 
@@ -54,7 +54,15 @@ def quantize_pair(t: Trial, label: str):
 
 @op("DynamicQuantizeLinear")
 def dynamic_quantize(t: Trial, label: str):
-    t.finish(t.node(label, [t.pick(F32, rank=(1, 3))], 3), 2)
+    x = t.pick(F32, rank=(1, 3))
+    low, high = min(0.0, float(x.array.min())), max(0.0, float(x.array.max()))
+    if low == high:
+        raise Refused("all zero: scale 1 in ONNX Runtime, 1/255 in ONNX's own evaluator")
+    steps = x.array.astype(np.float64) / ((high - low) / 255)
+    # A value half-way between two steps may go to either.
+    if x.touched and (np.abs(steps - np.floor(steps) - 0.5) < 1e-3).any():
+        raise Refused("a tie")
+    t.finish(t.node(label, [x], 3), 2)
 
 
 def eight_bit(t: Trial, rank, shape=None) -> Value:
@@ -196,13 +204,15 @@ def fused_matmul(t: Trial, label: str):
 
 @op("com.microsoft.Gelu", "FastGelu", "QuickGelu")
 def contrib_gelu(t: Trial, label: str):
-    t.finish(t.node(label.split(".")[-1], [t.pick(F32, rank=(1, 4))], domain=MS), 48)
+    made = t.node(label.split(".")[-1], [t.pick(F32, rank=(1, 4))], domain=MS)
+    t.finish(made, GELU_ULPS, sums=True)
 
 
 @op("BiasGelu")
 def bias_gelu(t: Trial, label: str):
     x = t.pick(F32, rank=(1, 4))
-    t.finish(t.node(label, [x, t.weight(t.draw(F32, x.shape[-1:]))], domain=MS), 48)
+    made = t.node(label, [x, t.weight(t.draw(F32, x.shape[-1:]))], domain=MS)
+    t.finish(made, GELU_ULPS, sums=True)
 
 
 @op("SkipLayerNormalization")

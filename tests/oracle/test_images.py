@@ -1,6 +1,7 @@
 """Photographs through `kiln run` and its picture flags give the classes, boxes and text that the
 SOURCE.md files of the shared material state."""
 
+# ctest-labels: zoo
 # ctest-timeout: 600
 import csv
 import json
@@ -36,11 +37,15 @@ CLASSES = (
     (
         "squeezenet/model_fp32.onnx",
         SQUEEZENET,
-        SEEN | {"kimono.jpg": 614, "daisy.jpg": 308, "bus.jpg": 654},
+        # It takes the horse cart for an oxcart (690), which labels.csv accepts too.
+        SEEN | {"horse-cart.jpg": 690, "kimono.jpg": 614, "daisy.jpg": 308, "bus.jpg": 654},
     ),
     ("squeezenet/model_fp16.onnx", SQUEEZENET, {"kitten_224.png": 281, "goldfish.jpg": 1}),
 )
-LEAST_OVERLAP = 0.9
+# The reference's thresholds: score, and overlap at which the weaker box goes.
+FOUND, SUPPRESSED = 0.3, 0.45
+# Its boxes are rounded to tenths of a pixel.
+LEAST_OVERLAP, SCORE_GAP = 0.98, 0.005
 TEXT = "To facilitate the shot type analysis in videos, we collect MovieShots, a large-scale"
 
 
@@ -90,35 +95,36 @@ def yolox_boxes(raw: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray]:
     return boxes, raw[:, 4:5] * raw[:, 5:]
 
 
+def judge_yolox(r: Runner, picture: Path, found: list, color: str) -> tuple[bool, str]:
+    flags = ("--resize", "letterbox:416x416", "--pad", "114", "--pad-at", "top-left")
+    outputs = r.outputs("yolox_nano/model.onnx", picture, *flags, "--color", color)
+    boxes, scores = yolox_boxes(outputs["output"][0], min(416 / d for d in picture_size(picture)))
+    near, gap = 1.0, 0.0
+    more = scores > FOUND + SCORE_GAP
+    for cls, score, box in found:
+        shared = overlap(boxes, box)
+        at = int(np.where(shared >= LEAST_OVERLAP, scores[:, cls], -1).argmax())
+        near, gap = min(near, float(shared[at])), max(gap, abs(float(scores[at, cls]) - score))
+        more[:, cls] &= shared <= SUPPRESSED
+    ok = near >= LEAST_OVERLAP and gap <= SCORE_GAP and not more.any()
+    text = f"least overlap {near:.3f}, scores within {gap:.4f}, {int(more.sum())} others"
+    return ok, f"{len(found)} boxes, {text}"
+
+
 def check_yolox(r: Runner, tally: common.Tally) -> None:
-    """Every detection of the reference is among ours. Its resampling is another library's, so
-    scores are compared within 0.05 and boxes by overlap."""
+    """The detections are those of the reference: each of its boxes is among ours with its score,
+    and whatever else we find confidently overlaps one so much that it is suppressed."""
     folder = DATA / "images_coco_val"
-    wanted: dict[str, list] = {}
+    wanted: dict[str, list] = {file.name: [] for file in sorted(folder.glob("*.jpg"))}
     with open(folder / "yolox_nano_fp32_reference.csv", newline="") as file:
         for row in csv.DictReader(file):
-            wanted.setdefault(row["file"], []).append(row)
-    flags = ("--resize", "letterbox:416x416", "--pad", "114", "--pad-at", "top-left")
-    for picture, rows in wanted.items():
-        width, height = picture_size(folder / picture)
-        outputs = r.outputs(
-            "yolox_nano/model.onnx",
-            folder / picture,
-            *flags,
-            *("--color", "bgr", "--interp", "bilinear-plain"),
-        )
-        boxes, scores = yolox_boxes(outputs["output"][0], min(416 / width, 416 / height))
-        worst = (1.0, 0.0)
-        for row in rows:
-            box = np.array([float(row[k]) for k in ("x1", "y1", "x2", "y2")])
-            mine = scores[:, int(row["class_id"])]
-            near = overlap(boxes, box)
-            at = int(np.where(near >= LEAST_OVERLAP, mine, -1).argmax())
-            gap = abs(float(mine[at]) - float(row["score"]))
-            worst = (min(worst[0], float(near[at])), max(worst[1], gap))
-        ok = worst[0] >= LEAST_OVERLAP and worst[1] <= 0.05
-        text = f"{len(rows)} boxes, least overlap {worst[0]:.3f}, scores within {worst[1]:.3f}"
-        tally.check(f"yolox_nano/{picture}", ok, text)
+            box = [float(row[k]) for k in ("x1", "y1", "x2", "y2")]
+            wanted[row["file"]].append((int(row["class_id"]), float(row["score"]), np.array(box)))
+    for picture, found in wanted.items():
+        tally.check(f"yolox_nano/{picture}", *judge_yolox(r, folder / picture, found, "bgr"))
+    picture, found = max(wanted.items(), key=lambda item: len(item[1]))
+    ok, text = judge_yolox(r, folder / picture, found, "rgb")
+    tally.check(f"yolox_nano/{picture}, red and blue swapped, noticed", not ok, text)
 
 
 def picture_size(file: Path) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The oracles themselves, without Kiln: ONNX Runtime passes them, what is spoiled fails them."""
 
+# ctest-labels: once
 # ctest-timeout: 600
 import sys
 

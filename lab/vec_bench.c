@@ -346,7 +346,7 @@ static void bench_rnn(const bench *b) {
 }
 
 int main(int argc, char **argv) {
-    bench b = {.p = &isas[1], .seconds = argc > 2 ? atof(argv[2]) : 0.2};
+    bench b = {.p = &isas[1], .seconds = argc > 2 ? strtod(argv[2], NULL) : 0.2};
     for (size_t i = 0; i < KILN_COUNT_OF(isas) && argc > 1; i++) {
         b.p = strcmp(argv[1], isas[i].name) == 0 ? &isas[i] : b.p;
     }

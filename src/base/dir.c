@@ -113,7 +113,7 @@ static int open_linked(const kiln_dir *dir, const char *path) {
     int at = base ? open_beneath(dir, dir->root, folder, folder_mode) : -1;
     int fd = -1;
     for (int hop = 0; at >= 0 && fd < 0 && hop < MAX_HOPS && strlen(base) <= NAME_MAX; hop++) {
-        strcpy(name, base);
+        memcpy(name, base, strlen(base) + 1);
         ssize_t len = readlinkat(at, name, target, sizeof target - 1);
         if (len <= 0) {
             break;

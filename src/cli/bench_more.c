@@ -213,8 +213,7 @@ int bench_export(cli *c, const bench_own *o, const session *s, const bench_row *
 
 /* ---- The line protocol ---- */
 
-static int serve_runs(cli *c, session *s, int64_t count) {
-    double *times = allocate((size_t)count * sizeof *times);
+static int time_runs(cli *c, session *s, double *times, int64_t count) {
     for (int64_t i = 0; i < count; i++) {
         double start = now_ms();
         kiln_status status = kiln_context_run(s->context, c->diag);
@@ -228,8 +227,15 @@ static int serve_runs(cli *c, session *s, int64_t count) {
         printf("%s%.6f", i ? ", " : "", times[i]);
     }
     puts("]}");
-    free(times);
     return fflush(stdout) == 0 ? 0 : kiln_status_exit_code(KILN_E_IO);
+}
+
+/* A server may live long: its buffers do not wait for the end of the command. */
+static int serve_runs(cli *c, session *s, int64_t count) {
+    double *times = calloc((size_t)count, sizeof *times);
+    int status = times ? time_runs(c, s, times, count) : finish(c, KILN_E_MEMORY);
+    free(times);
+    return status;
 }
 
 int bench_serve(cli *c, session *s, const bench_row *r) {

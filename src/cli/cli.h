@@ -175,6 +175,7 @@ const trt_flag *trt_find(const char *name, size_t len);
 
 /* Memory of the command lives until it ends; running out of it ends it. */
 void *allocate(size_t bytes);
+void free_all(void);
 void *grow(void *items, size_t count, size_t *cap, size_t item_bytes);
 char *keep(const char *text, size_t len);
 char *keepf(const char *fmt, ...) PRINTF_LIKE(1, 2);

@@ -180,5 +180,7 @@ int main(int argc, char **argv) {
     c.color = wants_color();
     c.tty = isatty(2);
     c.command = join_command(argc, argv);
-    return close_stdout(&c, dispatch(&c, argc, argv));
+    int status = close_stdout(&c, dispatch(&c, argc, argv));
+    free_all();
+    return status;
 }

@@ -1,6 +1,7 @@
 /* message.c - memory, messages on stderr, progress, signals. */
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -10,16 +11,31 @@
 
 /* ---- Memory ---- */
 
-static void *checked(void *p) {
-    if (!p) {
+/* Every block, newest first, so that all can be given back at the end. */
+typedef struct block {
+    struct block *next;
+    max_align_t data[];
+} block;
+
+static block *blocks;
+
+void *allocate(size_t bytes) {
+    block *b = bytes < SIZE_MAX - sizeof *b ? calloc(1, sizeof *b + bytes) : NULL;
+    if (!b) {
         fputs("error[E9001]: out of memory\n", stderr);
         exit(kiln_status_exit_code(KILN_E_MEMORY));
     }
-    return p;
+    b->next = blocks;
+    blocks = b;
+    return b->data;
 }
 
-void *allocate(size_t bytes) {
-    return checked(calloc(1, bytes ? bytes : 1));
+void free_all(void) {
+    while (blocks) {
+        block *next = blocks->next;
+        free(blocks);
+        blocks = next;
+    }
 }
 
 void *grow(void *items, size_t count, size_t *cap, size_t item_bytes) {
@@ -27,7 +43,11 @@ void *grow(void *items, size_t count, size_t *cap, size_t item_bytes) {
         return items;
     }
     *cap = *cap ? 2 * *cap : 8;
-    return checked(reallocarray(items, *cap, item_bytes));
+    void *moved = allocate(*cap * item_bytes);
+    if (count > 0) {
+        memcpy(moved, items, count * item_bytes);
+    }
+    return moved;
 }
 
 char *keep(const char *text, size_t len) {
@@ -144,11 +164,24 @@ double elapsed_s(const cli *c) {
 
 /* ---- Signals ---- */
 
+static const double patience_ms = 1000;
 static volatile sig_atomic_t signalled;
+static volatile double signalled_ms;
 static kiln_context *_Atomic running;
 
+/* The first signal ends the job with what there is; one that comes a second later kills. (Terminals
+ * and timeout(1) send the first one twice.) */
 static void on_signal(int number) {
-    signalled = number;
+    double now = now_ms();
+    if (signalled && now - signalled_ms > patience_ms) {
+        signal(number, SIG_DFL);
+        raise(number);
+        return;
+    }
+    if (!signalled) {
+        signalled_ms = now;
+        signalled = number;
+    }
     kiln_context *context = atomic_load(&running);
     if (context) {
         kiln_context_cancel(context); /* one atomic store */
@@ -164,9 +197,9 @@ void cancel_on_signal(kiln_context *context) {
 }
 
 void install_signals(void) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = on_signal};
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL); /* a second one kills */
+    sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* writing says EPIPE, which main() handles */
 }

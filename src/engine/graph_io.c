@@ -307,7 +307,7 @@ static kiln_status read_list(reader *r, size_t item_bytes, const void **v, int64
     size_t count = kiln_dec_count(r->d, item_bytes);
     const uint8_t *src = kiln_dec_bytes(r->d, count * item_bytes);
     KILN_TRY(check(r, "an attribute"));
-    *n = (int64_t)count;
+    *n = given ? (int64_t)count : 0;
     *v = given ? kiln_arena_copy(r->d->arena, src, count * item_bytes) : NULL;
     return given && !*v ? KILN_E_MEMORY : KILN_OK;
 }
@@ -325,7 +325,7 @@ static kiln_status read_strings(reader *r, kiln_strings *out) {
         }
     }
     out->v = given ? v : NULL;
-    out->n = (int64_t)count;
+    out->n = given ? (int64_t)count : 0;
     return KILN_OK;
 }
 
@@ -372,6 +372,7 @@ static kiln_status read_attr(reader *r, const kiln_attr *row, char *field) {
     }
     case KILN_ATTR_STRING: {
         const char *v = kiln_dec_text(r->d);
+        v = v ? v : row->string_default;
         memcpy(field, &v, sizeof v);
         break;
     }

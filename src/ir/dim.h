@@ -46,8 +46,7 @@ typedef struct kiln_dims {
     size_t count, cap;
     uint32_t *slots; /* open hash of entry index + 1 */
     size_t n_slots;
-    bool oom; /* some expression became UNKNOWN for want of memory: who owns the table asks at the
-                 end */
+    bool oom; /* an expression became UNKNOWN for want of memory: the owner asks at the end */
 } kiln_dims;
 
 void kiln_dims_init(kiln_dims *table, kiln_arena *arena);

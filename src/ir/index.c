@@ -307,9 +307,30 @@ static kiln_status verify_arity(const kiln_node *n, kiln_diag *diag) {
     return KILN_OK;
 }
 
+/* Required lists, words and tensors are there; for numbers there is no telling. */
+static kiln_status verify_attrs(const kiln_node *n, kiln_diag *diag) {
+    for (uint16_t i = 0; i < n->op->n_attrs; i++) {
+        const kiln_attr *row = &n->op->attrs[i];
+        bool pointer = row->kind == KILN_ATTR_INTS || row->kind == KILN_ATTR_FLOATS ||
+                       row->kind == KILN_ATTR_STRINGS || row->kind == KILN_ATTR_STRING ||
+                       row->kind == KILN_ATTR_TENSOR;
+        const void *p = NULL;
+        if (!row->required || !pointer) {
+            continue;
+        }
+        /* Lists begin with their pointer. */
+        memcpy(&p, (const char *)n->attrs + row->offset, sizeof p);
+        if (!p) {
+            return kiln_fail(diag, KILN_F_ATTRIBUTE, "attribute \"%s\" is missing", row->name);
+        }
+    }
+    return KILN_OK;
+}
+
 static kiln_status verify_node(const kiln_graph *g, const kiln_node *n, kiln_diag *diag) {
     kiln_diag_at_node(diag, n->name, n->op->name);
     KILN_TRY(verify_arity(n, diag));
+    KILN_TRY(verify_attrs(n, diag));
     for (int32_t k = 0; k < n->n_in; k++) {
         if (n->in[k] && !is_available(g, n->in[k], (size_t)n->id)) {
             return kiln_fail(diag, KILN_F_GRAPH,

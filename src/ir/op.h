@@ -5,13 +5,13 @@
  * importer upgrades older ones (an `axes` attribute becomes an input, and so on).
  *
  *  - attrs: a plain struct per operator; its table tells the importer, the exporter, the text form
- * and the engine file how to decode, print and store it.
+ *    and the engine file how to decode, print and store it.
  *  - infer: from the facts of the inputs (types, known contents, constant data) to the facts of the
  *    outputs. It is also the check: every attribute is held against real sizes here, before
- * anything else trusts it. The runner calls it again with concrete shapes before each ref, so that
- * ref may rely on it.
+ *    anything else trusts it. The runner calls it again with concrete shapes before each ref, so
+ *    that ref may rely on it.
  *  - ref: the reference, the oracle of every kernel. Plain loops; no assumption but what infer
- * checked.
+ *    checked.
  */
 #ifndef KILN_IR_OP_H
 #define KILN_IR_OP_H
@@ -35,8 +35,7 @@ typedef enum kiln_attr_kind {
     KILN_ATTR_FLOATS,  /* kiln_floats */
     KILN_ATTR_STRINGS, /* kiln_strings */
     KILN_ATTR_TENSOR,  /* const kiln_tensor *, NULL when absent */
-    KILN_ATTR_GRAPH,   /* no field: the graph is node->bodies[i], i counting GRAPH rows of the table
-                        */
+    KILN_ATTR_GRAPH,   /* no field: the graph is node->bodies[i], i counting GRAPH rows */
 } kiln_attr_kind;
 
 typedef struct kiln_ints {

@@ -2,7 +2,7 @@
  *
  * Legend as in attention_core.h, with P past keys and T = L keys in all. A mask of integers is
  *   [B] or [1]   how many keys are seen                   [2 * B]  ends, then first keys
- *   [B, T]       1 where a key is seen                    [B, S, T], [B, 1, M, M] as before, per query
+ *   [B, T]       1 where a key is seen                    [B, S, T], [B, 1, M, M] per query
  * Keys that are not seen get mask_filter_value added to their scores, not -inf; keys after the
  * query of a unidirectional node get the lowest float. */
 #ifndef KILN_OPS_MS_ATTENTION_H

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Writes single-node tests of com.microsoft operators, and of recurrent networks, with the outputs of
-ONNX Runtime.
+"""Writes single-node tests of com.microsoft operators, and of recurrent networks, with the outputs
+of ONNX Runtime.
 
     contrib.py OUT               then: node_runner OUT [--ref]
 
 The layout is that of tests/onnx_node/generate.py: NAME/model.onnx, NAME/test_data_set_0/*.pb,
-manifest.tsv. Graph optimizations are off, so that ONNX Runtime runs the operator itself. Float outputs are
-compared with rtol 1e-4 and atol 1e-5 or as the case says; quantized ones within one step, because the
-operator is rounded once by ONNX Runtime and computed in another order here.
+manifest.tsv. Graph optimizations are off, so that ONNX Runtime runs the operator itself. Float
+outputs are compared with rtol 1e-4 and atol 1e-5 or as the case says; quantized ones within one
+step, because the operator is rounded once by ONNX Runtime and computed in another order here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 COLUMNS = ("name", "ops", "opset", "excluded", "flag", "kind", "rtol", "atol")
 F = np.float32
@@ -72,8 +72,20 @@ class Cases:
         self.rows = []
         self.names = set()
 
-    def add(self, name, op, inputs, *, attrs=None, outputs=1, domain=MS, opset=21, weights=(), tol=(1e-4, 1e-5),
-            expected=None):
+    def add(
+        self,
+        name,
+        op,
+        inputs,
+        *,
+        attrs=None,
+        outputs=1,
+        domain=MS,
+        opset=21,
+        weights=(),
+        tol=(1e-4, 1e-5),
+        expected=None,
+    ):
         """One node. inputs: arrays or None; weights: indices of inputs that become initializers;
         outputs: how many, or a list of names with "" for those left out; expected: the outputs, for
         operators that ONNX Runtime declares and does not run on the CPU."""
@@ -162,8 +174,20 @@ def activations(c: Cases):
 def norms(c: Cases):
     x, skip, gamma, beta, bias = f(2, 3, 8), f(2, 3, 8), f(8), f(8), f(8)
     c.add("layer_norm_domainless", "LayerNormalization", [x, gamma, beta], domain="", outputs=3)
-    c.add("simplified_layer_norm", "SimplifiedLayerNormalization", [x, gamma], domain="", attrs={"epsilon": 1e-6})
-    c.add("simplified_layer_norm_axis", "SimplifiedLayerNormalization", [x, f(3, 8)], domain="", attrs={"axis": 1})
+    c.add(
+        "simplified_layer_norm",
+        "SimplifiedLayerNormalization",
+        [x, gamma],
+        domain="",
+        attrs={"epsilon": 1e-6},
+    )
+    c.add(
+        "simplified_layer_norm_axis",
+        "SimplifiedLayerNormalization",
+        [x, f(3, 8)],
+        domain="",
+        attrs={"axis": 1},
+    )
     op = "SkipLayerNormalization"
     c.add("skip_layer_norm", op, [x, skip, gamma])
     c.add("skip_layer_norm_beta", op, [x, skip, gamma, beta], attrs={"epsilon": 1e-5})
@@ -178,17 +202,31 @@ def norms(c: Cases):
     mask = i32([[1, 1, 1, 0], [1, 1, 0, 0]])
     op = "EmbedLayerNormalization"
     c.add("embed_layer_norm", op, [ids, segments, words, places, table, gamma, beta], outputs=2)
-    c.add("embed_layer_norm_mask", op, [ids, segments, words, places, table, gamma, beta, mask], outputs=2)
+    c.add(
+        "embed_layer_norm_mask",
+        op,
+        [ids, segments, words, places, table, gamma, beta, mask],
+        outputs=2,
+    )
     c.add("embed_layer_norm_plain", op, [ids, None, words, places, None, gamma, beta], outputs=3)
-    c.add("embed_layer_norm_positions", op,
-          [ids, None, words, places, None, gamma, beta, None, i32([[3, 2, 1, 0], [0, 1, 2, 5]])], outputs=2)
+    c.add(
+        "embed_layer_norm_positions",
+        op,
+        [ids, None, words, places, None, gamma, beta, None, i32([[3, 2, 1, 0], [0, 1, 2, 5]])],
+        outputs=2,
+    )
     image = f(2, 4, 4, 8)
     groups = image.reshape(2, 16, 4, 2).astype(np.float64)
     groups = groups - groups.mean((1, 3), keepdims=True)
     groups /= np.sqrt((groups**2).mean((1, 3), keepdims=True) + 1e-5)
     normed = groups.reshape(image.shape) * gamma + beta
-    c.add("group_norm_nhwc", "GroupNorm", [image, gamma, beta], attrs={"groups": 4, "activation": 1},
-          expected=[(normed / (1 + np.exp(-normed))).astype(F)])
+    c.add(
+        "group_norm_nhwc",
+        "GroupNorm",
+        [image, gamma, beta],
+        attrs={"groups": 4, "activation": 1},
+        expected=[(normed / (1 + np.exp(-normed))).astype(F)],
+    )
 
 
 def products(c: Cases):
@@ -199,20 +237,39 @@ def products(c: Cases):
     c.add("fused_matmul_trans_ab", "FusedMatMul", [at, bt], attrs={"transA": 1, "transB": 1})
     c.add("fused_matmul_2d", "FusedMatMul", [f(4, 5), f(6, 5)], attrs={"transB": 1})
     c.add("fused_matmul_batch_a", "FusedMatMul", [f(4, 2, 3, 5), b], attrs={"transBatchA": 1})
-    c.add("fused_matmul_batch_ab", "FusedMatMul", [f(5, 2, 3, 4), f(6, 2, 3, 5)],
-          attrs={"transBatchA": 1, "transA": 1, "transBatchB": 1, "transB": 1})
+    c.add(
+        "fused_matmul_batch_ab",
+        "FusedMatMul",
+        [f(5, 2, 3, 4), f(6, 2, 3, 5)],
+        attrs={"transBatchA": 1, "transA": 1, "transBatchB": 1, "transB": 1},
+    )
     c.add("transpose_matmul", "TransposeMatMul", [at, b], attrs={"transA": 1, "alpha": 2.0})
-    for act, extra in (("Relu", {}), ("Tanh", {}), ("LeakyRelu", {"activation_alpha": 0.2}), ("Sigmoid", {})):
+    for act, extra in (
+        ("Relu", {}),
+        ("Tanh", {}),
+        ("LeakyRelu", {"activation_alpha": 0.2}),
+        ("Sigmoid", {}),
+    ):
         attrs = {"activation": act, "alpha": 0.5, "beta": 2.0, "transB": 1, **extra}
         c.add(f"fused_gemm_{act.lower()}", "FusedGemm", [f(3, 5), f(4, 5), f(4)], attrs=attrs)
     x, w, bias = f(1, 4, 6, 6), f(4, 2, 3, 3), f(4)
     base = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "group": 2}
-    for act, params in (("Relu", None), ("Clip", [-0.2, 0.4]), ("LeakyRelu", [0.1]), ("HardSigmoid", [0.3, 0.4])):
+    for act, params in (
+        ("Relu", None),
+        ("Clip", [-0.2, 0.4]),
+        ("LeakyRelu", [0.1]),
+        ("HardSigmoid", [0.3, 0.4]),
+    ):
         attrs = {**base, "activation": act}
         if params:
             attrs["activation_params"] = params
         c.add(f"fused_conv_{act.lower()}", "FusedConv", [x, w, bias], attrs=attrs)
-    c.add("fused_conv_add", "FusedConv", [x, w, bias, f(1, 4, 6, 6)], attrs={**base, "activation": "Relu"})
+    c.add(
+        "fused_conv_add",
+        "FusedConv",
+        [x, w, bias, f(1, 4, 6, 6)],
+        attrs={**base, "activation": "Relu"},
+    )
     c.add("inverse", "Inverse", [f(3, 4, 4) + 3 * np.eye(4, dtype=F)])
     c.add("expand_dims", "ExpandDims", [f(2, 3), s(-1, np.int32)], weights=[1])
     c.add("unique", "Unique", [np.array([2, 1, 1, 3, 4, 3], F)], outputs=3)
@@ -220,20 +277,35 @@ def products(c: Cases):
     c.add("trilu", "Trilu", [f(2, 4, 5), s(1, np.int64)], attrs={"upper": 0}, weights=[1])
     c.add("pad", "Pad", [f(2, 3), np.array([0, 1, 2, 0], np.int64), s(0.5)], weights=[1])
     for mode, pad in itertools.product(("bilinear", "nearest", "bicubic"), ("zeros", "border")):
-        c.add(f"grid_sample_{mode}_{pad}", "GridSample", [f(1, 2, 5, 6), f(1, 3, 4, 2)],
-              attrs={"mode": mode, "padding_mode": pad})
+        c.add(
+            f"grid_sample_{mode}_{pad}",
+            "GridSample",
+            [f(1, 2, 5, 6), f(1, 3, 4, 2)],
+            attrs={"mode": mode, "padding_mode": pad},
+        )
 
 
 def nbits(c: Cases):
-    for bits, k, block, zero in itertools.product((4, 8), (32, 80), (16, 32), ("none", "packed", "float")):
+    for bits, k, block, zero in itertools.product(
+        (4, 8), (32, 80), (16, 32), ("none", "packed", "float")
+    ):
         if bits == 8 and zero == "float":
             continue  # refused by ONNX Runtime
         n, blocks = 6, -(-k // block)
         b, scales = u8(n, blocks, block * bits // 8), f(n, blocks, lo=0.01, hi=0.1)
-        z = {"none": None, "packed": u8(n, -(-blocks * bits // 8)), "float": f(n, blocks, lo=3, hi=9)}[zero]
-        c.add(f"matmul_nbits_{bits}_{k}_{block}_{zero}", "MatMulNBits", [f(2, 3, k), b, scales, z],
-              attrs={"K": k, "N": n, "bits": bits, "block_size": block}, weights=[1, 2, 3][: 2 + (z is not None)],
-              tol=(1e-3, 1e-4))
+        z = {
+            "none": None,
+            "packed": u8(n, -(-blocks * bits // 8)),
+            "float": f(n, blocks, lo=3, hi=9),
+        }[zero]
+        c.add(
+            f"matmul_nbits_{bits}_{k}_{block}_{zero}",
+            "MatMulNBits",
+            [f(2, 3, k), b, scales, z],
+            attrs={"K": k, "N": n, "bits": bits, "block_size": block},
+            weights=[1, 2, 3][: 2 + (z is not None)],
+            tol=(1e-3, 1e-4),
+        )
 
 
 # ---- Quantized operators ----
@@ -252,43 +324,140 @@ def quantized(c: Cases):
         c.add(f"qlinear_sigmoid_{t}", "QLinearSigmoid", [a, *q, s(1 / 256), s(dtype(0), dtype)])
         c.add(f"qlinear_leaky_relu_{t}", "QLinearLeakyRelu", [a, *q, *y], attrs={"alpha": 0.1})
         for opset, axis in ((13, -1), (13, 1), (12, 1), (12, 2)):
-            c.add(f"qlinear_softmax_{t}_{opset}_{axis}", "QLinearSoftmax", [a, *q, s(1 / 256), s(dtype(0), dtype)],
-                  attrs={"opset": opset, "axis": axis})
+            c.add(
+                f"qlinear_softmax_{t}_{opset}_{axis}",
+                "QLinearSoftmax",
+                [a, *q, s(1 / 256), s(dtype(0), dtype)],
+                attrs={"opset": opset, "axis": axis},
+            )
         c.add(f"qlinear_where_{t}", "QLinearWhere", [f(2, 3, 4) > 0, a, *q, b, *r, *y])
-        c.add(f"qlinear_concat_{t}", "QLinearConcat", [*y, a, *q, u8(2, 5, 4, dtype=dtype), *r], attrs={"axis": 1},
-              weights=[0, 1, 3, 4, 6, 7])
+        c.add(
+            f"qlinear_concat_{t}",
+            "QLinearConcat",
+            [*y, a, *q, u8(2, 5, 4, dtype=dtype), *r],
+            attrs={"axis": 1},
+            weights=[0, 1, 3, 4, 6, 7],
+        )
         image, nhwc = u8(2, 3, 7, 6, dtype=dtype), u8(2, 7, 6, 3, dtype=dtype)
         real = (image.astype(np.float64) - int(q[1])) * q[0]
         for axes, keep in (((2, 3), True), ((1,), False)):
             mean = requantize(real.mean(axes, keepdims=keep), *y, image)
-            c.add(f"qlinear_reduce_mean_{t}_{keep}", "QLinearReduceMean", [image, *q, *y],
-                  attrs={"axes": list(axes), "keepdims": int(keep)}, expected=[mean])
+            c.add(
+                f"qlinear_reduce_mean_{t}_{keep}",
+                "QLinearReduceMean",
+                [image, *q, *y],
+                attrs={"axes": list(axes), "keepdims": int(keep)},
+                expected=[mean],
+            )
         c.add(f"qlinear_global_pool_{t}", "QLinearGlobalAveragePool", [image, *q, *y])
-        c.add(f"qlinear_global_pool_{t}_nhwc", "QLinearGlobalAveragePool", [nhwc, *q, *y], attrs={"channels_last": 1})
+        c.add(
+            f"qlinear_global_pool_{t}_nhwc",
+            "QLinearGlobalAveragePool",
+            [nhwc, *q, *y],
+            attrs={"channels_last": 1},
+        )
         for last, x, pad in itertools.product((0, 1), (0,), (0, 1)):
-            attrs = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "channels_last": last,
-                     "count_include_pad": pad}
-            c.add(f"qlinear_average_pool_{t}_{last}_{pad}", "QLinearAveragePool", [nhwc if last else image, *q, *y],
-                  attrs=attrs)
-        c.add(f"nhwc_max_pool_{t}", "NhwcMaxPool", [nhwc], attrs={"kernel_shape": [2, 2], "strides": [2, 2]})
+            attrs = {
+                "kernel_shape": [3, 3],
+                "strides": [2, 2],
+                "pads": [1, 1, 1, 1],
+                "channels_last": last,
+                "count_include_pad": pad,
+            }
+            c.add(
+                f"qlinear_average_pool_{t}_{last}_{pad}",
+                "QLinearAveragePool",
+                [nhwc if last else image, *q, *y],
+                attrs=attrs,
+            )
+        c.add(
+            f"nhwc_max_pool_{t}",
+            "NhwcMaxPool",
+            [nhwc],
+            attrs={"kernel_shape": [2, 2], "strides": [2, 2]},
+        )
         c.add(f"quantize_linear_{t}", "QuantizeLinear", [f(2, 3, lo=1, hi=3), *q])
-        c.add(f"quantize_linear_{t}_axis", "QuantizeLinear", [f(2, 3, lo=1, hi=3), f(3, lo=0.01, hi=0.1),
-              u8(3, dtype=dtype)], attrs={"axis": 1})
+        c.add(
+            f"quantize_linear_{t}_axis",
+            "QuantizeLinear",
+            [f(2, 3, lo=1, hi=3), f(3, lo=0.01, hi=0.1), u8(3, dtype=dtype)],
+            attrs={"axis": 1},
+        )
         c.add(f"dequantize_linear_{t}", "DequantizeLinear", [a, *q])
-        c.add(f"matmul_integer_to_float_{t}", "MatMulIntegerToFloat",
-              [u8(2, 4, 5), weights8(5, 6, dtype=dtype), s(0.02), s(0.03), s(7, np.uint8), s(2, dtype), f(6)])
-        c.add(f"matmul_integer_to_float_{t}_columns", "MatMulIntegerToFloat",
-              [u8(4, 5), weights8(5, 6, dtype=dtype), s(0.02), f(6, lo=0.01, hi=0.1), None, u8(6, dtype=dtype)], weights=[1, 3, 5])
-        c.add(f"dynamic_quantize_matmul_{t}", "DynamicQuantizeMatMul", [f(2, 4, 5), weights8(5, 6, dtype=dtype), s(0.03)],
-              weights=[1, 2])
-        c.add(f"dynamic_quantize_matmul_{t}_bias", "DynamicQuantizeMatMul",
-              [f(4, 5), weights8(5, 6, dtype=dtype), f(6, lo=0.01, hi=0.1), u8(6, dtype=dtype), f(6)], weights=[1, 2, 3])
-        args = [u8(4, 5), s(0.02), s(7, np.uint8), weights8(6, 5, dtype=dtype), s(0.03), s(2, dtype),
-                i32(rng.integers(-500, 500, 6))]
-        c.add(f"qgemm_{t}", "QGemm", [*args, s(0.5), s(100, np.uint8)], attrs={"transB": 1}, weights=[3, 4, 5])
-        c.add(f"qgemm_{t}_float", "QGemm", args, attrs={"transB": 1, "alpha": 0.5}, weights=[3, 4, 5])
-        c.add(f"qattention_{t}", "QAttention", [u8(2, 3, 8), weights8(8, 24, dtype=dtype), f(24), s(0.02), s(0.01), None,
-              s(120, np.uint8), s(2, dtype)], attrs={"num_heads": 2}, weights=[1, 4, 7], tol=(1e-3, 1e-3))
+        c.add(
+            f"matmul_integer_to_float_{t}",
+            "MatMulIntegerToFloat",
+            [
+                u8(2, 4, 5),
+                weights8(5, 6, dtype=dtype),
+                s(0.02),
+                s(0.03),
+                s(7, np.uint8),
+                s(2, dtype),
+                f(6),
+            ],
+        )
+        c.add(
+            f"matmul_integer_to_float_{t}_columns",
+            "MatMulIntegerToFloat",
+            [
+                u8(4, 5),
+                weights8(5, 6, dtype=dtype),
+                s(0.02),
+                f(6, lo=0.01, hi=0.1),
+                None,
+                u8(6, dtype=dtype),
+            ],
+            weights=[1, 3, 5],
+        )
+        c.add(
+            f"dynamic_quantize_matmul_{t}",
+            "DynamicQuantizeMatMul",
+            [f(2, 4, 5), weights8(5, 6, dtype=dtype), s(0.03)],
+            weights=[1, 2],
+        )
+        c.add(
+            f"dynamic_quantize_matmul_{t}_bias",
+            "DynamicQuantizeMatMul",
+            [f(4, 5), weights8(5, 6, dtype=dtype), f(6, lo=0.01, hi=0.1), u8(6, dtype=dtype), f(6)],
+            weights=[1, 2, 3],
+        )
+        args = [
+            u8(4, 5),
+            s(0.02),
+            s(7, np.uint8),
+            weights8(6, 5, dtype=dtype),
+            s(0.03),
+            s(2, dtype),
+            i32(rng.integers(-500, 500, 6)),
+        ]
+        c.add(
+            f"qgemm_{t}",
+            "QGemm",
+            [*args, s(0.5), s(100, np.uint8)],
+            attrs={"transB": 1},
+            weights=[3, 4, 5],
+        )
+        c.add(
+            f"qgemm_{t}_float", "QGemm", args, attrs={"transB": 1, "alpha": 0.5}, weights=[3, 4, 5]
+        )
+        c.add(
+            f"qattention_{t}",
+            "QAttention",
+            [
+                u8(2, 3, 8),
+                weights8(8, 24, dtype=dtype),
+                f(24),
+                s(0.02),
+                s(0.01),
+                None,
+                s(120, np.uint8),
+                s(2, dtype),
+            ],
+            attrs={"num_heads": 2},
+            weights=[1, 4, 7],
+            tol=(1e-3, 1e-3),
+        )
 
 
 # ---- Attention ----
@@ -307,32 +476,79 @@ def attention(c: Cases):
     c.add("ms_attention_range", "Attention", [x, w, b, i32([3, 4, 1, 0])], attrs=n, tol=tol)
     mask = i32([[1, 1, 0, 0], [1, 1, 1, 1]])
     c.add("ms_attention_mask", "Attention", [x, w, b, mask], attrs=n, tol=tol)
-    c.add("ms_attention_mask_3d", "Attention", [x, w, b, i32(rng.integers(0, 2, (2, 4, 4)))], attrs=n, tol=tol)
-    c.add("ms_attention_past", "Attention", [x, w, b, None, past], attrs={**n, "unidirectional": 1}, outputs=2, tol=tol)
-    c.add("ms_attention_bias", "Attention", [x, w, b, None, None, f(1, heads, rows, rows)], attrs=n, tol=tol)
-    c.add("ms_attention_sizes", "Attention", [x, f(size, 8 + 8 + 4), f(20)],
-          attrs={**n, "qkv_hidden_sizes": [8, 8, 4]}, tol=tol)
+    c.add(
+        "ms_attention_mask_3d",
+        "Attention",
+        [x, w, b, i32(rng.integers(0, 2, (2, 4, 4)))],
+        attrs=n,
+        tol=tol,
+    )
+    c.add(
+        "ms_attention_past",
+        "Attention",
+        [x, w, b, None, past],
+        attrs={**n, "unidirectional": 1},
+        outputs=2,
+        tol=tol,
+    )
+    c.add(
+        "ms_attention_bias",
+        "Attention",
+        [x, w, b, None, None, f(1, heads, rows, rows)],
+        attrs=n,
+        tol=tol,
+    )
+    c.add(
+        "ms_attention_sizes",
+        "Attention",
+        [x, f(size, 8 + 8 + 4), f(20)],
+        attrs={**n, "qkv_hidden_sizes": [8, 8, 4]},
+        tol=tol,
+    )
     op = "MultiHeadAttention"
     q, k, v = f(batch, rows, size), f(batch, 5, size), f(batch, 5, 12)
     c.add("mha", op, [q, k, v], attrs=n, tol=tol)
     c.add("mha_bias", op, [q, k, v, f(8 + 8 + 12)], attrs=n, tol=tol)
-    c.add("mha_padding", op, [q, k, v, None, i32([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])], attrs=n, tol=tol)
+    c.add(
+        "mha_padding",
+        op,
+        [q, k, v, None, i32([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])],
+        attrs=n,
+        tol=tol,
+    )
     c.add("mha_added", op, [q, k, v, None, None, f(1, heads, rows, 5)], attrs=n, tol=tol)
     self_k, self_v = f(batch, rows, size), f(batch, rows, size)
     c.add("mha_causal", op, [q, self_k, self_v], attrs={**n, "unidirectional": 1}, tol=tol)
     cache = [f(batch, heads, 3, 4), f(batch, heads, 3, 4)]
-    c.add("mha_past", op, [q, self_k, self_v, None, None, None, *cache], attrs=n, outputs=3, tol=tol)
-    c.add("mha_past_bias", op, [q, self_k, self_v, f(24), None, None, *cache], attrs={**n, "unidirectional": 1},
-          outputs=3, tol=tol)
+    c.add(
+        "mha_past", op, [q, self_k, self_v, None, None, None, *cache], attrs=n, outputs=3, tol=tol
+    )
+    c.add(
+        "mha_past_bias",
+        op,
+        [q, self_k, self_v, f(24), None, None, *cache],
+        attrs={**n, "unidirectional": 1},
+        outputs=3,
+        tol=tol,
+    )
     c.add("mha_cross", op, [q, f(batch, heads, 5, 4), f(batch, heads, 5, 4)], attrs=n, tol=tol)
     angles = np.outer(np.arange(16), 1.0 / 10000 ** (np.arange(4) / 4))
     cos, sin = np.cos(angles).astype(F), np.sin(angles).astype(F)
     op = "RotaryEmbedding"
     c.add("ms_rotary_3d", op, [f(2, 3, 16), np.array([2], np.int64), cos, sin])
     c.add("ms_rotary_ids", op, [f(2, 3, 16), rng.integers(0, 16, (2, 3)), cos, sin])
-    c.add("ms_rotary_4d", op, [f(2, 2, 3, 8), rng.integers(0, 16, (2, 3)), cos, sin], attrs={"interleaved": 1})
-    c.add("ms_rotary_partial", op, [f(2, 3, 24), np.array([0], np.int64), cos, sin],
-          attrs={"num_heads": 2, "rotary_embedding_dim": 8})
+    c.add(
+        "ms_rotary_4d",
+        op,
+        [f(2, 2, 3, 8), rng.integers(0, 16, (2, 3)), cos, sin],
+        attrs={"interleaved": 1},
+    )
+    c.add(
+        "ms_rotary_partial",
+        op,
+        [f(2, 3, 24), np.array([0], np.int64), cos, sin],
+        attrs={"num_heads": 2, "rotary_embedding_dim": 8},
+    )
 
 
 def grouped(c: Cases):
@@ -342,7 +558,9 @@ def grouped(c: Cases):
     cos, sin = np.cos(angles).astype(F), np.sin(angles).astype(F)
     base = {"num_heads": heads, "kv_num_heads": groups}
 
-    def case(name, rows, past, extra=(), weights=(6,), packed=False, lens=None, capacity=None, **attrs):
+    def case(
+        name, rows, past, extra=(), weights=(6,), packed=False, lens=None, capacity=None, **attrs
+    ):
         q = f(batch, rows, heads * size)
         k, v = f(batch, rows, groups * size), f(batch, rows, groups * size)
         total = past + rows
@@ -379,31 +597,56 @@ def recurrent(c: Cases):
     acts = {"LSTM": 3, "GRU": 2, "RNN": 1}
     for op, direction in itertools.product(kinds, ("forward", "reverse", "bidirectional")):
         d, g = 2 if direction == "bidirectional" else 1, kinds[op]
-        x, w, r, b = f(steps, batch, size), f(d, g * hidden, size), f(d, g * hidden, hidden), f(d, 2 * g * hidden)
+        x, w, r, b = (
+            f(steps, batch, size),
+            f(d, g * hidden, size),
+            f(d, g * hidden, hidden),
+            f(d, 2 * g * hidden),
+        )
         h, state = f(d, batch, hidden), f(d, batch, hidden)
         last = [state] if op == "LSTM" else []
         n_out = 3 if op == "LSTM" else 2
         base = {"hidden_size": hidden, "direction": direction}
         tag = f"{op.lower()}_{direction}"
+
         def case(name, inputs, **attrs):
-            c.add(f"{tag}_{name}", op, inputs, attrs={**base, **attrs}, outputs=n_out, domain="", opset=14, tol=tol,
-                  weights=[1, 2])
+            c.add(
+                f"{tag}_{name}",
+                op,
+                inputs,
+                attrs={**base, **attrs},
+                outputs=n_out,
+                domain="",
+                opset=14,
+                tol=tol,
+                weights=[1, 2],
+            )
 
         case("plain", [x, w, r])
         case("bias", [x, w, r, b])
         case("lens", [x, w, r, b, lens])
         case("states", [x, w, r, b, lens, h, *last])
         case("clip", [3 * x, w, r, b], clip=0.5)
-        case("acts", [x, w, r, b], activations=["HardSigmoid", "Elu", "Softsign"][: acts[op]] * d,
-             activation_alpha=[0.3, 0.7][: min(acts[op], 2)] * d, activation_beta=[0.4] * d)
+        case(
+            "acts",
+            [x, w, r, b],
+            activations=["HardSigmoid", "Elu", "Softsign"][: acts[op]] * d,
+            activation_alpha=[0.3, 0.7][: min(acts[op], 2)] * d,
+            activation_beta=[0.4] * d,
+        )
         if op == "GRU":
             case("linear", [x, w, r, b, lens, h], linear_before_reset=1)
         if op == "LSTM":
             p = f(d, 3 * hidden)
             case("peepholes", [x, w, r, b, None, h, state, p])
             case("coupled", [x, w, r, b], input_forget=1)
-            case("alphas", [x, w, r, b], activations=["Sigmoid", "LeakyRelu", "ScaledTanh"] * d,
-                 activation_alpha=[0.2, 1.5] * d, activation_beta=[0.6] * d)
+            case(
+                "alphas",
+                [x, w, r, b],
+                activations=["Sigmoid", "LeakyRelu", "ScaledTanh"] * d,
+                activation_alpha=[0.2, 1.5] * d,
+                activation_beta=[0.6] * d,
+            )
             case("everything", [2 * x, w, r, b, lens, h, state, p], clip=1.5)
 
 

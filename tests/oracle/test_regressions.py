@@ -23,7 +23,9 @@ GRAPHS = (
         """g (float[1,4,5,6] x, float[1,4,3,4] c, bool on) => (float[1,4,3,4] y)
         <float[4,4,3,3] w> {
             y = If (on) <
-                then_branch = a () => (float[1,4,3,4] p) { z = Conv (x, w)  p = Mod <fmod = 1> (z, c) },
+                then_branch = a () => (float[1,4,3,4] p) {
+                    z = Conv (x, w)  p = Mod <fmod = 1> (z, c)
+                },
                 else_branch = b () => (float[1,4,3,4] q) { q = Neg (c) }
             >
         }""",

@@ -191,7 +191,7 @@ static void test_options_of_other_versions(void **state) {
 
 static void log_line(void *user, kiln_log_level level, const char *text) {
     (void)level;
-    strcpy(user, text);
+    memcpy(user, text, strlen(text) + 1);
 }
 
 static void test_env_log(void **state) {

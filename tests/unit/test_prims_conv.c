@@ -471,6 +471,26 @@ static void test_post(void **unused) {
 }
 
 /* Random geometries of all kinds; the seed of a failing one is printed by the message above it. */
+/* Kernel, stride, dilation, size and pads of one axis such that there is at least one output. */
+static void random_axis(geometry *q, int i, bool flat, uint64_t *s) {
+    q->kernel[i] = flat ? 1 : random_int(s, 1, 4);
+    q->stride[i] = flat ? 1 : random_int(s, 1, 3);
+    q->dilation[i] = flat ? 1 : random_int(s, 1, 2);
+    int64_t reach = (q->kernel[i] - 1) * q->dilation[i] + 1;
+    q->in[i] = flat ? 1 : random_int(s, reach > 7 ? reach : 2, 9);
+    q->pad[i] = flat ? 0 : random_int(s, 0, reach - 1);
+    q->pad_end[i] = flat ? 0 : random_int(s, 0, reach - 1);
+    if (q->transposed) {
+        q->pad[i] = q->pad[i] < 2 ? q->pad[i] : 1;
+        q->pad_end[i] = q->stride[i] > 1 ? random_int(s, 0, 1) : 0;
+    } else if (q->in[i] + q->pad[i] + q->pad_end[i] < reach) {
+        q->in[i] = reach;
+    }
+    if (q->transposed && (q->in[i] - 1) * q->stride[i] - q->pad[i] + q->pad_end[i] + reach < 1) {
+        q->pad[i] = 0;
+    }
+}
+
 static void test_random_geometries(void **unused) {
     (void)unused;
     for (uint64_t seed = 1; seed <= 150; seed++) {
@@ -480,23 +500,7 @@ static void test_random_geometries(void **unused) {
         q.c_in = q.groups * random_int(&s, 1, q.groups == 1 ? 40 : 12);
         q.c_out = q.groups * random_int(&s, 1, q.groups == 1 ? 70 : 20);
         for (int i = 0; i < 3; i++) {
-            bool flat_axis = i == 0 && seed % 3 != 0;
-            q.kernel[i] = flat_axis ? 1 : random_int(&s, 1, 4);
-            q.stride[i] = flat_axis ? 1 : random_int(&s, 1, 3);
-            q.dilation[i] = flat_axis ? 1 : random_int(&s, 1, 2);
-            int64_t reach = (q.kernel[i] - 1) * q.dilation[i] + 1;
-            q.in[i] = flat_axis ? 1 : random_int(&s, reach > 7 ? reach : 2, 9);
-            q.pad[i] = flat_axis ? 0 : random_int(&s, 0, reach - 1);
-            q.pad_end[i] = flat_axis ? 0 : random_int(&s, 0, reach - 1);
-            if (q.transposed) {
-                q.pad[i] = q.pad[i] < 2 ? q.pad[i] : 1;
-                q.pad_end[i] = q.stride[i] > 1 ? random_int(&s, 0, 1) : 0;
-            } else if (q.in[i] + q.pad[i] + q.pad_end[i] < reach) {
-                q.in[i] = reach;
-            }
-            if (q.transposed && (q.in[i] - 1) * q.stride[i] - q.pad[i] + q.pad_end[i] + reach < 1) {
-                q.pad[i] = 0;
-            }
+            random_axis(&q, i, i == 0 && seed % 3 != 0, &s);
         }
         check_geometry(&q, !q.transposed && seed % 5 == 0, seed);
     }

@@ -126,6 +126,33 @@ enum {
     OPT_INIT = 32
 };
 
+/* y, y_h and y_c of a finished run against double arithmetic. */
+static void compare_with_reference(const model *m) {
+    int64_t steps = m->a.steps, batch = m->a.batch, hidden = m->a.hidden, state = batch * hidden;
+    double *want = malloc((size_t)(steps * hidden) * 8), *h = malloc((size_t)hidden * 8);
+    double *c = malloc((size_t)hidden * 8);
+    for (int64_t b = 0; b < batch; b++) {
+        for (int64_t u = 0; u < hidden; u++) {
+            h[u] = m->a.h0 == NULL ? 0 : (double)m->a.h0[b * hidden + u];
+            c[u] = m->a.c0 == NULL ? 0 : (double)m->a.c0[b * hidden + u];
+        }
+        reference(m, b, want, h, c);
+        for (int64_t i = 0; i < steps * hidden; i++) {
+            float got = m->a.y[i / hidden * state + b * hidden + i % hidden];
+            assert_close("y", i, got, want[i], 2e-5, 2e-5);
+        }
+        for (int64_t u = 0; u < hidden; u++) {
+            assert_close("y_h", u, m->a.y_h[b * hidden + u], h[u], 2e-5, 2e-5);
+            if (m->a.kind == KILN_RNN_LSTM) {
+                assert_close("y_c", u, m->a.y_c[b * hidden + u], c[u], 2e-5, 2e-5);
+            }
+        }
+    }
+    free(want);
+    free(h);
+    free(c);
+}
+
 static void check(int isa, kiln_rnn_kind kind, int64_t steps, int64_t batch, int64_t hidden,
                   int options, kiln_rnn_act act0) {
     int64_t gates = kiln_rnn_gates(kind), state = batch * hidden, ny = steps * state;
@@ -183,28 +210,7 @@ static void check(int isa, kiln_rnn_kind kind, int64_t steps, int64_t batch, int
     const kiln_team alone = {.size = 1};
     kiln_rnn_run(prims_of[isa], &m.a, &alone);
     assert_memory_equal(first, y, (size_t)ny * 4);
-    double *want = malloc((size_t)(steps * hidden) * 8), *h = malloc((size_t)hidden * 8);
-    double *c = malloc((size_t)hidden * 8);
-    for (int64_t b = 0; b < batch; b++) {
-        for (int64_t u = 0; u < hidden; u++) {
-            h[u] = m.a.h0 == NULL ? 0 : (double)h0[b * hidden + u];
-            c[u] = m.a.c0 == NULL ? 0 : (double)c0[b * hidden + u];
-        }
-        reference(&m, b, want, h, c);
-        for (int64_t i = 0; i < steps * hidden; i++) {
-            float got = y[i / hidden * state + b * hidden + i % hidden];
-            assert_close("y", i, got, want[i], 2e-5, 2e-5);
-        }
-        for (int64_t u = 0; u < hidden; u++) {
-            assert_close("y_h", u, y_h[b * hidden + u], h[u], 2e-5, 2e-5);
-            if (kind == KILN_RNN_LSTM) {
-                assert_close("y_c", u, y_c[b * hidden + u], c[u], 2e-5, 2e-5);
-            }
-        }
-    }
-    free(want);
-    free(h);
-    free(c);
+    compare_with_reference(&m);
     free(lens);
     float *all[] = {xw, r, packed, peephole, h0, c0, y, y_h, y_c, first, work};
     for (size_t i = 0; i < KILN_COUNT_OF(all); i++) {

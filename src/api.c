@@ -1,4 +1,5 @@
-/* api.c - the pipeline on one screen: import -> canonicalise -> widen -> cover -> compile -> pack. */
+/* api.c - the pipeline on one screen: import -> canonicalise -> widen -> cover -> compile ->
+ * pack. */
 #include <string.h>
 
 #include "api.h"
@@ -13,10 +14,12 @@
 
 static kiln_status check_off(const char *const *off, kiln_diag *diag) {
     for (; off && *off; off++) {
-        if (strcmp(*off, "widen") != 0 && !kiln_pass_exists(*off) && !kiln_kernel_find(*off) && !kiln_fusion_exists(*off)) {
-            return kiln_hint(diag,
-                             kiln_fail(diag, KILN_F_OPTION, "no pass, kernel or fusion is called \"%s\"", *off),
-                             "`kiln inspect --passes` lists them");
+        if (strcmp(*off, "widen") != 0 && !kiln_pass_exists(*off) && !kiln_kernel_find(*off) &&
+            !kiln_fusion_exists(*off)) {
+            return kiln_hint(
+                diag,
+                kiln_fail(diag, KILN_F_OPTION, "no pass, kernel or fusion is called \"%s\"", *off),
+                "`kiln inspect --passes` lists them");
         }
     }
     return KILN_OK;
@@ -51,7 +54,8 @@ static kiln_status choose_target(kiln_engine *e, const kiln_build_options *o, ki
 
 /* ---- The pipeline ---- */
 
-static void note_refusal(void *user, const kiln_node *node, const kiln_kernel *kernel, const char *reason) {
+static void note_refusal(void *user, const kiln_node *node, const kiln_kernel *kernel,
+                         const char *reason) {
     kiln_engine *e = user;
     kiln_refusal r = {.node = node->name, .kernel = kernel->name, .reason = reason};
     kiln_refusal *grown =
@@ -64,7 +68,8 @@ static void note_refusal(void *user, const kiln_node *node, const kiln_kernel *k
 
 /* The command that makes this engine again, from its model. */
 static kiln_status write_command(kiln_engine *e, const kiln_build_options *o) {
-    const char *text = o->portable ? "kiln build MODEL.onnx -o FILE --portable" : "kiln build MODEL.onnx -o FILE";
+    const char *text =
+        o->portable ? "kiln build MODEL.onnx -o FILE --portable" : "kiln build MODEL.onnx -o FILE";
     if (o->max_isa) {
         text = kiln_arena_printf(&e->arena, "%s --max-isa %s", text, o->max_isa);
     }
@@ -75,8 +80,8 @@ static kiln_status write_command(kiln_engine *e, const kiln_build_options *o) {
     return text ? KILN_OK : KILN_E_MEMORY;
 }
 
-/* The kernels work on float32: half-width floats are converted, in a graph of the plan's own. Switched
- * off, they run by the reference kernels, which round every step. */
+/* The kernels work on float32: half-width floats are converted, in a graph of the plan's own.
+ * Switched off, they run by the reference kernels, which round every step. */
 static kiln_status widen(kiln_engine *e, kiln_diag *diag) {
     if (kiln_target_is_off(&e->target, "widen") || !kiln_needs_widening(e->graph)) {
         return KILN_OK;
@@ -84,11 +89,13 @@ static kiln_status widen(kiln_engine *e, kiln_diag *diag) {
     size_t n;
     KILN_TRY(kiln_graph_clone(&e->canonical, e->graph, &e->arena, &e->canonical_dims, e->env));
     KILN_TRY(kiln_widen(e->graph, &n, diag));
-    kiln_note(diag, KILN_F_PRECISION, "%zu nodes of float16 or bfloat16 run in float32 on this CPU", n);
+    kiln_note(diag, KILN_F_PRECISION, "%zu nodes of float16 or bfloat16 run in float32 on this CPU",
+              n);
     return KILN_OK;
 }
 
-static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_options *o, kiln_diag *diag) {
+static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_options *o,
+                         kiln_diag *diag) {
     e->hold = kiln_hold_take(m->hold);
     e->info.version = kiln_version();
     e->info.portable = o->portable;
@@ -102,18 +109,20 @@ static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_o
     KILN_TRY(e->dims.oom ? KILN_E_MEMORY : KILN_OK);
     if (!o->canonical_only) {
         KILN_TRY(widen(e, diag));
-        KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, note_refusal, e, diag));
+        KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, note_refusal,
+                                     e, diag));
     }
     KILN_TRY(kiln_engine_describe(e));
     return e->dims.oom ? KILN_E_MEMORY : KILN_OK;
 }
 
-kiln_status kiln_engine_build(kiln_engine **out, const kiln_model *model, const kiln_build_options *options,
-                              kiln_diag *diag) {
+kiln_status kiln_engine_build(kiln_engine **out, const kiln_model *model,
+                              const kiln_build_options *options, kiln_diag *diag) {
     kiln_build_options o;
     kiln_engine *e;
     if (!model || kiln_options_read(&o, sizeof o, options) != KILN_OK) {
-        return kiln_fail(diag, KILN_F_OPTION, "there is no model, or the build options have no size or unknown fields");
+        return kiln_fail(diag, KILN_F_OPTION,
+                         "there is no model, or the build options have no size or unknown fields");
     }
     kiln_diag_enter(diag, "building");
     kiln_status status = kiln_engine_new(&e, model->env);
@@ -129,12 +138,13 @@ kiln_status kiln_engine_build(kiln_engine **out, const kiln_model *model, const 
     return kiln_diag_close(diag, status);
 }
 
-kiln_status kiln_engine_export(const kiln_engine *engine, const char *path, size_t external_threshold,
-                               kiln_diag *diag) {
+kiln_status kiln_engine_export(const kiln_engine *engine, const char *path,
+                               size_t external_threshold, kiln_diag *diag) {
     if (!path) {
         return kiln_fail(diag, KILN_F_OPTION, "there is no path to export to");
     }
-    kiln_export_options o = {.external_threshold = external_threshold, .producer_version = kiln_version()};
+    kiln_export_options o = {.external_threshold = external_threshold,
+                             .producer_version = kiln_version()};
     const kiln_graph *graph = engine->canonical ? engine->canonical : engine->graph;
     return kiln_diag_close(diag, kiln_export_file(graph, path, &o, engine->env, diag));
 }

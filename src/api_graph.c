@@ -12,7 +12,7 @@ struct kiln_builder {
     kiln_builder *parent;
     kiln_graph *graph;
     kiln_dims *dims;
-    kiln_status status; /* the root's: the first failure */
+    kiln_status status;  /* the root's: the first failure */
     kiln_value **values; /* the root's: by reference */
     size_t n_values, cap_values;
 };
@@ -68,7 +68,8 @@ kiln_status kiln_builder_create(kiln_builder **out, const kiln_env *env) {
 kiln_builder *kiln_builder_body(kiln_builder *parent, const char *name) {
     kiln_arena *arena = arena_of(parent);
     kiln_builder *b = kiln_arena_array(arena, 1, sizeof *b);
-    if (!b || kiln_graph_create(&b->graph, arena, root_of(parent)->dims, arena->env, parent->graph, name)) {
+    if (!b || kiln_graph_create(&b->graph, arena, root_of(parent)->dims, arena->env, parent->graph,
+                                name)) {
         keep(parent, KILN_E_MEMORY);
         return NULL;
     }
@@ -88,8 +89,8 @@ void kiln_builder_destroy(kiln_builder *builder) {
 
 static kiln_ref_value remember(kiln_builder *b, kiln_value *v) {
     kiln_builder *root = root_of(b);
-    kiln_value **grown = kiln_arena_grow(arena_of(b), root->values, root->n_values, &root->cap_values,
-                                         sizeof *grown);
+    kiln_value **grown = kiln_arena_grow(arena_of(b), root->values, root->n_values,
+                                         &root->cap_values, sizeof *grown);
     if (!grown || root->n_values >= INT32_MAX) {
         keep(b, KILN_E_MEMORY);
         return KILN_NO_VALUE;
@@ -115,7 +116,8 @@ static kiln_status find(kiln_builder *b, kiln_ref_value ref, kiln_value **out, k
 static kiln_status make_input(kiln_builder *b, const char *name, kiln_dtype dtype, int32_t rank,
                               const int64_t *dims, kiln_value **out, kiln_diag *diag) {
     if (rank > KILN_MAX_RANK || dtype <= KILN_DTYPE_NONE || dtype >= KILN_DTYPE_COUNT) {
-        return kiln_fail(diag, KILN_F_OPTION, "input \"%s\": rank %d or element type %d is impossible", name, rank,
+        return kiln_fail(diag, KILN_F_OPTION,
+                         "input \"%s\": rank %d or element type %d is impossible", name, rank,
                          dtype);
     }
     kiln_dim *d;
@@ -131,8 +133,8 @@ static kiln_status make_input(kiln_builder *b, const char *name, kiln_dtype dtyp
     return kiln_graph_input(out, b->graph, name, &type);
 }
 
-kiln_ref_value kiln_builder_input(kiln_builder *builder, const char *name, kiln_dtype dtype, int32_t rank,
-                                  const int64_t *dims, kiln_diag *diag) {
+kiln_ref_value kiln_builder_input(kiln_builder *builder, const char *name, kiln_dtype dtype,
+                                  int32_t rank, const int64_t *dims, kiln_diag *diag) {
     kiln_value *v;
     if (root_of(builder)->status != KILN_OK ||
         keep(builder, make_input(builder, name, dtype, rank, dims, &v, diag)) != KILN_OK) {
@@ -141,11 +143,14 @@ kiln_ref_value kiln_builder_input(kiln_builder *builder, const char *name, kiln_
     return remember(builder, v);
 }
 
-static kiln_status copy_tensor(kiln_builder *b, const kiln_tensor *t, kiln_tensor *out, kiln_diag *diag) {
-    size_t bytes = t->rank < 0 || t->rank > KILN_MAX_RANK || kiln_tensor_count(t) < 0 ? SIZE_MAX
-                                                                                      : kiln_tensor_bytes(t);
+static kiln_status copy_tensor(kiln_builder *b, const kiln_tensor *t, kiln_tensor *out,
+                               kiln_diag *diag) {
+    size_t bytes = t->rank < 0 || t->rank > KILN_MAX_RANK || kiln_tensor_count(t) < 0
+                       ? SIZE_MAX
+                       : kiln_tensor_bytes(t);
     if (bytes == SIZE_MAX || !t->data || t->cap_bytes < bytes) {
-        return kiln_fail(diag, KILN_F_OPTION, "a constant's dims are impossible or its buffer is too small");
+        return kiln_fail(diag, KILN_F_OPTION,
+                         "a constant's dims are impossible or its buffer is too small");
     }
     *out = *t;
     out->cap_bytes = bytes;
@@ -153,15 +158,15 @@ static kiln_status copy_tensor(kiln_builder *b, const kiln_tensor *t, kiln_tenso
     return out->data ? KILN_OK : KILN_E_MEMORY;
 }
 
-static kiln_status make_constant(kiln_builder *b, const char *name, const kiln_tensor *tensor, kiln_value **out,
-                                 kiln_diag *diag) {
+static kiln_status make_constant(kiln_builder *b, const char *name, const kiln_tensor *tensor,
+                                 kiln_value **out, kiln_diag *diag) {
     kiln_tensor t;
     KILN_TRY(copy_tensor(b, tensor, &t, diag));
     return kiln_graph_constant(out, b->graph, name, &t);
 }
 
-kiln_ref_value kiln_builder_constant(kiln_builder *builder, const char *name, const kiln_tensor *tensor,
-                                     kiln_diag *diag) {
+kiln_ref_value kiln_builder_constant(kiln_builder *builder, const char *name,
+                                     const kiln_tensor *tensor, kiln_diag *diag) {
     kiln_value *v;
     if (root_of(builder)->status != KILN_OK ||
         keep(builder, make_constant(builder, name, tensor, &v, diag)) != KILN_OK) {
@@ -183,16 +188,19 @@ static kiln_status set_enum(const kiln_attr *row, const char *word, void *field,
             return KILN_OK;
         }
     }
-    return kiln_fail(diag, KILN_F_ATTR_VALUE, "attribute \"%s\" cannot be \"%s\"", row->name, word ? word : "");
+    return kiln_fail(diag, KILN_F_ATTR_VALUE, "attribute \"%s\" cannot be \"%s\"", row->name,
+                     word ? word : "");
 }
 
-static kiln_status set_list(kiln_builder *b, const void *src, size_t n, size_t item, const void **v, int64_t *count) {
+static kiln_status set_list(kiln_builder *b, const void *src, size_t n, size_t item, const void **v,
+                            int64_t *count) {
     *v = kiln_arena_copy(arena_of(b), src, n * item);
     *count = (int64_t)n;
     return *v ? KILN_OK : KILN_E_MEMORY;
 }
 
-static kiln_status set_tensor(kiln_builder *b, const kiln_tensor *t, const kiln_tensor **field, kiln_diag *diag) {
+static kiln_status set_tensor(kiln_builder *b, const kiln_tensor *t, const kiln_tensor **field,
+                              kiln_diag *diag) {
     kiln_tensor *copy;
     KILN_ALLOC(copy, arena_of(b), 1);
     KILN_TRY(copy_tensor(b, t, copy, diag));
@@ -203,17 +211,17 @@ static kiln_status set_tensor(kiln_builder *b, const kiln_tensor *t, const kiln_
 /* The attribute kind that each kind of row takes. */
 static kiln_attribute_kind kind_of(kiln_attr_kind kind) {
     static const kiln_attribute_kind kinds[] = {
-        [KILN_ATTR_INT] = KILN_ATTRIBUTE_INT,       [KILN_ATTR_FLOAT] = KILN_ATTRIBUTE_FLOAT,
-        [KILN_ATTR_STRING] = KILN_ATTRIBUTE_STRING, [KILN_ATTR_ENUM] = KILN_ATTRIBUTE_STRING,
-        [KILN_ATTR_INTS] = KILN_ATTRIBUTE_INTS,     [KILN_ATTR_FLOATS] = KILN_ATTRIBUTE_FLOATS,
+        [KILN_ATTR_INT] = KILN_ATTRIBUTE_INT,        [KILN_ATTR_FLOAT] = KILN_ATTRIBUTE_FLOAT,
+        [KILN_ATTR_STRING] = KILN_ATTRIBUTE_STRING,  [KILN_ATTR_ENUM] = KILN_ATTRIBUTE_STRING,
+        [KILN_ATTR_INTS] = KILN_ATTRIBUTE_INTS,      [KILN_ATTR_FLOATS] = KILN_ATTRIBUTE_FLOATS,
         [KILN_ATTR_STRINGS] = KILN_ATTRIBUTE_STRING, [KILN_ATTR_TENSOR] = KILN_ATTRIBUTE_TENSOR,
         [KILN_ATTR_GRAPH] = KILN_ATTRIBUTE_GRAPH,
     };
     return kinds[kind];
 }
 
-static kiln_status set_attribute(kiln_builder *b, kiln_node *node, const kiln_attr *row, int32_t body,
-                                 const kiln_attribute *a, kiln_diag *diag) {
+static kiln_status set_attribute(kiln_builder *b, kiln_node *node, const kiln_attr *row,
+                                 int32_t body, const kiln_attribute *a, kiln_diag *diag) {
     char *field = (char *)node->attrs + row->offset;
     switch (row->kind) {
     case KILN_ATTR_INT:
@@ -243,12 +251,13 @@ static kiln_status set_attribute(kiln_builder *b, kiln_node *node, const kiln_at
         node->bodies[body] = a->graph ? a->graph->graph : NULL;
         return KILN_OK;
     default:
-        return kiln_fail(diag, KILN_F_ATTRIBUTE, "attribute \"%s\" cannot be set by the builder", row->name);
+        return kiln_fail(diag, KILN_F_ATTRIBUTE, "attribute \"%s\" cannot be set by the builder",
+                         row->name);
     }
 }
 
-static kiln_status set_attributes(kiln_builder *b, kiln_node *node, const kiln_attribute *a, size_t n,
-                                  kiln_diag *diag) {
+static kiln_status set_attributes(kiln_builder *b, kiln_node *node, const kiln_attribute *a,
+                                  size_t n, kiln_diag *diag) {
     for (size_t k = 0; k < n; k++) {
         const kiln_attr *row = NULL;
         int32_t body = 0;
@@ -257,20 +266,22 @@ static kiln_status set_attributes(kiln_builder *b, kiln_node *node, const kiln_a
             body += !row && node->op->attrs[i].kind == KILN_ATTR_GRAPH;
         }
         if (!row || kind_of(row->kind) != a[k].kind) {
-            return kiln_fail(diag, KILN_F_ATTRIBUTE, "attribute \"%s\" is unknown or of the wrong kind", a[k].name);
+            return kiln_fail(diag, KILN_F_ATTRIBUTE,
+                             "attribute \"%s\" is unknown or of the wrong kind", a[k].name);
         }
         KILN_TRY(set_attribute(b, node, row, body, &a[k], diag));
     }
     return KILN_OK;
 }
 
-static kiln_status make_node(kiln_builder *b, const char *domain, const char *op_name, const kiln_ref_value *in,
-                             size_t n_in, const kiln_attribute *attributes, size_t n_attributes, size_t n_out,
+static kiln_status make_node(kiln_builder *b, const char *domain, const char *op_name,
+                             const kiln_ref_value *in, size_t n_in,
+                             const kiln_attribute *attributes, size_t n_attributes, size_t n_out,
                              kiln_node **out, kiln_diag *diag) {
     const kiln_op *op = kiln_op_find(domain ? domain : "", op_name);
     if (!op) {
-        return kiln_fail(diag, KILN_F_OP_UNKNOWN, "operator %s of domain \"%s\" is not supported", op_name,
-                         domain ? domain : "");
+        return kiln_fail(diag, KILN_F_OP_UNKNOWN, "operator %s of domain \"%s\" is not supported",
+                         op_name, domain ? domain : "");
     }
     kiln_value **values;
     KILN_ALLOC(values, arena_of(b), n_in);
@@ -288,15 +299,16 @@ static kiln_status make_node(kiln_builder *b, const char *domain, const char *op
 }
 
 kiln_status kiln_builder_nodes(kiln_builder *builder, const char *domain, const char *op,
-                               const kiln_ref_value *inputs, size_t n_inputs, const kiln_attribute *attributes,
-                               size_t n_attributes, kiln_ref_value *outputs, size_t n_outputs, kiln_diag *diag) {
+                               const kiln_ref_value *inputs, size_t n_inputs,
+                               const kiln_attribute *attributes, size_t n_attributes,
+                               kiln_ref_value *outputs, size_t n_outputs, kiln_diag *diag) {
     kiln_node *node;
     for (size_t i = 0; i < n_outputs; i++) {
         outputs[i] = KILN_NO_VALUE;
     }
     KILN_TRY(root_of(builder)->status);
-    KILN_TRY(keep(builder, make_node(builder, domain, op, inputs, n_inputs, attributes, n_attributes, n_outputs,
-                                     &node, diag)));
+    KILN_TRY(keep(builder, make_node(builder, domain, op, inputs, n_inputs, attributes,
+                                     n_attributes, n_outputs, &node, diag)));
     for (size_t i = 0; i < n_outputs; i++) {
         outputs[i] = remember(builder, node->out[i]);
     }
@@ -304,14 +316,17 @@ kiln_status kiln_builder_nodes(kiln_builder *builder, const char *domain, const 
 }
 
 kiln_ref_value kiln_builder_node(kiln_builder *builder, const char *domain, const char *op,
-                                 const kiln_ref_value *inputs, size_t n_inputs, const kiln_attribute *attributes,
-                                 size_t n_attributes, kiln_diag *diag) {
+                                 const kiln_ref_value *inputs, size_t n_inputs,
+                                 const kiln_attribute *attributes, size_t n_attributes,
+                                 kiln_diag *diag) {
     kiln_ref_value out = KILN_NO_VALUE;
-    (void)kiln_builder_nodes(builder, domain, op, inputs, n_inputs, attributes, n_attributes, &out, 1, diag);
+    (void)kiln_builder_nodes(builder, domain, op, inputs, n_inputs, attributes, n_attributes, &out,
+                             1, diag);
     return out;
 }
 
-static kiln_status add_output(kiln_builder *b, kiln_ref_value value, const char *name, kiln_diag *diag) {
+static kiln_status add_output(kiln_builder *b, kiln_ref_value value, const char *name,
+                              kiln_diag *diag) {
     kiln_value *v;
     KILN_TRY(find(b, value, &v, diag));
     if (!v) {
@@ -324,7 +339,8 @@ static kiln_status add_output(kiln_builder *b, kiln_ref_value value, const char 
     return kiln_graph_output(b->graph, v);
 }
 
-kiln_status kiln_builder_output(kiln_builder *builder, kiln_ref_value value, const char *name, kiln_diag *diag) {
+kiln_status kiln_builder_output(kiln_builder *builder, kiln_ref_value value, const char *name,
+                                kiln_diag *diag) {
     KILN_TRY(root_of(builder)->status);
     return keep(builder, add_output(builder, value, name, diag));
 }
@@ -333,7 +349,8 @@ static kiln_status finish(kiln_builder *b, kiln_diag *diag) {
     KILN_TRY(b->status);
     KILN_TRY(kiln_graph_sort(b->graph, diag));
     KILN_TRY(kiln_graph_verify(b->graph, diag));
-    b->model->import = (kiln_import){.graph = b->graph, .producer = "", .graph_name = b->graph->name};
+    b->model->import =
+        (kiln_import){.graph = b->graph, .producer = "", .graph_name = b->graph->name};
     return kiln_model_complete(b->model, diag);
 }
 

@@ -67,15 +67,17 @@ static kiln_value *find_input(const kiln_graph *g, const char *name) {
 
 static kiln_status override_shape(kiln_graph *g, const kiln_shape *s, kiln_diag *diag) {
     if (!s->name || s->rank < 0 || s->rank > KILN_MAX_RANK) {
-        return kiln_fail(diag, KILN_F_OPTION, "a shape has no name, or its rank %d is impossible", s->rank);
+        return kiln_fail(diag, KILN_F_OPTION, "a shape has no name, or its rank %d is impossible",
+                         s->rank);
     }
     kiln_value *v = find_input(g, s->name);
     if (!v || v->type.kind != KILN_KIND_TENSOR) {
-        return kiln_fail(diag, KILN_F_OPTION, "the model has no tensor input \"%s\" to give a shape", s->name);
+        return kiln_fail(diag, KILN_F_OPTION,
+                         "the model has no tensor input \"%s\" to give a shape", s->name);
     }
     if (v->type.rank >= 0 && v->type.rank != s->rank) {
-        return kiln_fail(diag, KILN_F_OPTION, "input \"%s\" has rank %d, the shape given has %d", s->name,
-                         v->type.rank, s->rank);
+        return kiln_fail(diag, KILN_F_OPTION, "input \"%s\" has rank %d, the shape given has %d",
+                         s->name, v->type.rank, s->rank);
     }
     kiln_dim *dims;
     KILN_ALLOC(dims, g->arena, s->rank);
@@ -159,16 +161,18 @@ typedef struct source {
     size_t len;
 } source;
 
-static kiln_status fill(kiln_model *m, const source *src, const kiln_model_options *options, kiln_diag *diag) {
+static kiln_status fill(kiln_model *m, const source *src, const kiln_model_options *options,
+                        kiln_diag *diag) {
     kiln_import_options import = {.external_root = options->external_root,
                                   .no_mmap = options->no_mmap,
                                   .verify_checksums = options->verify_checksums};
     kiln_arena *arena = &m->hold->arena;
     if (src->path) {
-        KILN_TRY(kiln_import_file(&m->import, src->path, &import, arena, &m->hold->files, m->env, diag));
+        KILN_TRY(
+            kiln_import_file(&m->import, src->path, &import, arena, &m->hold->files, m->env, diag));
     } else {
-        KILN_TRY(kiln_import_memory(&m->import, src->bytes, src->len, &import, arena, &m->hold->files, m->env,
-                                    diag));
+        KILN_TRY(kiln_import_memory(&m->import, src->bytes, src->len, &import, arena,
+                                    &m->hold->files, m->env, diag));
     }
     for (size_t i = 0; i < options->n_overrides; i++) {
         KILN_TRY(override_shape(m->import.graph, &options->overrides[i], diag));
@@ -213,8 +217,8 @@ kiln_status kiln_model_load(kiln_model **out, const kiln_env *env, const char *p
     return load(out, env, &src, options, diag);
 }
 
-kiln_status kiln_model_load_memory(kiln_model **out, const kiln_env *env, const void *bytes, size_t len,
-                                   const kiln_model_options *options, kiln_diag *diag) {
+kiln_status kiln_model_load_memory(kiln_model **out, const kiln_env *env, const void *bytes,
+                                   size_t len, const kiln_model_options *options, kiln_diag *diag) {
     source src = {.bytes = bytes, .len = len};
     return load(out, env, &src, options, diag);
 }
@@ -238,7 +242,8 @@ void kiln_model_get_info(const kiln_model *model, kiln_model_info *out) {
     *out = model->info;
 }
 
-bool kiln_model_op(const kiln_model *model, size_t i, const char **name, const char **domain, size_t *count) {
+bool kiln_model_op(const kiln_model *model, size_t i, const char **name, const char **domain,
+                   size_t *count) {
     if (i >= model->n_ops) {
         return false;
     }

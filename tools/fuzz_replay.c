@@ -1,6 +1,7 @@
 /* fuzz_replay.c - main for a fuzz target without libFuzzer.
  *
- * Every file named on the command line, or below a folder named there, goes through the target once.
+ * Every file named on the command line, or below a folder named there, goes through the target
+ * once.
  *
  *     fuzz_wire tests/fuzz/corpus/wire crash-0123
  *

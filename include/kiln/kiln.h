@@ -15,9 +15,11 @@
  *  - Functions that can fail return a kiln_status: 0 is success, negatives name the kind of
  *    failure. Results leave through `out` parameters, which come first and are written on success
  *    only. What went wrong, and where, is appended to the caller's kiln_diag (may be NULL).
- *  - Returned by value (`const char *`, `const kiln_tensor *`) means borrowed from the object asked;
- *    returned through `out` means yours, to be given back to the matching _destroy, which takes NULL.
- *  - Option structs begin with `size`: set it to sizeof the struct; zero in any other field means
+ *  - Returned by value (`const char *`, `const kiln_tensor *`) means borrowed from the object
+ *    asked;
+ *    returned through `out` means yours, to be given back to the matching _destroy, which takes
+ *    NULL. - Option structs begin with `size`: set it to sizeof the struct; zero in any other
+ *    field means
  *    the default. NULL instead of a struct means all defaults.
  *  - Strings are UTF-8 and end in NUL. The library never prints, exits, aborts, or changes locale,
  *    signals or the caller's floating-point mode.
@@ -67,7 +69,8 @@ KILN_API int kiln_status_exit_code(kiln_status status);
 /* Library version, "MAJOR.MINOR.PATCH". */
 KILN_API const char *kiln_version(void);
 
-/* ---- Element types and tensors ---------------------------------------------------------------- */
+/* ---- Element types and tensors ----------------------------------------------------------------
+ */
 
 /* Element types, numbered as ONNX's TensorProto.DataType (onnx.proto). */
 typedef enum kiln_dtype {
@@ -105,14 +108,16 @@ typedef enum kiln_dtype {
 KILN_API const char *kiln_dtype_name(kiln_dtype dtype);
 /* Bits of one element (4 for int4); 0 for NONE and STRING. */
 KILN_API int kiln_dtype_bits(kiln_dtype dtype);
-/* Inverse of kiln_dtype_name, also accepting "fp32", "f32", "half" and the like; NONE if unknown. */
+/* Inverse of kiln_dtype_name, also accepting "fp32", "f32", "half" and the like; NONE if unknown.
+ */
 KILN_API kiln_dtype kiln_dtype_parse(const char *name);
 
 enum { KILN_MAX_RANK = 32 };
 
 /* A dense tensor in host memory: row-major, no padding between rows.
  * `data` is read or written in place, never copied by the struct's own handling; whoever filled the
- * struct owns it. cap_bytes is what `data` can hold, so that a buffer can be larger than the tensor. */
+ * struct owns it. cap_bytes is what `data` can hold, so that a buffer can be larger than the
+ * tensor. */
 typedef struct kiln_tensor {
     kiln_dtype dtype;
     int32_t rank;
@@ -126,7 +131,8 @@ KILN_API int64_t kiln_tensor_count(const kiln_tensor *t);
 /* Bytes of the elements (sub-byte types rounded up to whole bytes), SIZE_MAX on overflow. */
 KILN_API size_t kiln_tensor_bytes(const kiln_tensor *t);
 
-/* ---- Environment: allocator, logger, limits ------------------------------------------------------ */
+/* ---- Environment: allocator, logger, limits
+ * ------------------------------------------------------ */
 
 /* All memory of an object comes from its environment's allocator. alloc returns `bytes` bytes
  * aligned to 64, or NULL; release gets the pointer and the size asked for. Both may be called from
@@ -154,21 +160,21 @@ typedef struct kiln_logger {
 /* What a model may ask of this process. Zero means the default in brackets. */
 typedef struct kiln_limits {
     size_t size;
-    uint64_t model_bytes;       /* the .onnx file itself [2 GiB] */
-    uint64_t external_bytes;    /* all external data files together [1 TiB] */
-    uint64_t tensor_bytes;      /* any one tensor [80 % of memory] */
-    uint64_t fold_bytes;        /* one constant-folded result [64 MiB] */
-    uint64_t memory_bytes;      /* run-time memory of one context [80 % of memory] */
-    uint32_t nodes;             /* after inlining functions [2,000,000] */
-    uint32_t nested_graphs;     /* depth of If/Loop/Scan bodies [16] */
-    uint32_t message_depth;     /* protobuf nesting [64] */
-    uint32_t functions;         /* model-local functions [10,000] */
-    uint32_t call_depth;        /* function calling function [100] */
-    uint32_t attributes;        /* per node [256] */
-    uint32_t attribute_items;   /* in one repeated attribute [16 Mi] */
-    uint32_t name_bytes;        /* one name [64 KiB] */
-    uint64_t loop_trips;        /* iterations of one Loop [10,000,000] */
-    uint32_t image_mpixels;     /* decoded image size [64] */
+    uint64_t model_bytes;     /* the .onnx file itself [2 GiB] */
+    uint64_t external_bytes;  /* all external data files together [1 TiB] */
+    uint64_t tensor_bytes;    /* any one tensor [80 % of memory] */
+    uint64_t fold_bytes;      /* one constant-folded result [64 MiB] */
+    uint64_t memory_bytes;    /* run-time memory of one context [80 % of memory] */
+    uint32_t nodes;           /* after inlining functions [2,000,000] */
+    uint32_t nested_graphs;   /* depth of If/Loop/Scan bodies [16] */
+    uint32_t message_depth;   /* protobuf nesting [64] */
+    uint32_t functions;       /* model-local functions [10,000] */
+    uint32_t call_depth;      /* function calling function [100] */
+    uint32_t attributes;      /* per node [256] */
+    uint32_t attribute_items; /* in one repeated attribute [16 Mi] */
+    uint32_t name_bytes;      /* one name [64 KiB] */
+    uint64_t loop_trips;      /* iterations of one Loop [10,000,000] */
+    uint32_t image_mpixels;   /* decoded image size [64] */
 } kiln_limits;
 
 typedef struct kiln_env_options {
@@ -184,7 +190,8 @@ typedef struct kiln_env kiln_env;
 KILN_API kiln_status kiln_env_create(kiln_env **out, const kiln_env_options *options);
 KILN_API void kiln_env_destroy(kiln_env *env);
 
-/* ---- Diagnostics ------------------------------------------------------------------------------- */
+/* ---- Diagnostics
+ * ------------------------------------------------------------------------------- */
 
 /* A list of findings, oldest first. Strings live as long as the diag or until it is cleared. */
 typedef struct kiln_diag kiln_diag;
@@ -218,7 +225,8 @@ KILN_API const kiln_finding *kiln_diag_get(const kiln_diag *diag, size_t i);
  * control characters of names escaped, to buf (always NUL-terminated). Returns the full length. */
 KILN_API size_t kiln_finding_format(const kiln_finding *finding, char *buf, size_t cap_bytes);
 
-/* ---- Threads ------------------------------------------------------------------------------------- */
+/* ---- Threads
+ * ------------------------------------------------------------------------------------- */
 
 /* Worker threads that contexts lease for the length of one run. Any number of contexts may share a
  * pool; a run that finds it busy works on the caller's thread alone. */
@@ -232,13 +240,15 @@ typedef struct kiln_pool_options {
 } kiln_pool_options;
 
 /* Starts the workers; fewer than asked for when the system refuses threads. */
-KILN_API kiln_status kiln_pool_create(kiln_pool **out, const kiln_env *env, const kiln_pool_options *options);
+KILN_API kiln_status kiln_pool_create(kiln_pool **out, const kiln_env *env,
+                                      const kiln_pool_options *options);
 /* Ends the workers; no run may be under way. */
 KILN_API void kiln_pool_destroy(kiln_pool *pool);
 /* Threads of the pool, the caller's included; 1 for NULL. */
 KILN_API int32_t kiln_pool_threads(const kiln_pool *pool);
 
-/* ---- What goes in and out -------------------------------------------------------------------------- */
+/* ---- What goes in and out
+ * -------------------------------------------------------------------------- */
 
 /* One input or output. Strings are borrowed from the model or engine asked. */
 typedef struct kiln_io {
@@ -257,28 +267,30 @@ typedef struct kiln_shape {
     int64_t dims[KILN_MAX_RANK];
 } kiln_shape;
 
-/* ---- Models ---------------------------------------------------------------------------------------- */
+/* ---- Models
+ * ---------------------------------------------------------------------------------------- */
 
 /* An imported model: its graph in Kiln's terms, every type inferred. */
 typedef struct kiln_model kiln_model;
 
 typedef struct kiln_model_options {
     size_t size;
-    const char *external_root;    /* folder of external data [the model file's own; none for memory] */
-    bool no_mmap;                 /* read files into memory instead of mapping them */
-    bool verify_checksums;        /* of external data that states one */
-    const kiln_shape *overrides;  /* replace the declared shapes of inputs */
+    const char *external_root; /* folder of external data [the model file's own; none for memory] */
+    bool no_mmap;              /* read files into memory instead of mapping them */
+    bool verify_checksums;     /* of external data that states one */
+    const kiln_shape *overrides; /* replace the declared shapes of inputs */
     size_t n_overrides;
 } kiln_model_options;
 
-/* Reads an ONNX file. Mapped files must not change while the model or an engine built from it lives.
- * Errors: MALFORMED, UNSUPPORTED (every operator that cannot run is listed), LIMIT, IO, MEMORY. */
+/* Reads an ONNX file. Mapped files must not change while the model or an engine built from it
+ * lives. Errors: MALFORMED, UNSUPPORTED (every operator that cannot run is listed), LIMIT, IO,
+ * MEMORY. */
 KILN_API kiln_status kiln_model_load(kiln_model **out, const kiln_env *env, const char *path,
                                      const kiln_model_options *options, kiln_diag *diag);
 /* Reads ONNX bytes, which must stay valid and unchanged as long as the model lives. */
-KILN_API kiln_status kiln_model_load_memory(kiln_model **out, const kiln_env *env, const void *bytes,
-                                            size_t len, const kiln_model_options *options,
-                                            kiln_diag *diag);
+KILN_API kiln_status kiln_model_load_memory(kiln_model **out, const kiln_env *env,
+                                            const void *bytes, size_t len,
+                                            const kiln_model_options *options, kiln_diag *diag);
 /* Gives the model back; engines built from it stay valid. */
 KILN_API void kiln_model_destroy(kiln_model *model);
 
@@ -289,35 +301,37 @@ KILN_API bool kiln_model_output(const kiln_model *model, size_t i, kiln_io *out)
 typedef struct kiln_model_info {
     int64_t ir_version, opset;
     const char *producer, *graph_name;
-    size_t nodes;            /* bodies included */
-    size_t parameters;       /* elements of all constants */
+    size_t nodes;      /* bodies included */
+    size_t parameters; /* elements of all constants */
     size_t parameter_bytes;
-    int64_t macs;            /* multiply-accumulates of one run; dynamic dims counted as 1 */
+    int64_t macs; /* multiply-accumulates of one run; dynamic dims counted as 1 */
     size_t functions_inlined, nodes_upgraded;
-    char hash[33];           /* of the model file, hexadecimal */
+    char hash[33]; /* of the model file, hexadecimal */
 } kiln_model_info;
 /* Facts about the model; strings are borrowed from it. */
 KILN_API void kiln_model_get_info(const kiln_model *model, kiln_model_info *out);
 
 /* Operator i of the model, by name in order of first use, and how many nodes use it. */
-KILN_API bool kiln_model_op(const kiln_model *model, size_t i, const char **name, const char **domain,
-                            size_t *count);
+KILN_API bool kiln_model_op(const kiln_model *model, size_t i, const char **name,
+                            const char **domain, size_t *count);
 
-/* ---- Engines --------------------------------------------------------------------------------------- */
+/* ---- Engines
+ * --------------------------------------------------------------------------------------- */
 
 /* A plan with packed weights: immutable, for any number of contexts. */
 typedef struct kiln_engine kiln_engine;
 
 typedef struct kiln_build_options {
     size_t size;
-    const char *max_isa;      /* "portable", "avx2", "avx512" [the best of this machine] */
-    const char *const *off;   /* passes, kernels and fusions to leave out, by name; NULL-terminated */
-    bool portable;            /* keep the source weights in the file, so that another machine can rebuild */
-    bool canonical_only;      /* stop after the passes: for kiln_engine_export */
-    int32_t stop_after;       /* apply at most this many rewrites [all] */
+    const char *max_isa;    /* "portable", "avx2", "avx512" [the best of this machine] */
+    const char *const *off; /* passes, kernels and fusions to leave out, by name; NULL-terminated */
+    bool portable; /* keep the source weights in the file, so that another machine can rebuild */
+    bool canonical_only; /* stop after the passes: for kiln_engine_export */
+    int32_t stop_after;  /* apply at most this many rewrites [all] */
 } kiln_build_options;
 
-/* Canonicalises, covers and packs. Errors: UNSUPPORTED, LIMIT, MEMORY, USAGE (unknown name in `off`). */
+/* Canonicalises, covers and packs. Errors: UNSUPPORTED, LIMIT, MEMORY, USAGE (unknown name in
+ * `off`). */
 KILN_API kiln_status kiln_engine_build(kiln_engine **out, const kiln_model *model,
                                        const kiln_build_options *options, kiln_diag *diag);
 KILN_API void kiln_engine_destroy(kiln_engine *engine);
@@ -330,18 +344,18 @@ KILN_API kiln_status kiln_engine_save_memory(const kiln_engine *engine, void **o
 
 typedef struct kiln_load_options {
     size_t size;
-    bool verify;   /* hash the weights too */
+    bool verify; /* hash the weights too */
     bool no_mmap;
 } kiln_load_options;
 
-/* Maps an engine file. Structure, index and graph are always verified, weights with `verify`. Errors:
- * ENGINE (damaged, newer, for another instruction set), IO, MEMORY. */
+/* Maps an engine file. Structure, index and graph are always verified, weights with `verify`.
+ * Errors: ENGINE (damaged, newer, for another instruction set), IO, MEMORY. */
 KILN_API kiln_status kiln_engine_load(kiln_engine **out, const kiln_env *env, const char *path,
                                       const kiln_load_options *options, kiln_diag *diag);
 /* The bytes must be aligned to 64 and stay valid and unchanged as long as the engine lives. */
-KILN_API kiln_status kiln_engine_load_memory(kiln_engine **out, const kiln_env *env, const void *bytes,
-                                             size_t len, const kiln_load_options *options,
-                                             kiln_diag *diag);
+KILN_API kiln_status kiln_engine_load_memory(kiln_engine **out, const kiln_env *env,
+                                             const void *bytes, size_t len,
+                                             const kiln_load_options *options, kiln_diag *diag);
 /* True when the bytes begin like an engine file (any version). */
 KILN_API bool kiln_engine_recognize(const void *bytes, size_t len);
 
@@ -354,13 +368,13 @@ KILN_API bool kiln_engine_input(const kiln_engine *engine, size_t i, kiln_io *ou
 KILN_API bool kiln_engine_output(const kiln_engine *engine, size_t i, kiln_io *out);
 
 typedef struct kiln_engine_info {
-    const char *version;      /* of the Kiln that built it */
+    const char *version; /* of the Kiln that built it */
     const char *isa;
     char model_hash[33];
-    const char *command;      /* how to build it again */
-    size_t nodes;             /* of the canonical graph */
+    const char *command; /* how to build it again */
+    size_t nodes;        /* of the canonical graph */
     size_t parameters;
-    size_t weight_bytes;      /* packed weights and constants */
+    size_t weight_bytes; /* packed weights and constants */
     int64_t macs;
     bool portable;
 } kiln_engine_info;
@@ -369,18 +383,18 @@ KILN_API void kiln_engine_get_info(const kiln_engine *engine, kiln_engine_info *
 
 /* One step of the plan. Strings are borrowed from the engine. */
 typedef struct kiln_layer {
-    const char *name;     /* of the anchor node */
-    const char *kernel;   /* "gemm_f32", "reference", "convert" */
-    const char *ops;      /* "Conv+Relu" */
-    const char *sources;  /* names of the ONNX nodes it came from, separated by ", " */
-    const char *output;   /* "float32[N,64,56,56] nhwc" */
+    const char *name;    /* of the anchor node */
+    const char *kernel;  /* "gemm_f32", "reference", "convert" */
+    const char *ops;     /* "Conv+Relu" */
+    const char *sources; /* names of the ONNX nodes it came from, separated by ", " */
+    const char *output;  /* "float32[N,64,56,56] nhwc" */
     int64_t macs;
     size_t weight_bytes;
 } kiln_layer;
 /* Step i of the plan (bodies not included); false past the end. */
 KILN_API bool kiln_engine_layer(const kiln_engine *engine, size_t i, kiln_layer *out);
-/* Why other kernels did not take the layer named: one sentence per kernel, NULL past the end. Known for
- * engines built in this process only. */
+/* Why other kernels did not take the layer named: one sentence per kernel, NULL past the end.
+ * Known for engines built in this process only. */
 KILN_API const char *kiln_engine_refusal(const kiln_engine *engine, const char *layer, size_t i);
 /* What each canonicalising pass did: name, rewrites applied, nodes before and after. */
 typedef struct kiln_pass_info {
@@ -391,21 +405,22 @@ typedef struct kiln_pass_info {
 } kiln_pass_info;
 KILN_API bool kiln_engine_pass(const kiln_engine *engine, size_t i, kiln_pass_info *out);
 
-/* Writes the canonical graph as an ONNX model; weights above `external_threshold` bytes go to PATH.data
- * (0: none). Needs an engine built in this process or loaded from a portable file. */
+/* Writes the canonical graph as an ONNX model; weights above `external_threshold` bytes go to
+ * PATH.data (0: none). Needs an engine built in this process or loaded from a portable file. */
 KILN_API kiln_status kiln_engine_export(const kiln_engine *engine, const char *path,
                                         size_t external_threshold, kiln_diag *diag);
 
-/* ---- Contexts: running -------------------------------------------------------------------------------- */
+/* ---- Contexts: running
+ * -------------------------------------------------------------------------------- */
 
 /* One run at a time; as many contexts as there are threads that run. */
 typedef struct kiln_context kiln_context;
 
 typedef struct kiln_context_options {
     size_t size;
-    kiln_pool *pool;   /* borrowed [one of the context's own] */
-    int32_t threads;   /* of the pool [all]; for an own pool: its size [cores this process may use] */
-    uint64_t seed;     /* of random operators [1] */
+    kiln_pool *pool; /* borrowed [one of the context's own] */
+    int32_t threads; /* of the pool [all]; for an own pool: its size [cores this process may use] */
+    uint64_t seed;   /* of random operators [1] */
 } kiln_context_options;
 
 /* A context; the engine (and a pool given) must outlive it. */
@@ -414,38 +429,44 @@ KILN_API kiln_status kiln_context_create(kiln_context **out, const kiln_engine *
 /* Waits for an asynchronous run and gives everything back. */
 KILN_API void kiln_context_destroy(kiln_context *context);
 
-/* Sets an input. The struct is copied, the data is read in place by every later run until another is
- * bound. Errors: USAGE (unknown name, wrong type or shape). */
-KILN_API kiln_status kiln_context_bind(kiln_context *context, const char *name, const kiln_tensor *tensor,
-                                       kiln_diag *diag);
+/* Sets an input. The struct is copied, the data is read in place by every later run until another
+ * is bound. Errors: USAGE (unknown name, wrong type or shape). */
+KILN_API kiln_status kiln_context_bind(kiln_context *context, const char *name,
+                                       const kiln_tensor *tensor, kiln_diag *diag);
 /* Sets an input that is a sequence: n tensors, structs copied, data read in place. */
 KILN_API kiln_status kiln_context_bind_sequence(kiln_context *context, const char *name,
-                                                const kiln_tensor *items, size_t n, kiln_diag *diag);
-/* Has output `name` written straight into `buffer` whenever it fits into cap bytes; NULL undoes it. */
+                                                const kiln_tensor *items, size_t n,
+                                                kiln_diag *diag);
+/* Has output `name` written straight into `buffer` whenever it fits into cap bytes; NULL undoes
+ * it. */
 KILN_API kiln_status kiln_context_bind_output(kiln_context *context, const char *name, void *buffer,
                                               size_t cap_bytes, kiln_diag *diag);
-/* Asked for memory of an output whose size only the run decides; return NULL to leave it in Kiln's. */
+/* Asked for memory of an output whose size only the run decides; return NULL to leave it in
+ * Kiln's. */
 typedef void *(*kiln_output_alloc_fn)(void *user, const char *name, size_t bytes);
-KILN_API void kiln_context_set_output_alloc(kiln_context *context, kiln_output_alloc_fn alloc, void *user);
+KILN_API void kiln_context_set_output_alloc(kiln_context *context, kiln_output_alloc_fn alloc,
+                                            void *user);
 
 /* Prepares for the shapes bound now, so that the next run allocates nothing. */
 KILN_API kiln_status kiln_context_prepare(kiln_context *context, kiln_diag *diag);
 /* Runs once on the inputs bound. Errors: USAGE (an input is missing), MALFORMED (values an operator
  * cannot take), LIMIT, MEMORY, CANCELLED. */
 KILN_API kiln_status kiln_context_run(kiln_context *context, kiln_diag *diag);
-/* Starts a run on another thread; the context may only be waited for or cancelled until it is done. */
+/* Starts a run on another thread; the context may only be waited for or cancelled until it is
+ * done. */
 KILN_API kiln_status kiln_context_run_async(kiln_context *context, kiln_diag *diag);
 /* Waits for that run and returns its status; `diag` of run_async has the findings. */
 KILN_API kiln_status kiln_context_wait(kiln_context *context);
 /* From any thread: ends the run under way early with KILN_E_CANCELLED. */
 KILN_API void kiln_context_cancel(kiln_context *context);
 
-/* Output i of the last run, dims filled in, valid until the next; NULL past the end or before a run.
- * For a sequence: its first item. */
+/* Output i of the last run, dims filled in, valid until the next; NULL past the end or before a
+ * run. For a sequence: its first item. */
 KILN_API const kiln_tensor *kiln_context_output(const kiln_context *context, size_t i);
 /* Items of output i (1 for a tensor), and item k. */
 KILN_API size_t kiln_context_output_items(const kiln_context *context, size_t i);
-KILN_API const kiln_tensor *kiln_context_output_item(const kiln_context *context, size_t i, size_t k);
+KILN_API const kiln_tensor *kiln_context_output_item(const kiln_context *context, size_t i,
+                                                     size_t k);
 
 /* Called for each value of the canonical graph that `wants` says yes to, while the run goes on:
  * `replayed` is true for values inside a fused region, which the reference computes again from the
@@ -461,7 +482,8 @@ KILN_API void kiln_context_set_tap(kiln_context *context, const kiln_tap *tap);
 
 /* Time per layer: switched on, it sums over runs; layers are numbered as by kiln_engine_layer. */
 KILN_API void kiln_context_set_profile(kiln_context *context, bool on);
-KILN_API bool kiln_context_profile(const kiln_context *context, size_t layer, int64_t *t_ns, int64_t *runs);
+KILN_API bool kiln_context_profile(const kiln_context *context, size_t layer, int64_t *t_ns,
+                                   int64_t *runs);
 /* Bytes held for activations and scratch at the shapes seen so far. */
 KILN_API size_t kiln_context_memory(const kiln_context *context, size_t *scratch_bytes);
 

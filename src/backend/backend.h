@@ -1,34 +1,37 @@
-/* backend.h - the backend as the builder, the engine reader and the runner see it. The CPU's is the only one so
- * far; its code stands in cpu/.
+/* backend.h - the backend as the builder, the engine reader and the runner see it. The CPU's is
+ * the only one so far; its code stands in cpu/.
  *
- * kiln_cpu_cover picks claims greedily by rank; kiln_cpu_reclaim repeats stored decisions; both fill
- * plan->claims. kiln_cpu_compile makes slots and steps of them. kiln_cpu_pack makes the weights.
- */
+ * kiln_cpu_cover picks claims greedily by rank; kiln_cpu_reclaim repeats stored decisions; both
+ * fill plan->claims. kiln_cpu_compile makes slots and steps of them. kiln_cpu_pack makes the
+ * weights. */
 #ifndef KILN_BACKEND_BACKEND_H
 #define KILN_BACKEND_BACKEND_H
 
 #include "backend/kernel.h"
 
-/* The target for these CPU features: the highest rung of vector code they allow. `off` is borrowed. */
+/* The target for these CPU features: the highest rung of vector code they allow. `off` is
+ * borrowed. */
 void kiln_cpu_target_init(kiln_cpu_target *target, uint32_t features, const char *const *off);
 
 /* Why a kernel did not take a node; called for each refusal while covering. */
 typedef void (*kiln_refusal_fn)(void *user, const kiln_node *node, const kiln_kernel *kernel,
                                 const char *reason);
 
-/* Covers plan->graph (indexed, inferred) with claims: for each node in order the first kernel of the
- * table that claims it, the reference last. */
+/* Covers plan->graph (indexed, inferred) with claims: for each node in order the first kernel of
+ * the table that claims it, the reference last. */
 kiln_status kiln_cpu_cover(kiln_plan *plan, const kiln_cpu_target *target, kiln_arena *arena,
                            kiln_refusal_fn refused, void *user, kiln_diag *diag);
 /* One decision of a stored plan. */
 typedef struct kiln_decision {
     const char *kernel;
-    int32_t anchor; /* node id in plan->graph */
+    int32_t anchor;  /* node id in plan->graph */
     int32_t n_nodes; /* of the region: checked */
 } kiln_decision;
-/* Claims again what a stored plan decided; KILN_E_ENGINE when a kernel is unknown or claims otherwise. */
-kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target, const kiln_decision *decisions,
-                             size_t n, kiln_arena *arena, kiln_diag *diag);
+/* Claims again what a stored plan decided; KILN_E_ENGINE when a kernel is unknown or claims
+ * otherwise. */
+kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target,
+                             const kiln_decision *decisions, size_t n, kiln_arena *arena,
+                             kiln_diag *diag);
 
 /* Slots and steps of a covered plan. Fails only when out of memory. */
 kiln_status kiln_cpu_compile(kiln_plan *plan, kiln_arena *arena);
@@ -39,7 +42,7 @@ kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, bool m
 
 /* Cover, compile and pack at once, for a graph and, first, all bodies in it. */
 kiln_status kiln_cpu_plan_graph(kiln_plan **out, const kiln_graph *graph, kiln_plan *parent,
-                                const kiln_cpu_target *target, kiln_arena *arena, kiln_refusal_fn refused,
-                                void *user, kiln_diag *diag);
+                                const kiln_cpu_target *target, kiln_arena *arena,
+                                kiln_refusal_fn refused, void *user, kiln_diag *diag);
 
 #endif

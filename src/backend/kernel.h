@@ -1,21 +1,25 @@
 /* kernel.h - what a kernel is, and what the runner knows of one.
  *
- * backend/cpu/kernels.def lists them, best first; `reference` stands last and claims every single node. A kernel
- * answers four questions:
- *  - claim: would you run the region around this node? It names the nodes it covers (anchor, then
- *    whatever of bias, activation, residual it fuses), the values it reads and writes and the layouts it
- *    takes, or says in words why not. It is a pure function of the graph and the target, and reads data
- *    of small constants only (kiln_small_data): loading an engine claims again, when large weights exist
+ * backend/cpu/kernels.def lists them, best first; `reference` stands last and claims every single
+ * node. A kernel answers four questions: - claim: would you run the region around this node? It
+ * names the nodes it covers (anchor, then
+ *    whatever of bias, activation, residual it fuses), the values it reads and writes and the
+ *    layouts it
+ *    takes, or says in words why not. It is a pure function of the graph and the target, and
+ *    reads data
+ *    of small constants only (kiln_small_data): loading an engine claims again, when large
+ *    weights exist
  *    only in packed form.
- *  - pack: which weights do you want, in which form? Runs at build time; at load time it runs again in
+ *  - pack: which weights do you want, in which form? Runs at build time; at load time it runs
+ *    again in
  *    measuring mode to learn the sizes that the file must match.
  *  - bind: at these concrete shapes, what is there to do? Everything run needs, computed once.
- *  - run: do it, as one member of a team. Members split the work by kiln_team_split or by tiles; the
+ *  - run: do it, as one member of a team. Members split the work by kiln_team_split or by tiles;
+ *    the
  *    result must not depend on the team's size. The caller puts a barrier after each run.
  *
- * A kernel file holds one `const kiln_kernel kiln_kernel_<name>`, and reaches vector code through the
- * prims of the target's instruction set.
- */
+ * A kernel file holds one `const kiln_kernel kiln_kernel_<name>`, and reaches vector code through
+ * the prims of the target's instruction set. */
 #ifndef KILN_BACKEND_KERNEL_H
 #define KILN_BACKEND_KERNEL_H
 
@@ -24,9 +28,9 @@
 
 /* What the builder knows of the machine the engine is for. */
 typedef struct kiln_cpu_target {
-    uint32_t features;        /* kiln_cpu_features() or less */
+    uint32_t features;              /* kiln_cpu_features() or less */
     const struct kiln_prims *prims; /* vector code of the chosen rung */
-    const char *const *off;   /* kernels and fusions switched off by name; NULL-terminated, or NULL */
+    const char *const *off; /* kernels and fusions switched off by name; NULL-terminated, or NULL */
 } kiln_cpu_target;
 
 /* "portable", "avx2", "avx512": the rung of the target's vector code. */
@@ -36,7 +40,7 @@ bool kiln_target_is_off(const kiln_cpu_target *target, const char *name);
 typedef struct kiln_claimer {
     kiln_graph *graph;
     const kiln_cpu_target *target;
-    kiln_arena *arena; /* claim, params and lists live here */
+    kiln_arena *arena;  /* claim, params and lists live here */
     const char *reason; /* set when claim returns false: why not, in words */
     /* True for nodes that are free to take (not yet in another region). */
     bool (*is_free)(const struct kiln_claimer *self, const kiln_node *node);
@@ -56,8 +60,8 @@ typedef struct kiln_packer {
     size_t cap_blobs;
 } kiln_packer;
 
-/* One operand at bind time: concrete logical dims (ONNX order; data is NULL unless it is a constant or
- * its contents are known) and the layout it lies in. */
+/* One operand at bind time: concrete logical dims (ONNX order; data is NULL unless it is a
+ * constant or its contents are known) and the layout it lies in. */
 typedef struct kiln_operand {
     kiln_tensor tensor;
     kiln_layout layout;
@@ -92,10 +96,10 @@ typedef struct kiln_call {
     const kiln_kernel *kernel;
     kiln_run_env *env;
     const void *state;
-    void *const *in;  /* operands' addresses, as the claim lists them */
+    void *const *in; /* operands' addresses, as the claim lists them */
     void *const *out;
     const kiln_blob *blobs;
-    char *scratch;     /* member r's part begins at r * scratch_bytes */
+    char *scratch; /* member r's part begins at r * scratch_bytes */
     size_t scratch_bytes;
     void *shared;
 } kiln_call;
@@ -109,8 +113,8 @@ struct kiln_kernel {
     void (*run)(const kiln_call *call, const kiln_team *team);
 };
 
-/* Fusions that can be switched off by name apart from kernels: those of kernels.def's KILN_FUSION. Name i,
- * or NULL past the end. */
+/* Fusions that can be switched off by name apart from kernels: those of kernels.def's
+ * KILN_FUSION. Name i, or NULL past the end. */
 const char *kiln_fusion_at(size_t i);
 bool kiln_fusion_exists(const char *name);
 
@@ -120,10 +124,10 @@ size_t kiln_kernel_count(void);
 
 /* ---- For claims ---- */
 
-/* A claim with the anchor as its only node and room for the given operands, masks all ROW. NULL when
- * out of memory (c->status is set). */
-kiln_claim *kiln_claim_new(kiln_claimer *c, const kiln_kernel *kernel, kiln_node *anchor, int32_t n_in,
-                           int32_t n_out, size_t params_bytes);
+/* A claim with the anchor as its only node and room for the given operands, masks all ROW. NULL
+ * when out of memory (c->status is set). */
+kiln_claim *kiln_claim_new(kiln_claimer *c, const kiln_kernel *kernel, kiln_node *anchor,
+                           int32_t n_in, int32_t n_out, size_t params_bytes);
 /* Adds a node to the region (kept in topological order). */
 bool kiln_claim_add(kiln_claimer *c, kiln_claim *claim, kiln_node *node);
 /* Adds an operand to the end of the inputs; returns its number or -1. */
@@ -143,7 +147,8 @@ bool kiln_value_is_f32(const kiln_value *v);
 
 /* ---- For pack ---- */
 
-/* The next blob, zeroed; NULL while measuring or when out of memory (p->blobs then has its size). */
+/* The next blob, zeroed; NULL while measuring or when out of memory (p->blobs then has its size).
+ */
 void *kiln_pack_blob(kiln_packer *p, size_t bytes, kiln_status *status);
 /* A constant's data in scratch (never while measuring). */
 kiln_status kiln_pack_constant(kiln_packer *p, const kiln_value *value, kiln_tensor *out);

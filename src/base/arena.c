@@ -49,7 +49,9 @@ void kiln_arena_rewind(kiln_arena *arena, kiln_arena_mark mark) {
 
 static bool add_chunk(kiln_arena *arena, size_t bytes) {
     size_t growth = arena->total_bytes / 4;
-    growth = growth < growth_bytes[0] ? growth_bytes[0] : growth > growth_bytes[1] ? growth_bytes[1] : growth;
+    growth = growth < growth_bytes[0]   ? growth_bytes[0]
+             : growth > growth_bytes[1] ? growth_bytes[1]
+                                        : growth;
     size_t total;
     if (!kiln_add_size(bytes, HEADER, &total)) {
         return false;

@@ -51,16 +51,16 @@ char *kiln_arena_vprintf(kiln_arena *arena, const char *fmt, va_list args);
 kiln_arena_mark kiln_arena_here(const kiln_arena *arena);
 void kiln_arena_rewind(kiln_arena *arena, kiln_arena_mark mark);
 
-/* Empties the arena but keeps one chunk as large as all it held: an arena that is filled and recycled in
- * turns soon allocates nothing. */
+/* Empties the arena but keeps one chunk as large as all it held: an arena that is filled and
+ * recycled in turns soon allocates nothing. */
 void kiln_arena_recycle(kiln_arena *arena);
 
-#define KILN_ALLOC(ptr, arena, count)                                  \
-    do {                                                               \
+#define KILN_ALLOC(ptr, arena, count)                                      \
+    do {                                                                   \
         (ptr) = kiln_arena_array((arena), (size_t)(count), sizeof *(ptr)); \
-        if (KILN_UNLIKELY(!(ptr))) {                                   \
-            return KILN_E_MEMORY;                                      \
-        }                                                              \
+        if (KILN_UNLIKELY(!(ptr))) {                                       \
+            return KILN_E_MEMORY;                                          \
+        }                                                                  \
     } while (0)
 
 /* Makes room for one more item in a growing array that lives in an arena (the old block is left
@@ -68,14 +68,14 @@ void kiln_arena_recycle(kiln_arena *arena);
 void *kiln_arena_grow(kiln_arena *arena, void *items, size_t count, size_t *cap, size_t item_bytes);
 
 /* Appends `item` to array `items` of `count` items with capacity `cap` (both size_t lvalues). */
-#define KILN_PUSH(arena, items, count, cap, item)                                              \
-    do {                                                                                       \
-        void *grown_ = kiln_arena_grow((arena), (items), (count), &(cap), sizeof *(items));    \
-        if (KILN_UNLIKELY(!grown_)) {                                                          \
-            return KILN_E_MEMORY;                                                              \
-        }                                                                                      \
-        (items) = grown_;                                                                      \
-        (items)[(count)++] = (item);                                                           \
+#define KILN_PUSH(arena, items, count, cap, item)                                           \
+    do {                                                                                    \
+        void *grown_ = kiln_arena_grow((arena), (items), (count), &(cap), sizeof *(items)); \
+        if (KILN_UNLIKELY(!grown_)) {                                                       \
+            return KILN_E_MEMORY;                                                           \
+        }                                                                                   \
+        (items) = grown_;                                                                   \
+        (items)[(count)++] = (item);                                                        \
     } while (0)
 
 #endif

@@ -14,12 +14,12 @@
 #define KILN_COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Returns from the calling function when expr is not KILN_OK. */
-#define KILN_TRY(expr)                              \
-    do {                                            \
-        kiln_status try_status_ = (expr);           \
+#define KILN_TRY(expr)                               \
+    do {                                             \
+        kiln_status try_status_ = (expr);            \
         if (KILN_UNLIKELY(try_status_ != KILN_OK)) { \
-            return try_status_;                     \
-        }                                           \
+            return try_status_;                      \
+        }                                            \
     } while (0)
 
 #endif

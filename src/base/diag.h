@@ -24,7 +24,8 @@ typedef enum kiln_finding_id {
 
 /* Appends an error and returns the status that belongs to its id. */
 kiln_status kiln_fail(kiln_diag *diag, kiln_finding_id id, const char *fmt, ...) KILN_PRINTF(3, 4);
-/* Adds a hint to the newest finding. Returns `status` unchanged, so that it can wrap a kiln_fail. */
+/* Adds a hint to the newest finding. Returns `status` unchanged, so that it can wrap a kiln_fail.
+ */
 kiln_status kiln_hint(kiln_diag *diag, kiln_status status, const char *fmt, ...) KILN_PRINTF(3, 4);
 void kiln_warn(kiln_diag *diag, kiln_finding_id id, const char *fmt, ...) KILN_PRINTF(3, 4);
 void kiln_note(kiln_diag *diag, kiln_finding_id id, const char *fmt, ...) KILN_PRINTF(3, 4);

@@ -15,6 +15,7 @@ void kiln_env_release(const kiln_env *env, void *ptr, size_t bytes);
 const kiln_limits *kiln_env_limits(const kiln_env *env);
 
 bool kiln_env_logs(const kiln_env *env, kiln_log_level level);
-void kiln_env_log(const kiln_env *env, kiln_log_level level, const char *fmt, ...) KILN_PRINTF(3, 4);
+void kiln_env_log(const kiln_env *env, kiln_log_level level, const char *fmt, ...)
+    KILN_PRINTF(3, 4);
 
 #endif

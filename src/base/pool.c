@@ -83,8 +83,8 @@ static void spin_once(int *spins) {
     }
 }
 
-/* The SSE control word (MXCSR) of all members, whatever the caller's is: round to nearest, no traps, flush to
- * zero and denormals are zero (bits 15 and 6). */
+/* The SSE control word (MXCSR) of all members, whatever the caller's is: round to nearest, no
+ * traps, flush to zero and denormals are zero (bits 15 and 6). */
 static unsigned enter_fast_math(void) {
 #if defined(__x86_64__)
     enum { FAST = 0x1F80 | 0x8040 };

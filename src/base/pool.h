@@ -16,8 +16,8 @@
 typedef struct kiln_barrier kiln_barrier;
 
 typedef struct kiln_team {
-    int32_t size; /* members, >= 1 */
-    int32_t rank; /* this member, 0 .. size-1 */
+    int32_t size;          /* members, >= 1 */
+    int32_t rank;          /* this member, 0 .. size-1 */
     kiln_barrier *barrier; /* NULL in a team of one */
 } kiln_team;
 
@@ -32,8 +32,8 @@ static inline void kiln_team_split(const kiln_team *team, int64_t n, int64_t *be
     *end = n * (team->rank + 1) / team->size;
 }
 
-/* Runs fn on a team of at most `threads` members (0: all of the pool) and returns when all are done.
- * FTZ and DAZ are set inside and restored for the caller. A NULL pool runs a team of one. */
+/* Runs fn on a team of at most `threads` members (0: all of the pool) and returns when all are
+ * done. FTZ and DAZ are set inside and restored for the caller. A NULL pool runs a team of one. */
 void kiln_pool_run(kiln_pool *pool, int32_t threads, kiln_team_fn fn, void *arg);
 
 #endif

@@ -1,8 +1,8 @@
 /* codec.h - bytes of an engine file's sections: little-endian numbers, counted strings.
  *
- * The writer grows a buffer in an arena; the reader stays within its bytes and turns bad once a read would
- * leave them, after which it yields zeros: callers check `bad` where they would act on what they read.
- */
+ * The writer grows a buffer in an arena; the reader stays within its bytes and turns bad once a
+ * read would leave them, after which it yields zeros: callers check `bad` where they would act on
+ * what they read. */
 #ifndef KILN_ENGINE_CODEC_H
 #define KILN_ENGINE_CODEC_H
 

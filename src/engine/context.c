@@ -49,11 +49,13 @@ static kiln_status open_pool(kiln_context *c, const kiln_context_options *o, kil
 static kiln_status fill(kiln_context *c, const kiln_context_options *given, kiln_diag *diag) {
     kiln_context_options o;
     if (kiln_options_read(&o, sizeof o, given) != KILN_OK) {
-        return kiln_fail(diag, KILN_F_OPTION, "the context options have no size, or unknown fields");
+        return kiln_fail(diag, KILN_F_OPTION,
+                         "the context options have no size, or unknown fields");
     }
     const kiln_graph *g = c->engine->graph;
     if (!c->engine->plan) {
-        return kiln_fail(diag, KILN_F_OPTION, "the engine was built with canonical_only and cannot run");
+        return kiln_fail(diag, KILN_F_OPTION,
+                         "the engine was built with canonical_only and cannot run");
     }
     KILN_ALLOC(c->inputs, &c->arena, g->n_inputs);
     KILN_ALLOC(c->outputs, &c->arena, g->n_outputs);
@@ -106,7 +108,8 @@ static int64_t find(kiln_value *const *values, size_t n, const char *name) {
     return -1;
 }
 
-static kiln_status find_input(const kiln_context *c, const char *name, size_t *out, kiln_diag *diag) {
+static kiln_status find_input(const kiln_context *c, const char *name, size_t *out,
+                              kiln_diag *diag) {
     const kiln_graph *g = c->engine->graph;
     int64_t i = name ? find(g->inputs, g->n_inputs, name) : -1;
     if (i < 0) {
@@ -119,27 +122,29 @@ static kiln_status find_input(const kiln_context *c, const char *name, size_t *o
 static kiln_status check_tensor(const kiln_context *c, const char *name, const kiln_type *type,
                                 const kiln_tensor *t, kiln_diag *diag) {
     if (!t || t->rank < 0 || t->rank > KILN_MAX_RANK || kiln_tensor_count(t) < 0) {
-        return kiln_fail(diag, KILN_F_RUN_SHAPE, "input \"%s\": the tensor's dims are impossible", name);
+        return kiln_fail(diag, KILN_F_RUN_SHAPE, "input \"%s\": the tensor's dims are impossible",
+                         name);
     }
     if (type->dtype != t->dtype && type->dtype != KILN_DTYPE_NONE) {
         return kiln_fail(diag, KILN_F_RUN_DTYPE, "input \"%s\" is %s, the model takes %s", name,
                          kiln_dtype_name(t->dtype), kiln_dtype_name(type->dtype));
     }
     if (type->rank >= 0 && type->rank != t->rank) {
-        return kiln_fail(diag, KILN_F_RUN_SHAPE, "input \"%s\" has rank %d, the model takes %d", name, t->rank,
-                         type->rank);
+        return kiln_fail(diag, KILN_F_RUN_SHAPE, "input \"%s\" has rank %d, the model takes %d",
+                         name, t->rank, type->rank);
     }
     for (int32_t d = 0; d < type->rank; d++) {
         if (kiln_dim_known(type->dims[d]) && type->dims[d] != t->dims[d]) {
             return kiln_hint(diag,
-                             kiln_fail(diag, KILN_F_RUN_SHAPE, "input \"%s\" has dim %d = %lld, the model takes %lld",
-                                       name, d, (long long)t->dims[d], (long long)type->dims[d]),
+                             kiln_fail(diag, KILN_F_RUN_SHAPE,
+                                       "input \"%s\" has dim %d = %lld, the model takes %lld", name,
+                                       d, (long long)t->dims[d], (long long)type->dims[d]),
                              "build with --override-shape %s:... for another fixed shape", name);
         }
     }
     if (!t->data || t->cap_bytes < kiln_tensor_bytes(t)) {
-        return kiln_fail(diag, KILN_F_RUN_BUFFER, "input \"%s\": the buffer holds %zu bytes of %zu", name,
-                         t->data ? t->cap_bytes : 0, kiln_tensor_bytes(t));
+        return kiln_fail(diag, KILN_F_RUN_BUFFER, "input \"%s\": the buffer holds %zu bytes of %zu",
+                         name, t->data ? t->cap_bytes : 0, kiln_tensor_bytes(t));
     }
     (void)c;
     return KILN_OK;
@@ -169,8 +174,9 @@ kiln_status kiln_context_bind(kiln_context *context, const char *name, const kil
     return KILN_OK;
 }
 
-static kiln_status copy_items(kiln_context *c, const char *name, const kiln_type *type, const kiln_tensor *items,
-                              size_t n, kiln_datum *out, kiln_diag *diag) {
+static kiln_status copy_items(kiln_context *c, const char *name, const kiln_type *type,
+                              const kiln_tensor *items, size_t n, kiln_datum *out,
+                              kiln_diag *diag) {
     kiln_datum *list;
     KILN_ALLOC(list, &c->items, n);
     for (size_t k = 0; k < n; k++) {
@@ -181,8 +187,8 @@ static kiln_status copy_items(kiln_context *c, const char *name, const kiln_type
     return KILN_OK;
 }
 
-kiln_status kiln_context_bind_sequence(kiln_context *context, const char *name, const kiln_tensor *items,
-                                       size_t n, kiln_diag *diag) {
+kiln_status kiln_context_bind_sequence(kiln_context *context, const char *name,
+                                       const kiln_tensor *items, size_t n, kiln_diag *diag) {
     size_t i;
     KILN_TRY(find_input(context, name, &i, diag));
     const kiln_type *type = &context->engine->graph->inputs[i]->type;
@@ -208,8 +214,8 @@ kiln_status kiln_context_bind_sequence(kiln_context *context, const char *name, 
     return KILN_OK;
 }
 
-kiln_status kiln_context_bind_output(kiln_context *context, const char *name, void *buffer, size_t cap_bytes,
-                                     kiln_diag *diag) {
+kiln_status kiln_context_bind_output(kiln_context *context, const char *name, void *buffer,
+                                     size_t cap_bytes, kiln_diag *diag) {
     const kiln_graph *g = context->engine->graph;
     int64_t i = name ? find(g->outputs, g->n_outputs, name) : -1;
     if (i < 0) {
@@ -230,7 +236,8 @@ static kiln_status check_inputs(const kiln_context *c, kiln_diag *diag) {
     const kiln_graph *g = c->engine->graph;
     for (size_t i = 0; i < g->n_inputs; i++) {
         if (c->inputs[i].kind == KILN_KIND_NONE) {
-            return kiln_fail(diag, KILN_F_RUN_INPUT, "input \"%s\" has not been bound", g->inputs[i]->name);
+            return kiln_fail(diag, KILN_F_RUN_INPUT, "input \"%s\" has not been bound",
+                             g->inputs[i]->name);
         }
     }
     return KILN_OK;
@@ -241,8 +248,8 @@ kiln_status kiln_context_prepare(kiln_context *context, kiln_diag *diag) {
     return kiln_diag_close(diag, kiln_exec_bind(context->exec, context->inputs, diag));
 }
 
-/* Where the user wants output i, which has `bytes` bytes: a buffer that it fits into, or for a size that only
- * the run knew what his function says. NULL: it stays where it is. */
+/* Where the user wants output i, which has `bytes` bytes: a buffer that it fits into, or for a
+ * size that only the run knew what his function says. NULL: it stays where it is. */
 static void *destination(kiln_context *c, size_t i, size_t bytes) {
     size_t cap;
     void *buffer = kiln_exec_user_output(c->exec, (int32_t)i, &cap);
@@ -250,11 +257,12 @@ static void *destination(kiln_context *c, size_t i, size_t bytes) {
         return bytes <= cap ? buffer : NULL;
     }
     const kiln_value *v = c->engine->graph->outputs[i];
-    return c->alloc && !kiln_type_is_static(&v->type) ? c->alloc(c->alloc_user, v->name, bytes) : NULL;
+    return c->alloc && !kiln_type_is_static(&v->type) ? c->alloc(c->alloc_user, v->name, bytes)
+                                                      : NULL;
 }
 
-/* Outputs that no step could write to their place are copied there: those that the data sizes, inputs and
- * constants that are outputs as they are. */
+/* Outputs that no step could write to their place are copied there: those that the data sizes,
+ * inputs and constants that are outputs as they are. */
 static void hand_over(kiln_context *c) {
     for (size_t i = 0; i < c->engine->graph->n_outputs; i++) {
         const kiln_datum *d = kiln_exec_output(c->exec, (int32_t)i);
@@ -284,7 +292,9 @@ static kiln_status run(kiln_context *context, kiln_diag *diag) {
 }
 
 static kiln_status check_idle(const kiln_context *c, kiln_diag *diag) {
-    return c->async.started ? kiln_fail(diag, KILN_F_OPTION, "a run is under way; wait for it first") : KILN_OK;
+    return c->async.started
+               ? kiln_fail(diag, KILN_F_OPTION, "a run is under way; wait for it first")
+               : KILN_OK;
 }
 
 kiln_status kiln_context_run(kiln_context *context, kiln_diag *diag) {
@@ -364,7 +374,8 @@ static bool tap_wants(void *user, const kiln_value *value) {
     return c->tap.wants(c->tap.user, value->name);
 }
 
-static kiln_status tap_see(void *user, const kiln_value *value, const kiln_datum *datum, bool replayed) {
+static kiln_status tap_see(void *user, const kiln_value *value, const kiln_datum *datum,
+                           bool replayed) {
     const kiln_context *c = user;
     if (datum->kind != KILN_KIND_TENSOR) {
         return KILN_OK;

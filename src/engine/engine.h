@@ -1,8 +1,7 @@
 /* engine.h - the engine as its own files and the pipeline see it.
  *
- * An engine is the canonical graph, its plan and the packed weights. build fills one (api.c); load reads
- * one from a file. Both hand over the arenas that hold everything.
- */
+ * An engine is the canonical graph, its plan and the packed weights. build fills one (api.c);
+ * load reads one from a file. Both hand over the arenas that hold everything. */
 #ifndef KILN_ENGINE_ENGINE_H
 #define KILN_ENGINE_ENGINE_H
 
@@ -30,7 +29,7 @@ struct kiln_engine {
     size_t n_passes;
     kiln_refusal *refusals;
     size_t n_refusals, cap_refusals;
-    kiln_file *file;   /* mapped engine file, or NULL */
+    kiln_file *file;        /* mapped engine file, or NULL */
     struct kiln_hold *hold; /* keeps a model's files mapped while the engine reads them, or NULL */
 };
 
@@ -40,8 +39,8 @@ kiln_status kiln_engine_new(kiln_engine **out, const kiln_env *env);
 kiln_status kiln_engine_describe(kiln_engine *engine);
 bool kiln_graph_io(const kiln_graph *graph, bool input, size_t i, kiln_io *out);
 
-/* A counted hold on the files behind a model's constants, shared by the model and engines built from it.
- * Thread-safe. */
+/* A counted hold on the files behind a model's constants, shared by the model and engines built
+ * from it. Thread-safe. */
 typedef struct kiln_hold kiln_hold;
 kiln_hold *kiln_hold_take(kiln_hold *hold);
 void kiln_hold_drop(kiln_hold *hold);

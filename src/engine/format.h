@@ -1,16 +1,17 @@
 /* format.h - the engine file.
  *
- *     header    64 bytes: magic, format version, oldest reader that can read it, file length, sections,
+ *     header 64 bytes: magic, format version, oldest reader that can read it, file length,
+ *     sections,
  *               hash of header and table
  *     table     one entry of 48 bytes per section: kind, offset, length, alignment, hash
- *     sections  META (who made it, for what), GRAPH (graph_io.h), PLAN (decisions and where their weights
+ *     sections META (who made it, for what), GRAPH (graph_io.h), PLAN (decisions and where their
+ *     weights
  *               lie), WEIGHTS (packed weights and constants, each aligned to 64)
  *
- * All numbers are little-endian. Sections follow each other with zero bytes up to their alignment between
- * them and nothing else. Hashes are XXH3-64; those of META, GRAPH and PLAN are always checked, those of the
- * pieces of WEIGHTS, which stand in GRAPH and PLAN, on demand. Data only: kernels are named, never
- * contained, and their parameters are claimed again from the graph.
- */
+ * All numbers are little-endian. Sections follow each other with zero bytes up to their alignment
+ * between them and nothing else. Hashes are XXH3-64; those of META, GRAPH and PLAN are always
+ * checked, those of the pieces of WEIGHTS, which stand in GRAPH and PLAN, on demand. Data only:
+ * kernels are named, never contained, and their parameters are claimed again from the graph. */
 #ifndef KILN_ENGINE_FORMAT_H
 #define KILN_ENGINE_FORMAT_H
 

@@ -174,7 +174,8 @@ static kiln_status write_graph(writer *w, const kiln_graph *g) {
     return w->e->oom ? KILN_E_MEMORY : KILN_OK;
 }
 
-kiln_status kiln_graph_write(kiln_enc *e, const kiln_graph *graph, kiln_place_fn place, void *user) {
+kiln_status kiln_graph_write(kiln_enc *e, const kiln_graph *graph, kiln_place_fn place,
+                             void *user) {
     writer w = {.e = e, .place = place, .user = user};
     KILN_ALLOC(w.number, e->arena, graph->n_values);
     return write_graph(&w, graph);
@@ -219,7 +220,8 @@ static kiln_status read_tensor_type(reader *r, kiln_tensor *t) {
         t->dims[i] = (int64_t)kiln_dec_u64(r->d);
     }
     size_t bytes = kiln_tensor_count(t) < 0 ? SIZE_MAX : kiln_tensor_bytes(t);
-    if (bytes == SIZE_MAX || bytes > kiln_env_limits(r->env)->tensor_bytes || t->dtype == KILN_DTYPE_STRING) {
+    if (bytes == SIZE_MAX || bytes > kiln_env_limits(r->env)->tensor_bytes ||
+        t->dtype == KILN_DTYPE_STRING) {
         return damaged(r, "a tensor's dims");
     }
     return check(r, "a tensor");
@@ -233,8 +235,8 @@ static kiln_status read_type(reader *r, kiln_type *out) {
         }
         uint32_t dtype = kiln_dec_u32(r->d);
         int32_t rank = (int32_t)kiln_dec_u32(r->d);
-        if (r->d->bad || kind > KILN_KIND_OPTIONAL || dtype >= KILN_DTYPE_COUNT || rank > KILN_MAX_RANK ||
-            rank < KILN_RANK_UNKNOWN) {
+        if (r->d->bad || kind > KILN_KIND_OPTIONAL || dtype >= KILN_DTYPE_COUNT ||
+            rank > KILN_MAX_RANK || rank < KILN_RANK_UNKNOWN) {
             return damaged(r, "a type");
         }
         *out = (kiln_type){.kind = (kiln_kind)kind, .dtype = (kiln_dtype)dtype, .rank = rank};
@@ -426,7 +428,8 @@ static kiln_status read_outputs(reader *r, kiln_graph *g, kiln_node *n) {
 }
 
 static kiln_status read_node(reader *r, kiln_graph *g) {
-    const char *domain = kiln_dec_text(r->d), *op_name = kiln_dec_text(r->d), *name = kiln_dec_text(r->d);
+    const char *domain = kiln_dec_text(r->d), *op_name = kiln_dec_text(r->d),
+               *name = kiln_dec_text(r->d);
     KILN_TRY(check(r, "a node"));
     const kiln_op *op = domain && op_name ? kiln_op_find(domain, op_name) : NULL;
     if (!op || !name) {

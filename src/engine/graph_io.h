@@ -1,9 +1,8 @@
 /* graph_io.h - a graph as bytes, and back.
  *
  * Stored: graph inputs with their types, constants (type, and where their data lies), nodes with
- * attributes by their operators' tables, bodies. Not stored: types of anything else. The reader infers
- * them again, so that no shape of a file is believed.
- */
+ * attributes by their operators' tables, bodies. Not stored: types of anything else. The reader
+ * infers them again, so that no shape of a file is believed. */
 #ifndef KILN_ENGINE_GRAPH_IO_H
 #define KILN_ENGINE_GRAPH_IO_H
 
@@ -16,7 +15,8 @@ typedef struct kiln_extent {
 } kiln_extent;
 
 /* Asked for each constant once while writing; *stored false: only its type is kept. */
-typedef kiln_status (*kiln_place_fn)(void *user, const kiln_value *value, bool *stored, kiln_extent *out);
+typedef kiln_status (*kiln_place_fn)(void *user, const kiln_value *value, bool *stored,
+                                     kiln_extent *out);
 
 kiln_status kiln_graph_write(kiln_enc *e, const kiln_graph *graph, kiln_place_fn place, void *user);
 

@@ -1,5 +1,5 @@
-/* load.c - reading an engine: check the frame, read the graph, infer it, claim again, measure the weights,
- * and only then point at them. */
+/* load.c - reading an engine: check the frame, read the graph, infer it, claim again, measure the
+ * weights, and only then point at them. */
 #include <string.h>
 
 #include "base/cpu.h"
@@ -25,9 +25,11 @@ typedef struct loader {
 } loader;
 
 static kiln_status damaged(const loader *l, const char *what) {
-    kiln_status status = kiln_fail(l->diag, KILN_F_ENGINE_DAMAGED, "the engine file is damaged: %s", what);
+    kiln_status status =
+        kiln_fail(l->diag, KILN_F_ENGINE_DAMAGED, "the engine file is damaged: %s", what);
     const char *command = l->engine->info.command;
-    return kiln_hint(l->diag, status, "build it again: %s", command ? command : "kiln build MODEL.onnx -o FILE");
+    return kiln_hint(l->diag, status, "build it again: %s",
+                     command ? command : "kiln build MODEL.onnx -o FILE");
 }
 
 static uint64_t get_u64(const uint8_t *p) {
@@ -39,7 +41,8 @@ static uint64_t get_u64(const uint8_t *p) {
 }
 
 bool kiln_engine_recognize(const void *bytes, size_t len) {
-    return len >= sizeof kiln_engine_magic && memcmp(bytes, kiln_engine_magic, sizeof kiln_engine_magic) == 0;
+    return len >= sizeof kiln_engine_magic &&
+           memcmp(bytes, kiln_engine_magic, sizeof kiln_engine_magic) == 0;
 }
 
 static bool all_zero(const uint8_t *p, uint64_t n) {
@@ -54,12 +57,14 @@ static bool all_zero(const uint8_t *p, uint64_t n) {
 /* ---- Header and table ---- */
 
 static kiln_status check_versions(const loader *l) {
-    uint32_t version = (uint32_t)get_u64(l->data + 8), oldest = (uint32_t)(get_u64(l->data + 8) >> 32);
+    uint32_t version = (uint32_t)get_u64(l->data + 8),
+             oldest = (uint32_t)(get_u64(l->data + 8) >> 32);
     if (oldest > KILN_FORMAT_VERSION || version < KILN_FORMAT_OLDEST) {
         return kiln_hint(l->diag,
                          kiln_fail(l->diag, KILN_F_ENGINE_VERSION,
-                                   "the engine has format %u, this Kiln %s reads formats %d to %d", version,
-                                   kiln_version(), KILN_FORMAT_OLDEST, KILN_FORMAT_VERSION),
+                                   "the engine has format %u, this Kiln %s reads formats %d to %d",
+                                   version, kiln_version(), KILN_FORMAT_OLDEST,
+                                   KILN_FORMAT_VERSION),
                          "build it again with this version: kiln build MODEL.onnx -o FILE");
     }
     return KILN_OK;
@@ -70,8 +75,9 @@ static kiln_status check_front_hash(const loader *l, size_t front) {
     uint8_t copy[KILN_HEADER_BYTES + KILN_SECTION_COUNT * KILN_ENTRY_BYTES];
     memcpy(copy, l->data, front);
     memset(copy + HASH_AT, 0, 8);
-    return kiln_hash_64(copy, front) == get_u64(l->data + HASH_AT) ? KILN_OK
-                                                                    : damaged(l, "header or table changed");
+    return kiln_hash_64(copy, front) == get_u64(l->data + HASH_AT)
+               ? KILN_OK
+               : damaged(l, "header or table changed");
 }
 
 static kiln_status read_front(loader *l) {
@@ -88,11 +94,13 @@ static kiln_status read_front(loader *l) {
     for (uint64_t i = 0; i < KILN_SECTION_COUNT; i++) {
         const uint8_t *e = l->data + KILN_HEADER_BYTES + i * KILN_ENTRY_BYTES;
         uint64_t offset = get_u64(e + 8), len = get_u64(e + 16), align = get_u64(e + 24);
-        if (get_u64(e) != i || align > 4096 || align < 64 || offset < end || offset - end >= align ||
-            offset % align || offset > l->len || len > l->len - offset || !all_zero(l->data + end, offset - end)) {
+        if (get_u64(e) != i || align > 4096 || align < 64 || offset < end ||
+            offset - end >= align || offset % align || offset > l->len || len > l->len - offset ||
+            !all_zero(l->data + end, offset - end)) {
             return damaged(l, "the section table is wrong");
         }
-        if (i != KILN_SECTION_WEIGHTS && kiln_hash_64(l->data + offset, (size_t)len) != get_u64(e + 32)) {
+        if (i != KILN_SECTION_WEIGHTS &&
+            kiln_hash_64(l->data + offset, (size_t)len) != get_u64(e + 32)) {
             return damaged(l, "a section changed");
         }
         l->sections[i].offset = offset;
@@ -121,14 +129,15 @@ static kiln_status choose_target(loader *l, const char *isa) {
         return KILN_OK;
     }
     if (!e->info.portable) {
-        kiln_status status = kiln_fail(l->diag, KILN_F_ENGINE_ISA,
-                                       "the engine was made for %s, this machine has %s", isa, kiln_target_isa(&e->target));
+        kiln_status status =
+            kiln_fail(l->diag, KILN_F_ENGINE_ISA, "the engine was made for %s, this machine has %s",
+                      isa, kiln_target_isa(&e->target));
         return kiln_hint(l->diag, status, "build it again here: %s", e->info.command);
     }
     l->rebuild = true;
     e->info.isa = kiln_target_isa(&e->target);
-    kiln_warn(l->diag, KILN_F_ENGINE_ISA, "the engine was made for %s; it is planned again for %s", isa,
-              kiln_target_isa(&e->target));
+    kiln_warn(l->diag, KILN_F_ENGINE_ISA, "the engine was made for %s; it is planned again for %s",
+              isa, kiln_target_isa(&e->target));
     return KILN_OK;
 }
 
@@ -148,7 +157,8 @@ static kiln_status read_meta(loader *l) {
     if (d.oom) {
         return KILN_E_MEMORY;
     }
-    if (d.bad || !e->info.version || !hash || strlen(hash) >= sizeof e->info.model_hash || !e->info.command) {
+    if (d.bad || !e->info.version || !hash || strlen(hash) >= sizeof e->info.model_hash ||
+        !e->info.command) {
         e->info.command = NULL;
         return damaged(l, "the description is wrong");
     }
@@ -165,7 +175,8 @@ static const void *fetch(void *user, const kiln_extent *x) {
         return NULL;
     }
     if (l->verify) {
-        if (x->offset < l->checked_to || !all_zero(base + l->checked_to, x->offset - l->checked_to) ||
+        if (x->offset < l->checked_to ||
+            !all_zero(base + l->checked_to, x->offset - l->checked_to) ||
             kiln_hash_64(base + x->offset, (size_t)x->len) != x->hash) {
             return NULL;
         }
@@ -229,7 +240,8 @@ static kiln_status read_decisions(loader *l, kiln_dec *d, stored *s) {
     return d->oom ? KILN_E_MEMORY : d->bad ? damaged(l, "the plan is wrong") : KILN_OK;
 }
 
-static kiln_status read_plan(loader *l, kiln_dec *d, const kiln_graph *g, kiln_plan *parent, kiln_plan **out);
+static kiln_status read_plan(loader *l, kiln_dec *d, const kiln_graph *g, kiln_plan *parent,
+                             kiln_plan **out);
 
 static kiln_status read_bodies(loader *l, kiln_dec *d, kiln_plan *p) {
     uint64_t n = kiln_dec_u64(d), made = 0;
@@ -243,7 +255,8 @@ static kiln_status read_bodies(loader *l, kiln_dec *d, kiln_plan *p) {
     return n == made ? KILN_OK : damaged(l, "a body's plan is missing");
 }
 
-static kiln_status read_plan(loader *l, kiln_dec *d, const kiln_graph *g, kiln_plan *parent, kiln_plan **out) {
+static kiln_status read_plan(loader *l, kiln_dec *d, const kiln_graph *g, kiln_plan *parent,
+                             kiln_plan **out) {
     kiln_engine *e = l->engine;
     kiln_plan *p;
     stored s;
@@ -273,14 +286,16 @@ static kiln_status read_all(loader *l) {
     KILN_TRY(read_meta(l));
     KILN_TRY(read_graph(l));
     if (l->rebuild) {
-        KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, NULL, NULL, l->diag));
+        KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, NULL, NULL,
+                                     l->diag));
     } else {
         kiln_dec d = open_section(l, KILN_SECTION_PLAN);
         KILN_TRY(read_plan(l, &d, e->graph, NULL, &e->plan));
         uint64_t end = l->sections[KILN_SECTION_WEIGHTS].len;
         const uint8_t *base = l->data + l->sections[KILN_SECTION_WEIGHTS].offset;
         if (d.at != d.len ||
-            (l->verify && (l->checked_to > end || !all_zero(base + l->checked_to, end - l->checked_to)))) {
+            (l->verify &&
+             (l->checked_to > end || !all_zero(base + l->checked_to, end - l->checked_to)))) {
             return damaged(l, "something follows the plan or the weights");
         }
     }
@@ -288,8 +303,8 @@ static kiln_status read_all(loader *l) {
     return e->dims.oom ? KILN_E_MEMORY : KILN_OK;
 }
 
-static kiln_status load(kiln_engine **out, const kiln_env *env, const char *path, const void *bytes, size_t len,
-                        const kiln_load_options *given, kiln_diag *diag) {
+static kiln_status load(kiln_engine **out, const kiln_env *env, const char *path, const void *bytes,
+                        size_t len, const kiln_load_options *given, kiln_diag *diag) {
     kiln_load_options o;
     kiln_engine *e;
     if (!path && !bytes) {
@@ -302,12 +317,14 @@ static kiln_status load(kiln_engine **out, const kiln_env *env, const char *path
     kiln_status status = KILN_OK;
     if (path) {
         e->file = kiln_arena_array(&e->arena, 1, sizeof *e->file);
-        status = e->file ? kiln_file_open(e->file, env, path, UINT64_MAX, o.no_mmap ? KILN_FILE_COPY : 0, diag)
+        status = e->file ? kiln_file_open(e->file, env, path, UINT64_MAX,
+                                          o.no_mmap ? KILN_FILE_COPY : 0, diag)
                          : KILN_E_MEMORY;
         bytes = status == KILN_OK ? e->file->data : NULL;
         len = status == KILN_OK ? e->file->bytes : 0;
     } else if ((uintptr_t)bytes % KILN_PIECE_ALIGN) {
-        status = kiln_fail(diag, KILN_F_OPTION, "the engine's bytes are not aligned to %d", KILN_PIECE_ALIGN);
+        status = kiln_fail(diag, KILN_F_OPTION, "the engine's bytes are not aligned to %d",
+                           KILN_PIECE_ALIGN);
     }
     loader l = {.engine = e, .data = bytes, .len = len, .verify = o.verify, .diag = diag};
     status = status == KILN_OK ? read_all(&l) : status;
@@ -328,7 +345,7 @@ kiln_status kiln_engine_load(kiln_engine **out, const kiln_env *env, const char 
     return kiln_diag_close(diag, status);
 }
 
-kiln_status kiln_engine_load_memory(kiln_engine **out, const kiln_env *env, const void *bytes, size_t len,
-                                    const kiln_load_options *options, kiln_diag *diag) {
+kiln_status kiln_engine_load_memory(kiln_engine **out, const kiln_env *env, const void *bytes,
+                                    size_t len, const kiln_load_options *options, kiln_diag *diag) {
     return kiln_diag_close(diag, load(out, env, NULL, bytes, len, options, diag));
 }

@@ -1,5 +1,5 @@
-/* save.c - writing an engine. The weights are listed first, so that the other sections can say where they
- * lie; then header, table and sections go out in one pass. */
+/* save.c - writing an engine. The weights are listed first, so that the other sections can say
+ * where they lie; then header, table and sections go out in one pass. */
 #include <string.h>
 
 #include "base/diag.h"
@@ -48,7 +48,8 @@ static void need(saver *s, const kiln_value *v) {
     }
 }
 
-/* A value of unknown size makes its step late, and late steps run by the reference: it reads all inputs. */
+/* A value of unknown size makes its step late, and late steps run by the reference: it reads all
+ * inputs. */
 static bool may_be_late(const kiln_claim *claim) {
     for (int32_t i = 0; i < claim->n_nodes; i++) {
         const kiln_node *n = claim->nodes[i];
@@ -249,7 +250,8 @@ static kiln_status save(saver *s, open_fn open, void *user) {
 
 static kiln_status run_save(const kiln_engine *engine, open_fn open, void *user, kiln_diag *diag) {
     if (!engine->plan) {
-        return kiln_fail(diag, KILN_F_OPTION, "the engine was built with canonical_only and cannot be saved");
+        return kiln_fail(diag, KILN_F_OPTION,
+                         "the engine was built with canonical_only and cannot be saved");
     }
     saver s = {.engine = engine, .diag = diag};
     kiln_arena_init(&s.arena, engine->env);
@@ -298,7 +300,8 @@ static kiln_status open_memory(void *user, uint64_t bytes, sink *out) {
     return b->data ? KILN_OK : KILN_E_MEMORY;
 }
 
-kiln_status kiln_engine_save_memory(const kiln_engine *engine, void **out, size_t *len, kiln_diag *diag) {
+kiln_status kiln_engine_save_memory(const kiln_engine *engine, void **out, size_t *len,
+                                    kiln_diag *diag) {
     buffer b = {.env = engine->env};
     kiln_status status = run_save(engine, open_memory, &b, diag);
     if (status != KILN_OK) {

@@ -13,8 +13,8 @@ typedef struct binding {
     kiln_arena scratch;
     kiln_dims dims;
     kiln_diag *diag;
-    kiln_lifetime *lives;  /* per slot */
-    bool *folded;          /* per step of the segment: done at binding */
+    kiln_lifetime *lives; /* per slot */
+    bool *folded;         /* per step of the segment: done at binding */
 } binding;
 
 bool kiln_step_is_always_late(const kiln_plan *plan, const kiln_step *step) {
@@ -105,7 +105,8 @@ static kiln_status set_fact(binding *b, const kiln_value *v, const kiln_fact *fa
     return KILN_OK;
 }
 
-/* A datum's type alone: its values change from run to run, so nothing may be concluded from them. */
+/* A datum's type alone: its values change from run to run, so nothing may be concluded from them.
+ */
 static kiln_status set_datum_fact(binding *b, const kiln_value *v, const kiln_datum *d) {
     kiln_fact f;
     KILN_TRY(kiln_datum_fact(d, &b->seg->arena, &f));
@@ -119,8 +120,8 @@ static kiln_status infer_one(binding *b, const kiln_node *n) {
     for (int32_t k = 0; k < n->n_in; k++) {
         KILN_TRY(get_fact(b, n->in[k], &facts[k]));
     }
-    KILN_TRY(kiln_infer_concrete(n, facts, facts + n->n_in, &b->seg->arena, &b->dims, b->frame->exec->env,
-                                 b->diag));
+    KILN_TRY(kiln_infer_concrete(n, facts, facts + n->n_in, &b->seg->arena, &b->dims,
+                                 b->frame->exec->env, b->diag));
     for (int32_t k = 0; k < n->n_out; k++) {
         KILN_TRY(forget_expressions(b, &facts[n->n_in + k]));
         KILN_TRY(set_fact(b, n->out[k], &facts[n->n_in + k]));
@@ -142,10 +143,12 @@ static kiln_status infer_step(binding *b, const kiln_step *step, bool *late) {
     return KILN_OK;
 }
 
-/* The tensor whose elements a fact knows, made in the segment's arena. False when it knows too little. */
+/* The tensor whose elements a fact knows, made in the segment's arena. False when it knows too
+ * little. */
 static bool materialize(binding *b, const kiln_fact *f, kiln_tensor *t) {
     memset(t, 0, sizeof *t);
-    if (!f->contents || !kiln_type_to_tensor(&f->type, t) || kiln_tensor_count(t) != f->n_contents) {
+    if (!f->contents || !kiln_type_to_tensor(&f->type, t) ||
+        kiln_tensor_count(t) != f->n_contents) {
         return false;
     }
     for (int64_t i = 0; i < f->n_contents; i++) {
@@ -170,7 +173,8 @@ static bool fold_step(binding *b, const kiln_step *step) {
     kiln_tensor t;
     for (int32_t i = 0; i < claim->n_out; i++) {
         const kiln_fact *f = *fact_slot(b, claim->out[i]);
-        if (b->frame->plan->slots[step->out[i]].layout != KILN_LAYOUT_ROW || !f || !materialize(b, f, &t)) {
+        if (b->frame->plan->slots[step->out[i]].layout != KILN_LAYOUT_ROW || !f ||
+            !materialize(b, f, &t)) {
             return false;
         }
         b->seg->places[step->out[i]] = (kiln_place){.kind = KILN_PLACE_DATA, .data = t.data};
@@ -254,7 +258,8 @@ static kiln_status find_lifetimes(binding *b) {
             int32_t slot = step->out[i];
             kiln_place *place = &b->seg->places[slot];
             if (p->slots[slot].alias_of >= 0) {
-                *place = (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = p->slots[slot].alias_of};
+                *place =
+                    (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = p->slots[slot].alias_of};
             } else {
                 b->lives[slot].first = b->lives[slot].last = s;
                 KILN_TRY(size_buffer(b, slot, &b->lives[slot].bytes));
@@ -270,7 +275,8 @@ static void place_relabels(binding *b) {
     const kiln_plan *p = b->frame->plan;
     for (size_t i = 0; i < p->n_slots; i++) {
         int32_t from = p->slots[i].alias_of;
-        if (from >= 0 && p->slots[from].value == p->slots[i].value && b->seg->places[i].kind == KILN_PLACE_NONE) {
+        if (from >= 0 && p->slots[from].value == p->slots[i].value &&
+            b->seg->places[i].kind == KILN_PLACE_NONE) {
             b->seg->places[i] = (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = from};
         }
     }
@@ -287,8 +293,9 @@ static void take_over(binding *b) {
         }
         int32_t from = root_slot(b, step->in[i]), to = step->out[0];
         kiln_lifetime *in = &b->lives[from], *out = &b->lives[to];
-        if (b->seg->places[from].kind != KILN_PLACE_BUFFER || b->seg->places[to].kind != KILN_PLACE_BUFFER ||
-            in->last != s || in->bytes != out->bytes) {
+        if (b->seg->places[from].kind != KILN_PLACE_BUFFER ||
+            b->seg->places[to].kind != KILN_PLACE_BUFFER || in->last != s ||
+            in->bytes != out->bytes) {
             continue;
         }
         bool once = true;
@@ -381,7 +388,8 @@ static kiln_status bind_step(binding *b, int32_t s) {
     kiln_segment *seg = b->seg;
     seg->scratch_bytes = bound->call.scratch_bytes > seg->scratch_bytes ? bound->call.scratch_bytes
                                                                         : seg->scratch_bytes;
-    seg->shared_bytes = binder.shared_bytes > seg->shared_bytes ? binder.shared_bytes : seg->shared_bytes;
+    seg->shared_bytes =
+        binder.shared_bytes > seg->shared_bytes ? binder.shared_bytes : seg->shared_bytes;
     return KILN_OK;
 }
 
@@ -410,10 +418,12 @@ static kiln_status reserve_memory(kiln_frame *frame, kiln_segment *seg, kiln_dia
     size_t shared, scratch, bytes;
     bool fits = kiln_align_size(seg->shared_bytes, 64, &shared) &&
                 kiln_mul_size(seg->scratch_bytes, (size_t)threads, &scratch) &&
-                kiln_add_size(seg->activation_bytes, shared, &bytes) && kiln_add_size(bytes, scratch, &bytes);
+                kiln_add_size(seg->activation_bytes, shared, &bytes) &&
+                kiln_add_size(bytes, scratch, &bytes);
     uint64_t limit = kiln_env_limits(frame->exec->env)->memory_bytes;
     if (!fits || bytes > limit) {
-        return kiln_fail(diag, KILN_F_RUN_LIMIT, "the run would need more than the limit of %llu bytes",
+        return kiln_fail(diag, KILN_F_RUN_LIMIT,
+                         "the run would need more than the limit of %llu bytes",
                          (unsigned long long)limit);
     }
     seg->shared_bytes = shared;
@@ -440,10 +450,10 @@ static kiln_status bind_all(binding *b) {
     return reserve_memory(b->frame, b->seg, b->diag);
 }
 
-/* The shapes a segment depends on: of inputs and captures, or of what the late step made. Written to `out`,
- * or held against `expected`, so that finding a bound segment needs no memory. */
+/* The shapes a segment depends on: of inputs and captures, or of what the late step made. Written
+ * to `out`, or held against `expected`, so that finding a bound segment needs no memory. */
 typedef struct key_walk {
-    int64_t *out; /* or NULL */
+    int64_t *out;            /* or NULL */
     const int64_t *expected; /* or NULL */
     size_t n_expected, n;
     bool same;
@@ -486,7 +496,8 @@ static bool has_key(const kiln_segment *seg, const kiln_frame *frame, const kiln
     return k.same && k.n == seg->n_key;
 }
 
-static kiln_status make_key(kiln_segment *seg, const kiln_frame *frame, const kiln_segment *parent) {
+static kiln_status make_key(kiln_segment *seg, const kiln_frame *frame,
+                            const kiln_segment *parent) {
     key_walk k = {0};
     walk_key(&k, frame, parent);
     seg->n_key = k.n;
@@ -527,7 +538,8 @@ void kiln_segments_free(kiln_segment *list, const kiln_env *env) {
     }
 }
 
-static kiln_status new_segment(kiln_frame *frame, kiln_segment *parent, kiln_segment **out, kiln_diag *diag) {
+static kiln_status new_segment(kiln_frame *frame, kiln_segment *parent, kiln_segment **out,
+                               kiln_diag *diag) {
     kiln_segment *seg = kiln_env_alloc(frame->exec->env, sizeof *seg);
     if (!seg) {
         return KILN_E_MEMORY;

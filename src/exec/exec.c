@@ -45,8 +45,8 @@ static kiln_status fill_frame(kiln_frame *f, kiln_diag *diag) {
     return KILN_OK;
 }
 
-kiln_status kiln_frame_create(kiln_frame **out, kiln_exec *exec, const kiln_plan *plan, kiln_frame *outer,
-                              kiln_diag *diag) {
+kiln_status kiln_frame_create(kiln_frame **out, kiln_exec *exec, const kiln_plan *plan,
+                              kiln_frame *outer, kiln_diag *diag) {
     kiln_frame *f = kiln_env_alloc(exec->env, sizeof *f);
     if (!f) {
         return KILN_E_MEMORY;

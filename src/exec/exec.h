@@ -1,12 +1,12 @@
-/* exec.h - runs a plan. Input: a plan, its blobs, tensors; output: tensors. Invariant: what ran before
- * at the same shapes allocates nothing the second time.
+/* exec.h - runs a plan. Input: a plan, its blobs, tensors; output: tensors. Invariant: what ran
+ * before at the same shapes allocates nothing the second time.
  *
  * A frame runs one plan (the model's, or that of a body) and keeps what it bound. Binding infers
  * concrete shapes step by step, places buffers, and lets each kernel prepare a call. It stops at a
  * step whose outputs only the data can size (NonZero, Loop, ...): such a late step runs on its own,
  * by the reference, and the steps after it are bound to what it found. So a frame holds a tree of
- * segments: the root's key is the input shapes, a child's the shapes its late step made. Steps whose
- * results follow from the shapes alone are computed at binding and vanish from the run.
+ * segments: the root's key is the input shapes, a child's the shapes its late step made. Steps
+ * whose results follow from the shapes alone are computed at binding and vanish from the run.
  *
  *     kiln_exec *x;
  *     kiln_exec_create(&x, plan, target, &options, diag);
@@ -22,33 +22,33 @@ typedef struct kiln_exec kiln_exec;
 
 typedef struct kiln_exec_options {
     const kiln_env *env;
-    kiln_pool *pool;  /* borrowed; NULL: the caller's thread alone */
-    int32_t threads;  /* at most this many of the pool; 0: all */
-    uint64_t seed;    /* for random operators */
+    kiln_pool *pool; /* borrowed; NULL: the caller's thread alone */
+    int32_t threads; /* at most this many of the pool; 0: all */
+    uint64_t seed;   /* for random operators */
 } kiln_exec_options;
 
 kiln_status kiln_exec_create(kiln_exec **out, const kiln_plan *plan, const kiln_cpu_target *target,
                              const kiln_exec_options *options, kiln_diag *diag);
 void kiln_exec_destroy(kiln_exec *exec);
 
-/* Runs once. inputs: one datum per graph input, types and shapes already checked by the caller; their
- * memory must stay until the outputs have been read (an output may be an input's memory). */
+/* Runs once. inputs: one datum per graph input, types and shapes already checked by the caller;
+ * their memory must stay until the outputs have been read (an output may be an input's memory). */
 kiln_status kiln_exec_run(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag);
 /* Output i of the last run. */
 const kiln_datum *kiln_exec_output(const kiln_exec *exec, int32_t i);
-/* Output i of later runs goes straight to `buffer` of cap bytes when it fits and a step makes it; NULL: to
- * Kiln's memory. */
+/* Output i of later runs goes straight to `buffer` of cap bytes when it fits and a step makes it;
+ * NULL: to Kiln's memory. */
 void kiln_exec_set_output(kiln_exec *exec, int32_t i, void *buffer, size_t cap_bytes);
 /* That buffer, or NULL. */
 void *kiln_exec_user_output(const kiln_exec *exec, int32_t i, size_t *cap_bytes);
 /* Binds for these shapes without running, so that the first run allocates nothing. */
 kiln_status kiln_exec_bind(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag);
 
-/* May be called from any thread: the run under way, and every later one until kiln_exec_allow, ends with
- * KILN_E_CANCELLED. */
+/* May be called from any thread: the run under way, and every later one until kiln_exec_allow,
+ * ends with KILN_E_CANCELLED. */
 void kiln_exec_cancel(kiln_exec *exec);
-/* Forgets earlier cancelling. Called before a run by the thread that starts it, so that cancelling after
- * that reaches the run even when it works on another thread. */
+/* Forgets earlier cancelling. Called before a run by the thread that starts it, so that
+ * cancelling after that reaches the run even when it works on another thread. */
 void kiln_exec_allow(kiln_exec *exec);
 
 /* Called with every value that tapped() wants, once it is computed; inner values of a region are

@@ -59,15 +59,15 @@ struct kiln_frame {
     kiln_exec *exec;
     const kiln_plan *plan;
     kiln_frame *outer;
-    kiln_arena arena;      /* as long as the frame */
-    kiln_arena late;       /* data made by late steps, until the next run */
+    kiln_arena arena; /* as long as the frame */
+    kiln_arena late;  /* data made by late steps, until the next run */
     kiln_arena_mark late_start;
-    kiln_datum *slots;     /* per slot: dims and address in the current run */
+    kiln_datum *slots;           /* per slot: dims and address in the current run */
     const kiln_segment **filled; /* per slot: the segment whose dims it holds */
     kiln_segment *roots;
     int32_t n_roots;
-    kiln_frame **bodies;   /* per plan->bodies */
-    kiln_datum *outputs;   /* per graph output */
+    kiln_frame **bodies; /* per plan->bodies */
+    kiln_datum *outputs; /* per graph output */
 };
 
 struct kiln_exec {
@@ -97,15 +97,16 @@ void kiln_segments_free(kiln_segment *list, const kiln_env *env);
 
 /* Runs the frame: inputs per graph input; captures are read from `outer` frames. */
 kiln_status kiln_frame_run(kiln_frame *frame, const kiln_datum *inputs, kiln_diag *diag);
-/* The datum of v from the frame's slots in layout ROW (copied into arena where it lies otherwise). */
+/* The datum of v from the frame's slots in layout ROW (copied into arena where it lies
+ * otherwise). */
 kiln_status kiln_frame_row(kiln_frame *frame, int32_t slot, kiln_datum *out, kiln_arena *arena);
 /* Runs the late step `step` by the reference. */
 kiln_status kiln_frame_late(kiln_frame *frame, int32_t step, kiln_diag *diag);
 /* Replays the inner values of a step's region for the taps. */
 kiln_status kiln_frame_tap(kiln_frame *frame, int32_t step, kiln_diag *diag);
 
-kiln_status kiln_frame_create(kiln_frame **out, kiln_exec *exec, const kiln_plan *plan, kiln_frame *outer,
-                              kiln_diag *diag);
+kiln_status kiln_frame_create(kiln_frame **out, kiln_exec *exec, const kiln_plan *plan,
+                              kiln_frame *outer, kiln_diag *diag);
 void kiln_frame_destroy(kiln_frame *frame);
 
 kiln_status kiln_buffer_reserve(kiln_buffer *buffer, size_t bytes, const kiln_env *env);

@@ -79,10 +79,12 @@ static kiln_status find(region *r, const kiln_value *v, kiln_datum *out, kiln_di
         out->kind = KILN_KIND_TENSOR;
         return kiln_const_eval(v, &out->tensor, r->arena, diag);
     }
-    return kiln_fail(diag, KILN_F_INTERNAL, "value \"%s\" is not at hand for the reference", v->name);
+    return kiln_fail(diag, KILN_F_INTERNAL, "value \"%s\" is not at hand for the reference",
+                     v->name);
 }
 
-/* Bodies run on frames of their own; what they give is copied, since the frame will be run again. */
+/* Bodies run on frames of their own; what they give is copied, since the frame will be run again.
+ */
 static kiln_status copy_datum(kiln_datum *d, kiln_arena *arena) {
     if (d->kind == KILN_KIND_TENSOR) {
         d->tensor.cap_bytes = kiln_tensor_bytes(&d->tensor);
@@ -118,8 +120,9 @@ static kiln_status run_body(kiln_ref *self, const kiln_graph *graph, const kiln_
         body = f->plan->body_graphs[i] == graph ? f->bodies[i] : body;
     }
     if (!body || (size_t)n_inputs != graph->n_inputs) {
-        return kiln_fail(self->diag, KILN_F_ARITY, "body \"%s\" takes %zu inputs, the operator gives %d",
-                         graph->name, graph->n_inputs, n_inputs);
+        return kiln_fail(self->diag, KILN_F_ARITY,
+                         "body \"%s\" takes %zu inputs, the operator gives %d", graph->name,
+                         graph->n_inputs, n_inputs);
     }
     KILN_TRY(pass_captures(r, body, self->diag));
     KILN_TRY(kiln_frame_run(body, inputs, self->diag));
@@ -136,7 +139,8 @@ static kiln_status run_node(region *r, const kiln_node *n, kiln_diag *diag) {
     for (int32_t k = 0; k < n->n_in; k++) {
         KILN_TRY(find(r, n->in[k], &in[k], diag));
     }
-    kiln_hooks hooks = {.body = run_body, .driver = r, .seed = r->frame->exec->seed + (uint64_t)n->id};
+    kiln_hooks hooks = {
+        .body = run_body, .driver = r, .seed = r->frame->exec->seed + (uint64_t)n->id};
     KILN_TRY(kiln_eval_node(n, in, in + n->n_in, &hooks, r->arena, diag));
     for (int32_t k = 0; k < n->n_out; k++) {
         KILN_TRY(know(r, n->out[k], &in[n->n_in + k]));
@@ -162,8 +166,8 @@ static kiln_status put(region *r, int32_t slot, const kiln_datum *d, kiln_diag *
     const kiln_value *v = f->plan->slots[slot].value;
     if (v->type.kind == KILN_KIND_TENSOR && v->type.rank >= 0 && d->kind == KILN_KIND_TENSOR &&
         d->tensor.rank != v->type.rank) {
-        return kiln_fail(diag, KILN_F_INTERNAL, "value \"%s\" has rank %d, was inferred to have %d", v->name,
-                         d->tensor.rank, v->type.rank);
+        return kiln_fail(diag, KILN_F_INTERNAL, "value \"%s\" has rank %d, was inferred to have %d",
+                         v->name, d->tensor.rank, v->type.rank);
     }
     f->slots[slot] = *d;
     f->filled[slot] = NULL;

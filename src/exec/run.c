@@ -10,8 +10,8 @@ typedef struct team_run {
     kiln_exec *exec;
     kiln_segment *seg;
     int32_t begin, end; /* of seg->bound */
-    /* Whether to stop after step i stands in stop[i & 1]: member 0 writes it before the barrier that
-     * all read it after, and writes it next two barriers later. */
+    /* Whether to stop after step i stands in stop[i & 1]: member 0 writes it before the barrier
+     * that all read it after, and writes it next two barriers later. */
     bool stop[2];
     bool profile;
 } team_run;
@@ -46,7 +46,8 @@ static kiln_status finish(kiln_exec *x, kiln_diag *diag) {
     return x->run_env.status;
 }
 
-static kiln_status run_bound(kiln_frame *f, kiln_segment *seg, int32_t begin, int32_t end, kiln_diag *diag) {
+static kiln_status run_bound(kiln_frame *f, kiln_segment *seg, int32_t begin, int32_t end,
+                             kiln_diag *diag) {
     kiln_exec *x = f->exec;
     team_run r = {.exec = x, .seg = seg, .begin = begin, .end = end};
     r.profile = x->profiling && f == x->root;
@@ -62,11 +63,12 @@ static void *address(const kiln_segment *seg, int32_t slot) {
     return p->kind == KILN_PLACE_BUFFER ? seg->buffer.data + p->offset : p->data;
 }
 
-/* A slot that is another one of the same value under a second layout with the same bytes. No step makes
- * it. */
+/* A slot that is another one of the same value under a second layout with the same bytes. No step
+ * makes it. */
 static bool is_relabelled(const kiln_plan *p, const kiln_segment *seg, int32_t slot) {
     int32_t of = p->slots[slot].alias_of;
-    return seg->places[slot].kind == KILN_PLACE_NONE && of >= 0 && p->slots[of].value == p->slots[slot].value;
+    return seg->places[slot].kind == KILN_PLACE_NONE && of >= 0 &&
+           p->slots[of].value == p->slots[slot].value;
 }
 
 /* The slot that owns the bytes of this one, as far as this segment knows. */
@@ -91,7 +93,8 @@ static void redirect_outputs(kiln_frame *f, const kiln_segment *seg) {
     for (size_t i = 0; i < f->plan->graph->n_outputs; i++) {
         int32_t slot = owner(f->plan, seg, f->plan->output_slots[i]);
         const kiln_place *p = &seg->places[slot];
-        if (x->user_outputs[i] && p->kind == KILN_PLACE_BUFFER && (size_t)p->bytes <= x->user_caps[i]) {
+        if (x->user_outputs[i] && p->kind == KILN_PLACE_BUFFER &&
+            (size_t)p->bytes <= x->user_caps[i]) {
             f->slots[slot].tensor.data = x->user_outputs[i];
         }
     }
@@ -112,8 +115,8 @@ static void fill_dims(kiln_frame *f, const kiln_segment *seg, size_t i) {
     }
 }
 
-/* An alias has the address of what it stands for, which comes before it; another layout of the same value
- * has its dims too, whoever made it. */
+/* An alias has the address of what it stands for, which comes before it; another layout of the
+ * same value has its dims too, whoever made it. */
 static void fill_alias(kiln_frame *f, const kiln_segment *seg, size_t i) {
     const kiln_slot *slots = f->plan->slots;
     int32_t root = seg->places[i].alias_of;
@@ -164,7 +167,8 @@ static void fill_calls(kiln_frame *f, kiln_segment *seg) {
     }
 }
 
-/* With taps the same calls run one at a time, each looked at before the next may reuse its inputs. */
+/* With taps the same calls run one at a time, each looked at before the next may reuse its
+ * inputs. */
 static kiln_status run_tapped(kiln_frame *f, kiln_segment *seg, kiln_diag *diag) {
     int32_t next = 0;
     for (int32_t s = seg->first; s < seg->end; s++) {

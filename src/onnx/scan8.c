@@ -1,9 +1,10 @@
 /* scan8.c - Scan as opset 8 had it: over batches, each with a scan of its own.
  *
- * States were [batch, ...], scan inputs and outputs [batch, sequence, ...], and the body saw neither of
- * the two axes. The modern form is a Scan within a Scan: the outer one takes states and sequences of one
- * batch after the other as slices of axis 0 and has no state; the inner one is the modern Scan of a
- * sequence, with the node's own body. Only the optional lengths of the sequences have no such form. */
+ * States were [batch, ...], scan inputs and outputs [batch, sequence, ...], and the body saw
+ * neither of the two axes. The modern form is a Scan within a Scan: the outer one takes states
+ * and sequences of one batch after the other as slices of axis 0 and has no state; the inner one
+ * is the modern Scan of a sequence, with the node's own body. Only the optional lengths of the
+ * sequences have no such form. */
 #include "onnx/upgrade.h"
 
 /* The inner Scan, in the body `frame` of the outer one, whose inputs and outputs it gives. */

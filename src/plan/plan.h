@@ -1,21 +1,21 @@
 /* plan.h - what runs, in which order, on which buffers: pure data.
  *
  * The builder covers a graph with regions; a claim ties one region to the kernel that runs it. The
- * backend compiles the chosen claims into a plan: steps in execution order over slots. A slot is one
- * value in one physical layout; the same value may live in two layouts, a conversion step between
- * them. Nothing here is a size in bytes: those follow when a plan is bound to concrete shapes.
+ * backend compiles the chosen claims into a plan: steps in execution order over slots. A slot is
+ * one value in one physical layout; the same value may live in two layouts, a conversion step
+ * between them. Nothing here is a size in bytes: those follow when a plan is bound to concrete
+ * shapes.
  *
- * Plans are not stored in engine files. A file stores the graph, the packed weights and, per region,
- * (kernel, anchor node): loading claims again and checks the result against what is stored, so that no
- * offset or parameter of a file is ever trusted.
- */
+ * Plans are not stored in engine files. A file stores the graph, the packed weights and, per
+ * region, (kernel, anchor node): loading claims again and checks the result against what is
+ * stored, so that no offset or parameter of a file is ever trusted. */
 #ifndef KILN_PLAN_PLAN_H
 #define KILN_PLAN_PLAN_H
 
 #include "ir/graph.h"
 
-/* How a tensor's dims lie in memory. ROW: ONNX's order, row-major. LAST: dim 1 (channels) moved to the
- * end, N D H W C for images; only for rank 3 and above. Used as bit masks too. */
+/* How a tensor's dims lie in memory. ROW: ONNX's order, row-major. LAST: dim 1 (channels) moved
+ * to the end, N D H W C for images; only for rank 3 and above. Used as bit masks too. */
 typedef enum kiln_layout {
     KILN_LAYOUT_ROW = 1,
     KILN_LAYOUT_LAST = 2,
@@ -64,7 +64,7 @@ typedef struct kiln_step {
 typedef struct kiln_plan kiln_plan;
 struct kiln_plan {
     const kiln_graph *graph;
-    kiln_plan *parent; /* of a body's plan */
+    kiln_plan *parent;   /* of a body's plan */
     kiln_claim **claims; /* the cover, in topological order of the anchors */
     size_t n_claims, cap_claims;
     kiln_blob **blobs; /* per claim: kernel's blobs (weights), NULL when it has none */
@@ -73,10 +73,10 @@ struct kiln_plan {
     size_t n_slots, cap_slots;
     kiln_step *steps;
     size_t n_steps, cap_steps;
-    int32_t *input_slots;  /* per graph input, layout ROW */
-    int32_t *output_slots; /* per graph output, layout ROW */
+    int32_t *input_slots;   /* per graph input, layout ROW */
+    int32_t *output_slots;  /* per graph output, layout ROW */
     int32_t *capture_slots; /* per graph capture, layout ROW */
-    kiln_plan **bodies; /* plans of body graphs, in order of claims and their nodes' bodies */
+    kiln_plan **bodies;     /* plans of body graphs, in order of claims and their nodes' bodies */
     const kiln_graph **body_graphs;
     size_t n_bodies, cap_bodies, cap_body_graphs;
 };
@@ -105,8 +105,8 @@ typedef struct kiln_lifetime {
     size_t offset; /* result, aligned to 64 */
 } kiln_lifetime;
 
-/* Places buffers so that no two that live at once overlap; returns the bytes needed in total through
- * `out`. Largest first, each at the lowest fitting offset (best fit among gaps). */
+/* Places buffers so that no two that live at once overlap; returns the bytes needed in total
+ * through `out`. Largest first, each at the lowest fitting offset (best fit among gaps). */
 kiln_status kiln_plan_memory(size_t *out, kiln_lifetime *items, size_t n, kiln_arena *scratch);
 
 #endif

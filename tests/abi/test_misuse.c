@@ -30,11 +30,13 @@ static void nothing_to_load(void **state) {
     expect(kiln_model_load(&model, NULL, "examples/no/such.onnx", NULL, diag), KILN_E_IO);
     expect(kiln_engine_load(&engine, NULL, "examples/no/such.kiln", NULL, diag), KILN_E_IO);
     expect(kiln_engine_load(&engine, NULL, "examples", NULL, diag), KILN_E_IO);
-    expect(kiln_engine_load(&engine, NULL, "examples/digits/digits.onnx", NULL, diag), KILN_E_ENGINE);
+    expect(kiln_engine_load(&engine, NULL, "examples/digits/digits.onnx", NULL, diag),
+           KILN_E_ENGINE);
     assert_null(model);
     assert_null(engine);
     static const char byte[65];
-    expect(kiln_engine_load_memory(&engine, NULL, byte + (((uintptr_t)byte & 63) == 0), 64, NULL, diag),
+    expect(kiln_engine_load_memory(&engine, NULL, byte + (((uintptr_t)byte & 63) == 0), 64, NULL,
+                                   diag),
            KILN_E_USAGE);
 }
 
@@ -92,7 +94,8 @@ static void unknown_names_in_options(void **state) {
     kiln_model_destroy(model);
     for (size_t i = 0; i < KILN_COUNT_OF(wrong); i++) {
         const kiln_model_options o = {.size = sizeof o, .overrides = wrong[i], .n_overrides = 1};
-        expect(kiln_model_load(&model, NULL, "examples/digits/digits.onnx", &o, diag), KILN_E_USAGE);
+        expect(kiln_model_load(&model, NULL, "examples/digits/digits.onnx", &o, diag),
+               KILN_E_USAGE);
     }
 }
 
@@ -101,7 +104,10 @@ static void wrong_inputs(void **state) {
     kiln_engine *engine = build_sample(1, NULL);
     kiln_context *context;
     float data[3 * 8 * 8] = {0};
-    const kiln_tensor good = {.dtype = KILN_DTYPE_F32, .rank = 4, .dims = {1, 3, 8, 8}, .data = data,
+    const kiln_tensor good = {.dtype = KILN_DTYPE_F32,
+                              .rank = 4,
+                              .dims = {1, 3, 8, 8},
+                              .data = data,
                               .cap_bytes = sizeof data};
     MUST(diag, kiln_context_create(&context, engine, NULL, diag));
     assert_null(kiln_context_output(context, 0));

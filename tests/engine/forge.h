@@ -39,7 +39,8 @@ static inline uint8_t *forge_entry(uint8_t *bytes, int section) {
 }
 
 /* Where a section lies; false when the table points outside the file. */
-static inline bool forge_section(uint8_t *bytes, size_t len, int section, size_t *offset, size_t *size) {
+static inline bool forge_section(uint8_t *bytes, size_t len, int section, size_t *offset,
+                                 size_t *size) {
     const uint8_t *entry = forge_entry(bytes, section);
     uint64_t at = forge_get(entry + 8), n = forge_get(entry + 16);
     if (at > len || n > len - at) {

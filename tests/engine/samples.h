@@ -8,9 +8,8 @@
  *         assert_int_equal(run_engine(engine, &options, &a), KILN_OK);
  *         assert_true(same_outcome(&a, &b));
  *
- * Together they have packed weights, fused regions, bodies that capture, an embedding, sequences and an
- * output that only the data can size.
- */
+ * Together they have packed weights, fused regions, bodies that capture, an embedding, sequences
+ * and an output that only the data can size. */
 #ifndef KILN_TESTS_ENGINE_SAMPLES_H
 #define KILN_TESTS_ENGINE_SAMPLES_H
 
@@ -37,7 +36,8 @@ typedef struct sample {
 enum { MAX_CONSTANT = 4096 };
 
 /* A float constant with varied, reproducible elements in [-0.5, 0.5). */
-static inline kiln_ref_value noise(kiln_builder *b, int32_t rank, const int64_t *dims, kiln_diag *diag) {
+static inline kiln_ref_value noise(kiln_builder *b, int32_t rank, const int64_t *dims,
+                                   kiln_diag *diag) {
     static const kiln_tensor none;
     kiln_tensor t = none;
     float data[MAX_CONSTANT];
@@ -57,16 +57,16 @@ static inline kiln_ref_value noise(kiln_builder *b, int32_t rank, const int64_t 
     return kiln_builder_constant(b, NULL, &t, diag);
 }
 
-static inline kiln_ref_value constant_i64(kiln_builder *b, int32_t rank, int64_t n, const int64_t *v,
-                                          kiln_diag *diag) {
+static inline kiln_ref_value constant_i64(kiln_builder *b, int32_t rank, int64_t n,
+                                          const int64_t *v, kiln_diag *diag) {
     kiln_tensor t = {.dtype = KILN_DTYPE_I64, .rank = rank, .dims = {n}};
     t.data = (void *)(uintptr_t)v;
     t.cap_bytes = (size_t)n * sizeof *v;
     return kiln_builder_constant(b, NULL, &t, diag);
 }
 
-static inline kiln_ref_value apply(kiln_builder *b, const char *op, kiln_ref_value x, kiln_ref_value y,
-                                   kiln_diag *diag) {
+static inline kiln_ref_value apply(kiln_builder *b, const char *op, kiln_ref_value x,
+                                   kiln_ref_value y, kiln_diag *diag) {
     const kiln_ref_value in[] = {x, y};
     return kiln_builder_node(b, "", op, in, y == KILN_NO_VALUE ? 1 : 2, NULL, 0, diag);
 }
@@ -80,12 +80,14 @@ static inline kiln_status make_conv(kiln_model **out, const kiln_env *env, kiln_
     kiln_builder *b;
     KILN_TRY(kiln_builder_create(&b, env));
     const int64_t pads[] = {1, 1, 1, 1}, kernel[] = {2, 2}, strides[] = {2, 2};
-    const kiln_attribute conv[] = {{.name = "pads", .kind = KILN_ATTRIBUTE_INTS, .ints = pads, .n = 4}};
+    const kiln_attribute conv[] = {
+        {.name = "pads", .kind = KILN_ATTRIBUTE_INTS, .ints = pads, .n = 4}};
     const kiln_attribute pool[] = {
         {.name = "kernel_shape", .kind = KILN_ATTRIBUTE_INTS, .ints = kernel, .n = 2},
         {.name = "strides", .kind = KILN_ATTRIBUTE_INTS, .ints = strides, .n = 2},
     };
-    kiln_ref_value x = kiln_builder_input(b, "x", KILN_DTYPE_F32, 4, (const int64_t[]){-1, 3, 8, 8}, diag);
+    kiln_ref_value x =
+        kiln_builder_input(b, "x", KILN_DTYPE_F32, 4, (const int64_t[]){-1, 3, 8, 8}, diag);
     kiln_ref_value w = noise(b, 4, (const int64_t[]){8, 3, 3, 3}, diag);
     kiln_ref_value bias = noise(b, 1, (const int64_t[]){8}, diag);
     const kiln_ref_value in[] = {x, w, bias};
@@ -104,7 +106,8 @@ static inline kiln_status make_if(kiln_model **out, const kiln_env *env, kiln_di
     kiln_builder *b;
     KILN_TRY(kiln_builder_create(&b, env));
     kiln_ref_value c = kiln_builder_input(b, "c", KILN_DTYPE_BOOL, 0, NULL, diag);
-    kiln_ref_value x = kiln_builder_input(b, "x", KILN_DTYPE_F32, 2, (const int64_t[]){-1, 6}, diag);
+    kiln_ref_value x =
+        kiln_builder_input(b, "x", KILN_DTYPE_F32, 2, (const int64_t[]){-1, 6}, diag);
     kiln_builder *then = kiln_builder_body(b, "then"), *other = kiln_builder_body(b, "else");
     if (!then || !other) {
         kiln_builder_destroy(b);
@@ -136,9 +139,12 @@ static inline kiln_status make_loop(kiln_model **out, const kiln_env *env, kiln_
     }
     (void)kiln_builder_input(body, "i", KILN_DTYPE_I64, 0, NULL, diag);
     kiln_ref_value go = kiln_builder_input(body, "go", KILN_DTYPE_BOOL, 0, NULL, diag);
-    kiln_ref_value s = kiln_builder_input(body, "s", KILN_DTYPE_F32, 2, (const int64_t[]){4, 4}, diag);
-    kiln_ref_value next = apply(body, "Tanh", apply(body, "MatMul", s, w, diag), KILN_NO_VALUE, diag);
-    (void)kiln_builder_output(body, apply(body, "Identity", go, KILN_NO_VALUE, diag), "go_on", diag);
+    kiln_ref_value s =
+        kiln_builder_input(body, "s", KILN_DTYPE_F32, 2, (const int64_t[]){4, 4}, diag);
+    kiln_ref_value next =
+        apply(body, "Tanh", apply(body, "MatMul", s, w, diag), KILN_NO_VALUE, diag);
+    (void)kiln_builder_output(body, apply(body, "Identity", go, KILN_NO_VALUE, diag), "go_on",
+                              diag);
     (void)kiln_builder_output(body, next, "next", diag);
     (void)kiln_builder_output(body, apply(body, "Add", next, s, diag), "sum", diag);
     const kiln_attribute a = {.name = "body", .kind = KILN_ATTRIBUTE_GRAPH, .graph = body};
@@ -154,7 +160,8 @@ static inline kiln_status make_loop(kiln_model **out, const kiln_env *env, kiln_
 static inline kiln_status make_embedding(kiln_model **out, const kiln_env *env, kiln_diag *diag) {
     kiln_builder *b;
     KILN_TRY(kiln_builder_create(&b, env));
-    kiln_ref_value ids = kiln_builder_input(b, "ids", KILN_DTYPE_I64, 2, (const int64_t[]){-1, 5}, diag);
+    kiln_ref_value ids =
+        kiln_builder_input(b, "ids", KILN_DTYPE_I64, 2, (const int64_t[]){-1, 5}, diag);
     kiln_ref_value table = noise(b, 2, (const int64_t[]){32, 12}, diag);
     kiln_ref_value y = apply(b, "Gather", table, ids, diag);
     y = apply(b, "Add", y, noise(b, 1, (const int64_t[]){12}, diag), diag);
@@ -172,7 +179,8 @@ static inline kiln_status make_sequence(kiln_model **out, const kiln_env *env, k
     kiln_ref_value parts = apply(b, "SplitToSequence", x, constant_i64(b, 0, 1, &two, diag), diag);
     kiln_ref_value second = apply(b, "SequenceAt", parts, constant_i64(b, 0, 1, &one, diag), diag);
     const kiln_attribute axis = {.name = "axis", .kind = KILN_ATTRIBUTE_INT, .i = 1};
-    kiln_ref_value joined = kiln_builder_node(b, "", "ConcatFromSequence", &parts, 1, &axis, 1, diag);
+    kiln_ref_value joined =
+        kiln_builder_node(b, "", "ConcatFromSequence", &parts, 1, &axis, 1, diag);
     (void)kiln_builder_output(b, apply(b, "Exp", second, KILN_NO_VALUE, diag), "second", diag);
     (void)kiln_builder_output(b, joined, "joined", diag);
     (void)kiln_builder_output(b, parts, "parts", diag);
@@ -183,16 +191,18 @@ static inline kiln_status make_sequence(kiln_model **out, const kiln_env *env, k
 static inline kiln_status make_nonzero(kiln_model **out, const kiln_env *env, kiln_diag *diag) {
     kiln_builder *b;
     KILN_TRY(kiln_builder_create(&b, env));
-    kiln_ref_value x = kiln_builder_input(b, "x", KILN_DTYPE_F32, 2, (const int64_t[]){-1, 7}, diag);
-    kiln_ref_value found = apply(b, "NonZero", apply(b, "Relu", x, KILN_NO_VALUE, diag), KILN_NO_VALUE, diag);
+    kiln_ref_value x =
+        kiln_builder_input(b, "x", KILN_DTYPE_F32, 2, (const int64_t[]){-1, 7}, diag);
+    kiln_ref_value found =
+        apply(b, "NonZero", apply(b, "Relu", x, KILN_NO_VALUE, diag), KILN_NO_VALUE, diag);
     kiln_ref_value places = apply(b, "Transpose", found, KILN_NO_VALUE, diag);
     (void)kiln_builder_output(b, apply(b, "GatherND", x, places, diag), "positive", diag);
     return kiln_builder_finish(out, b, diag);
 }
 
 static const sample samples[] = {
-    {"digits", make_digits},       {"conv", make_conv},         {"if", make_if},
-    {"loop", make_loop},           {"embedding", make_embedding}, {"sequence", make_sequence},
+    {"digits", make_digits},   {"conv", make_conv},           {"if", make_if},
+    {"loop", make_loop},       {"embedding", make_embedding}, {"sequence", make_sequence},
     {"nonzero", make_nonzero},
 };
 
@@ -226,8 +236,8 @@ static inline void fill_input(kiln_tensor *t, uint32_t *state) {
 }
 
 /* False when the engine has inputs of other kinds, or above max_bytes. */
-static inline bool make_inputs(input_set *s, const kiln_engine *engine, int64_t batch, uint32_t seed,
-                               size_t max_bytes) {
+static inline bool make_inputs(input_set *s, const kiln_engine *engine, int64_t batch,
+                               uint32_t seed, size_t max_bytes) {
     memset(s, 0, sizeof *s);
     for (size_t i = 0; kiln_engine_input(engine, i, &s->io[s->n]); i++) {
         const kiln_io *io = &s->io[s->n];
@@ -284,7 +294,8 @@ static inline void append(outcome *o, const void *src, size_t n) {
     o->len += n;
 }
 
-static inline void take_outcome(outcome *o, const kiln_context *context, const kiln_engine *engine) {
+static inline void take_outcome(outcome *o, const kiln_context *context,
+                                const kiln_engine *engine) {
     kiln_io io;
     o->len = 0;
     for (size_t i = 0; kiln_engine_output(engine, i, &io); i++) {
@@ -311,7 +322,8 @@ static inline bool same_outcome(const outcome *a, const outcome *b) {
 
 /* A context of its own, one run on inputs of this batch and seed. */
 static inline kiln_status run_engine(const kiln_engine *engine, int64_t batch, uint32_t seed,
-                                     const kiln_context_options *options, outcome *out, kiln_diag *diag) {
+                                     const kiln_context_options *options, outcome *out,
+                                     kiln_diag *diag) {
     input_set in;
     kiln_context *context;
     KILN_TRY(kiln_context_create(&context, engine, options, diag));
@@ -336,14 +348,14 @@ static inline void show(const kiln_diag *diag) {
     }
 }
 
-#define MUST(diag, call)                                                                                  \
-    do {                                                                                                  \
-        kiln_status must_status = (call);                                                                 \
-        if (must_status != KILN_OK) {                                                                     \
-            show(diag);                                                                                   \
-            print_error("%s: %s\n", #call, kiln_status_name(must_status));                                \
-        }                                                                                                 \
-        assert_int_equal(must_status, KILN_OK);                                                           \
+#define MUST(diag, call)                                                   \
+    do {                                                                   \
+        kiln_status must_status = (call);                                  \
+        if (must_status != KILN_OK) {                                      \
+            show(diag);                                                    \
+            print_error("%s: %s\n", #call, kiln_status_name(must_status)); \
+        }                                                                  \
+        assert_int_equal(must_status, KILN_OK);                            \
     } while (0)
 
 static inline kiln_diag *new_diag(void) {

@@ -1,5 +1,6 @@
-/* A damaged engine is refused, whatever bit of it changed and wherever it was cut; one whose hashes an
- * attacker made right again is refused or runs within its memory (which the sanitizers watch). */
+/* A damaged engine is refused, whatever bit of it changed and wherever it was cut; one whose
+ * hashes an attacker made right again is refused or runs within its memory (which the sanitizers
+ * watch). */
 #include "engine/forge.h"
 #include "engine/samples.h"
 
@@ -48,7 +49,8 @@ static void expect_refused(const image *im, size_t byte, int bit, bool verify) {
     kiln_status status = try_load(im->bytes, im->len, verify);
     im->bytes[byte] ^= (uint8_t)(1 << bit);
     if (status != KILN_E_ENGINE) {
-        print_error("bit %d of byte %zu of %zu: %s\n", bit, byte, im->len, kiln_status_name(status));
+        print_error("bit %d of byte %zu of %zu: %s\n", bit, byte, im->len,
+                    kiln_status_name(status));
     }
     assert_int_equal(status, KILN_E_ENGINE);
 }
@@ -66,7 +68,8 @@ static void every_bit_of_the_front_is_guarded(void **state) {
     }
 }
 
-/* Sections and the padding before them: all bytes up to the weights, then the weights under verify. */
+/* Sections and the padding before them: all bytes up to the weights, then the weights under
+ * verify. */
 static void a_bit_of_every_byte_is_guarded(void **state) {
     (void)state;
     for (size_t i = 0; i < N_SAMPLES; i++) {
@@ -110,7 +113,8 @@ static void extension_and_splicing_are_refused(void **state) {
     for (size_t extra = 1; extra <= 64; extra++) {
         assert_int_equal(try_load(longer, a.len + extra, false), KILN_E_ENGINE);
     }
-    /* The length in the header follows, and so do the hashes: something stands behind the sections. */
+    /* The length in the header follows, and so do the hashes: something stands behind the
+     * sections. */
     forge_put(longer + FORGE_LENGTH_AT, a.len + 64);
     forge_hashes(longer, a.len + 64);
     assert_int_equal(try_load(longer, a.len + 64, false), KILN_E_ENGINE);
@@ -201,8 +205,11 @@ static bool run_forged(const kiln_env *env, const uint8_t *bytes, size_t len) {
 
 static void forged_files_stay_within_memory(void **state) {
     (void)state;
-    const kiln_limits limits = {.size = sizeof limits, .tensor_bytes = 1 << 22, .memory_bytes = 1 << 24,
-                                .fold_bytes = 1 << 20, .loop_trips = 100};
+    const kiln_limits limits = {.size = sizeof limits,
+                                .tensor_bytes = 1 << 22,
+                                .memory_bytes = 1 << 24,
+                                .fold_bytes = 1 << 20,
+                                .loop_trips = 100};
     const kiln_env_options options = {.size = sizeof options, .limits = &limits};
     const char *rounds_text = getenv("KILN_ROUNDS");
     int rounds = rounds_text ? atoi(rounds_text) : 4000;
@@ -221,7 +228,8 @@ static void forged_files_stay_within_memory(void **state) {
             forge_hashes(forged, im.len);
             loaded += run_forged(env, forged, im.len);
         }
-        print_message("%s: %zu of %d forged files could be loaded\n", samples[i].name, loaded, rounds);
+        print_message("%s: %zu of %d forged files could be loaded\n", samples[i].name, loaded,
+                      rounds);
         assert_true(loaded > 0 && loaded < (size_t)rounds);
         free(forged);
         close_image(&im);

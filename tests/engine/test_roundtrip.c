@@ -1,5 +1,6 @@
-/* An engine saved and loaded, from a file or from memory, gives the same bits as the one that was built;
- * building again gives the same bytes; other instruction sets and versions are refused by name. */
+/* An engine saved and loaded, from a file or from memory, gives the same bits as the one that was
+ * built; building again gives the same bytes; other instruction sets and versions are refused by
+ * name. */
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -157,7 +158,8 @@ static uint8_t *foreign(bool portable, size_t *len) {
     static const char *const absent[] = {"neon", "avx9", "avx999", "foreigns"};
     bool done = false;
     for (size_t i = 0; i < KILN_COUNT_OF(absent) && !done; i++) {
-        done = strlen(absent[i]) == strlen(info.isa) && rename_isa(bytes, *len, info.isa, absent[i]);
+        done =
+            strlen(absent[i]) == strlen(info.isa) && rename_isa(bytes, *len, info.isa, absent[i]);
     }
     kiln_engine_destroy(built);
     assert_true(done);
@@ -176,8 +178,8 @@ static void unknown_sets_are_refused(void **state) {
     kiln_diag_destroy(diag);
 }
 
-/* What a machine without the instructions says: run in a process of its own, in which KILN_MAX_ISA is set
- * from the start. */
+/* What a machine without the instructions says: run in a process of its own, in which
+ * KILN_MAX_ISA is set from the start. */
 static void load_on_a_lesser_machine(void **state) {
     (void)state;
     kiln_diag *diag = new_diag();

@@ -1,5 +1,6 @@
-/* Importing a model with 200 MB of external data peaks below 2 x file + 64 MiB of resident memory, mapped
- * pages included. The model is written here, by hand, and read in a process of its own.
+/* Importing a model with 200 MB of external data peaks below 2 x file + 64 MiB of resident
+ * memory, mapped pages included. The model is written here, by hand, and read in a process of its
+ * own.
  *
  * ctest-labels: zoo
  * ctest-timeout: 600 */
@@ -126,8 +127,8 @@ static long peak_kib(void) {
     return peak;
 }
 
-/* The child: loads, and writes its peak. `read_all`: copies instead of mapping, so that all of the data is
- * resident. */
+/* The child: loads, and writes its peak. `read_all`: copies instead of mapping, so that all of
+ * the data is resident. */
 static int load_and_measure(const char *path, bool copy) {
     const kiln_model_options options = {.size = sizeof options, .no_mmap = copy};
     kiln_model *model;

@@ -1,9 +1,9 @@
-/* After the first run at a shape, a run asks nobody for memory: not the environment's allocator and, seen
- * from outside, neither malloc nor mmap.
+/* After the first run at a shape, a run asks nobody for memory: not the environment's allocator
+ * and, seen from outside, neither malloc nor mmap.
  *
- * This program's own malloc, calloc, realloc, aligned_alloc, posix_memalign and mmap count the calls of the
- * whole process and pass them on. Sanitizers bring functions of the same names; under them only the
- * environment's allocator is counted. */
+ * This program's own malloc, calloc, realloc, aligned_alloc, posix_memalign and mmap count the
+ * calls of the whole process and pass them on. Sanitizers bring functions of the same names;
+ * under them only the environment's allocator is counted. */
 #define _GNU_SOURCE 1
 
 #include <errno.h>
@@ -172,7 +172,8 @@ static void warm_runs_allocate_nothing(void **state) {
     }
 }
 
-/* For networks whose shapes follow from the inputs', prepare does all of it before the first run. */
+/* For networks whose shapes follow from the inputs', prepare does all of it before the first run.
+ */
 static void a_prepared_run_allocates_nothing(void **state) {
     (void)state;
     static const size_t bounded[] = {0, 1, 4};

@@ -1,5 +1,6 @@
-/* Running: the same bits for any number of threads, any repeat and a busy pool; the caller's own output
- * buffers; taps; cancelling; asynchronous runs; dynamic batches; a caller's floating-point mode. */
+/* Running: the same bits for any number of threads, any repeat and a busy pool; the caller's own
+ * output buffers; taps; cancelling; asynchronous runs; dynamic batches; a caller's floating-point
+ * mode. */
 #include <fenv.h>
 #include <locale.h>
 #include <math.h>
@@ -17,8 +18,8 @@ enum { BATCH = 5, SEED = 21, REPEATS = 20, MOST_THREADS = 4 };
 
 /* ---- Same bits ---- */
 
-static void expect_bits(const kiln_engine *engine, const kiln_context_options *options, const outcome *expected,
-                        kiln_diag *diag) {
+static void expect_bits(const kiln_engine *engine, const kiln_context_options *options,
+                        const outcome *expected, kiln_diag *diag) {
     outcome o = {0};
     MUST(diag, run_engine(engine, BATCH, SEED, options, &o, diag));
     assert_true(same_outcome(&o, expected));
@@ -215,8 +216,8 @@ static bool want_all(void *user, const char *name) {
     return true;
 }
 
-static kiln_status count_value(void *user, const char *name, const char *node, const kiln_tensor *tensor,
-                               bool replayed) {
+static kiln_status count_value(void *user, const char *name, const char *node,
+                               const kiln_tensor *tensor, bool replayed) {
     tapped *t = user;
     assert_non_null(name);
     assert_non_null(node);
@@ -226,8 +227,8 @@ static kiln_status count_value(void *user, const char *name, const char *node, c
     return KILN_OK;
 }
 
-static kiln_status refuse_value(void *user, const char *name, const char *node, const kiln_tensor *tensor,
-                                bool replayed) {
+static kiln_status refuse_value(void *user, const char *name, const char *node,
+                                const kiln_tensor *tensor, bool replayed) {
     (void)user;
     (void)name;
     (void)node;
@@ -272,8 +273,8 @@ typedef struct record {
     size_t n, replayed;
 } record;
 
-static kiln_status keep_value(void *user, const char *name, const char *node, const kiln_tensor *tensor,
-                              bool replayed) {
+static kiln_status keep_value(void *user, const char *name, const char *node,
+                              const kiln_tensor *tensor, bool replayed) {
     record *r = user;
     (void)node;
     if (tensor->dtype == KILN_DTYPE_F32 && r->n < KILN_COUNT_OF(r->items)) {
@@ -311,7 +312,8 @@ static void record_values(record *out, const kiln_build_options *options) {
     free_inputs(&in);
 }
 
-/* The vector kernels' values, fused ones replayed, against an engine that runs by the reference alone. */
+/* The vector kernels' values, fused ones replayed, against an engine that runs by the reference
+ * alone. */
 static void taps_agree_with_the_reference(void **state) {
     (void)state;
     const char *off[64];
@@ -427,7 +429,8 @@ static void batches_are_bound_once_and_agree_row_by_row(void **state) {
         y = kiln_context_output(r.context, 0);
         assert_int_equal(y->dims[0], batches[k]);
         for (size_t e = 0; e < row_out * (size_t)batches[k] / sizeof(float); e++) {
-            assert_true(fabsf(((const float *)y->data)[e] - expected[e]) <= 1e-4f + 1e-4f * fabsf(expected[e]));
+            assert_true(fabsf(((const float *)y->data)[e] - expected[e]) <=
+                        1e-4f + 1e-4f * fabsf(expected[e]));
         }
         after[k] = kiln_context_memory(r.context, NULL);
     }

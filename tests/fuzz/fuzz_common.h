@@ -35,8 +35,8 @@ static inline bool fuzz_wants(void *user, const char *name) {
     return clock() > *until;
 }
 
-static inline kiln_status fuzz_see(void *user, const char *name, const char *node, const kiln_tensor *tensor,
-                                   bool replayed) {
+static inline kiln_status fuzz_see(void *user, const char *name, const char *node,
+                                   const kiln_tensor *tensor, bool replayed) {
     (void)user;
     (void)name;
     (void)node;

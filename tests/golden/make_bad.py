@@ -95,7 +95,8 @@ def wire():
     write("wire_graph_as_varint.onnx", HEAD + num(7, 5), "E0103")
     write("wire_node_as_fixed.onnx", raw_graph(tag(1, 1) + b"\x00" * 8, IO), "E0103")
     # dims and int64_data, one element unpacked, the others packed
-    tensor = num(1, 2) + blob(1, varint(2)) + num(2, 7) + blob(8, "w") + num(7, 1) + blob(7, varint(2) + varint(3)) + num(7, 4)
+    tensor = num(1, 2) + blob(1, varint(2)) + num(2, 7) + blob(8, "w") + num(7, 1) + blob(7, varint(2) +
+             varint(3)) + num(7, 4)
     add = blob(1, blob(1, "x") + blob(1, "w") + blob(2, "y") + blob(4, "Add"))
     ios = blob(11, value("x", (2, 2), 7).SerializeToString()) + blob(12, value("y", (2, 2), 7).SerializeToString())
     write("wire_packed_and_unpacked.onnx", raw_graph(add, blob(5, tensor), ios), "ok")
@@ -109,7 +110,8 @@ def wire():
     write("wire_no_graph.onnx", HEAD, "E0105")
     bad_name = blob(1, blob(1, b"\xff\xfe") + blob(2, "y") + blob(4, "Relu"))
     write("wire_name_not_utf8.onnx", raw_graph(bad_name, IO), "E0106")
-    write("wire_name_surrogate.onnx", raw_graph(blob(1, blob(1, b"\xed\xa0\x80") + blob(2, "y") + blob(4, "Relu")), IO), "E0106")
+    write("wire_name_surrogate.onnx", raw_graph(blob(1, blob(1, b"\xed\xa0\x80") + blob(2, "y") + blob(4,
+          "Relu")), IO), "E0106")
     write("wire_name_nul.onnx", raw_graph(blob(1, blob(1, b"x\0") + blob(2, "y") + blob(4, "Relu")), IO), "E0106")
     write("wire_empty_node.onnx", raw_graph(blob(1, b""), IO), "E0301")
     # a graph in an attribute of a node of a graph in ...; the function makes the walk look into it
@@ -167,7 +169,8 @@ def graphs():
     write("opset_missing.onnx", model([relu], opsets=[helper.make_opsetid("com.microsoft", 1)]), "E0303")
     write("opset_two.onnx", model([relu], opsets=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx", 13)]),
           "E0303")
-    write("opset_twice_same.onnx", model([relu], opsets=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx", 17)]),
+    write("opset_twice_same.onnx", model([relu], opsets=[helper.make_opsetid("", 17),
+          helper.make_opsetid("ai.onnx", 17)]),
           "ok")
     write("domain_unknown.onnx", model([node("Relu", ["x"], ["y"], domain="org.example")],
                                        opsets=[helper.make_opsetid("", 17), helper.make_opsetid("org.example", 1)]),
@@ -192,7 +195,8 @@ def functions():
     write("function_good.onnx", model([call("r")], functions=[relu], opsets=sets), "ok")
     write("function_pass_through.onnx",
           model([call("p")], functions=[f("p", [node("Relu", ["a"], ["c"])], outputs=("a",))], opsets=sets), "ok")
-    write("function_recursive.onnx", model([call("r")], functions=[f("r", [call("r", "a", "b")])], opsets=sets), "E0306")
+    write("function_recursive.onnx", model([call("r")], functions=[f("r", [call("r", "a", "b")])],
+          opsets=sets), "E0306")
     write("function_mutual.onnx", model([call("p")], functions=[f("p", [call("q", "a", "b")]),
                                                                  f("q", [call("p", "a", "b")])], opsets=sets), "E0306")
     chain = [f(f"c{i}", [call(f"c{i + 1}", "a", "b")]) for i in range(300)] + [f("c300", [node("Relu", ["a"], ["b"])])]
@@ -203,7 +207,8 @@ def functions():
     write("function_twice.onnx", model([call("r")], functions=[relu, relu], opsets=sets), "E0306")
     write("function_no_output.onnx", model([call("n")], functions=[f("n", [node("Relu", ["a"], ["c"])])], opsets=sets),
           "E0306")
-    write("function_too_many_inputs.onnx", model([node("r", ["x", "x"], ["y"], domain="d")], functions=[relu], opsets=sets),
+    write("function_too_many_inputs.onnx", model([node("r", ["x", "x"], ["y"], domain="d")],
+          functions=[relu], opsets=sets),
           "E0306")
     write("function_sees_no_outside.onnx",
           model([call("o")], functions=[f("o", [node("Add", ["a", "x"], ["b"])])], opsets=sets), "E0301")
@@ -214,7 +219,8 @@ def functions():
 
 def tensors():
     def with_init(t, code, name, shape=(2,)):
-        write(name, model([node("Identity", ["w"], ["y"])], inputs=(), outputs=(value("y", shape, t.data_type),), init=[t]),
+        write(name, model([node("Identity", ["w"], ["y"])], inputs=(), outputs=(value("y", shape,
+              t.data_type),), init=[t]),
               code)
 
     def tensor(dims, dtype=TensorProto.FLOAT, raw=None):
@@ -278,7 +284,8 @@ def external():
     with_entries("external_good.onnx", "ok", good + [("offset", "8"), ("length", "8")])
     with_entries("external_whole.onnx", "ok", good, (6,))
     with_entries("external_checksum_unverified.onnx", "ok", good + [("checksum", sha)])
-    for name, location in (("absolute", "/etc/passwd"), ("parent", "../make_bad.py"), ("inner_parent", "a/../../make_bad.py"),
+    for name, location in (("absolute", "/etc/passwd"), ("parent", "../make_bad.py"), ("inner_parent",
+          "a/../../make_bad.py"),
                            ("empty", ""), ("long", "a" * 5000), ("backslash", "a\\weights.bin"),
                            ("drive", "C:weights.bin"), ("marker", "*/_ORT_MEM_ADDR_/*")):
         with_entries(f"external_path_{name}.onnx", "E0205", [("location", location)])

@@ -137,9 +137,11 @@ def several_nodes():
     case("scatter_9", 9, [n("Scatter", ["x0", "x1", "x2"], axis=0)], [data, index, update])
     x = f32(1, 3, 4, 5)
     channel = np.array([1, 2, 3], np.float32).reshape(1, 3, 1, 1)
-    case("image_scaler", 7, [n("ImageScaler", scale=0.5, bias=[1.0, 2.0, 3.0])], [x], expect=[x * np.float32(0.5) + channel])
+    case("image_scaler", 7, [n("ImageScaler", scale=0.5, bias=[1.0, 2.0, 3.0])], [x],
+         expect=[x * np.float32(0.5) + channel])
     case("affine", 7, [n("Affine", alpha=2.0, beta=-1.0)], [x], expect=[x * 2 - 1])
-    case("scaled_tanh", 7, [n("ScaledTanh", alpha=2.0, beta=0.5)], [x], expect=[(2 * np.tanh(0.5 * x)).astype(np.float32)])
+    case("scaled_tanh", 7, [n("ScaledTanh", alpha=2.0, beta=0.5)], [x],
+         expect=[(2 * np.tanh(0.5 * x)).astype(np.float32)])
     case("parametric_softplus", 7, [n("ParametricSoftplus", alpha=2.0, beta=0.5)], [x],
          expect=[(2 * np.log1p(np.exp(0.5 * x))).astype(np.float32)])
     case("crop", 7, [n("Crop", border=[1, 0, 2, 1])], [x], expect=[x[:, :, 0:3, 1:3]])

@@ -147,14 +147,22 @@ def environment(name: str, value: str):
             os.environ[name] = before
 
 
+def tensors_of(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """Initializers and Constants, those of bodies included."""
+    found = [*graph.initializer]
+    for attribute in (a for node in graph.node for a in node.attribute):
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            found += tensors_of(attribute.g)
+        elif attribute.name == "value":
+            found.append(attribute.t)
+    return found
+
+
 def spoiled(model: onnx.ModelProto, place: int, factor: float) -> onnx.ModelProto:
     """The model with its largest float parameter (place 0; 1: the next) times a factor."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    tensors = [*copy.graph.initializer]
-    for node in copy.graph.node:
-        tensors += [a.t for a in node.attribute if a.name == "value"]
-    floats = [t for t in tensors if t.data_type == onnx.TensorProto.FLOAT]
+    floats = [t for t in tensors_of(copy.graph) if t.data_type == onnx.TensorProto.FLOAT]
     floats.sort(key=lambda t: int(np.prod(t.dims)), reverse=True)
     tensor = floats[min(place, len(floats) - 1)]
     array = numpy_helper.to_array(tensor) * np.float32(factor)

@@ -2,14 +2,16 @@
  *
  *     node_runner DIR [--ref] [--flip] [--filter TEXT] [--verbose] [--passed FILE] [--expect FILE]
  *
- * Each test is imported, built and run in a child process of its own, so that a crash is one failure.
- * --ref runs the imported graph by the reference interpreter instead of an engine. --flip changes one
- * element of every expected output: it succeeds when every test with anything to compare fails. --passed writes the names
- * that passed; --expect fails if a name in FILE did not pass. The last line counts.
+ * Each test is imported, built and run in a child process of its own, so that a crash is one
+ * failure. --ref runs the imported graph by the reference interpreter instead of an engine.
+ * --flip changes one element of every expected output: it succeeds when every test with anything
+ * to compare fails. --passed writes the names that passed; --expect fails if a name in FILE did
+ * not pass. The last line counts.
  *
- * An engine computes float16 and bfloat16 graphs in float32. Some expected values hold the rounding errors
- * of every half-width step instead, and allow less than one unit of bfloat16 in the last place. Such a
- * test has a second try with the pass "widen" off; those that needed it are counted apart. */
+ * An engine computes float16 and bfloat16 graphs in float32. Some expected values hold the
+ * rounding errors of every half-width step instead, and allow less than one unit of bfloat16 in
+ * the last place. Such a test has a second try with the pass "widen" off; those that needed it
+ * are counted apart. */
 #define _GNU_SOURCE 1
 
 #include <math.h>

@@ -1,16 +1,17 @@
-/* Running out of memory at any allocation, once or from then on, is an error and nothing else: no crash,
- * no leak, no other status, and the same call succeeds on the same objects once there is memory again.
+/* Running out of memory at any allocation, once or from then on, is an error and nothing else: no
+ * crash, no leak, no other status, and the same call succeeds on the same objects once there is
+ * memory again.
  *
- * Sweeps load, build, save, load, prepare and run of all samples. At most 500 points of failure each are drawn
- * evenly from all; KILN_FULL=1 takes every one.
+ * Sweeps load, build, save, load, prepare and run of all samples. At most 500 points of failure
+ * each are drawn evenly from all; KILN_FULL=1 takes every one.
  *
  * ctest-timeout: 1200 */
 #include <stdatomic.h>
 
 #include "engine/samples.h"
 
-/* This program's arenas take every request straight from the allocator, without slack, so that each of them
- * can fail; the library's own arena.o is then not linked. */
+/* This program's arenas take every request straight from the allocator, without slack, so that
+ * each of them can fail; the library's own arena.o is then not linked. */
 #define KILN_ARENA_GROWTH 0, 0
 #include "base/arena.c"
 
@@ -123,7 +124,8 @@ typedef kiln_status (*step_fn)(world *w);
 static const step_fn steps[] = {open_env,  open_diag,    make, build,   save, load,
                                 open_pool, open_context, bind, prepare, run,  run};
 
-/* Goes through all steps; a step that runs out of memory is taken again with memory. True when one did. */
+/* Goes through all steps; a step that runs out of memory is taken again with memory. True when
+ * one did. */
 static bool play(world *w) {
     bool failed = false;
     for (size_t i = 0; i < KILN_COUNT_OF(steps); i++) {

@@ -41,7 +41,7 @@ def u8(*dims, dtype=np.uint8):
 
 
 def weights8(*dims, dtype):
-    """Codes of 7 bits: ONNX Runtime's products of u8 and s8 saturate beyond on CPUs without VNNI."""
+    """Codes of 7 bits: without VNNI, ONNX Runtime's products of u8 and s8 saturate beyond."""
     return rng.integers(-64, 64, dims).astype(dtype) if dtype == np.int8 else u8(*dims)
 
 

@@ -1,5 +1,6 @@
-/* One engine, one pool, many threads with a context each: every run gives the same bits, engines and contexts
- * come and go meanwhile, and no memory is shared without order (which ThreadSanitizer watches).
+/* One engine, one pool, many threads with a context each: every run gives the same bits, engines
+ * and contexts come and go meanwhile, and no memory is shared without order (which
+ * ThreadSanitizer watches).
  *
  * ctest-labels: threads */
 #include <pthread.h>
@@ -29,7 +30,8 @@ static void *use_engines(void *arg) {
     shared *s = j->all;
     for (int k = 0; k < RUNS; k++) {
         size_t i = (size_t)(j->number + k) % N_SAMPLES;
-        const kiln_context_options options = {.size = sizeof options, .pool = s->pool, .threads = 1 + k % 3};
+        const kiln_context_options options = {
+            .size = sizeof options, .pool = s->pool, .threads = 1 + k % 3};
         outcome o = {0};
         kiln_status status = run_engine(s->engines[i], BATCH, SEED, &options, &o, NULL);
         if (status != KILN_OK || !same_outcome(&o, &s->expected[i])) {

@@ -66,10 +66,10 @@ static inline void rng_fill(rng *r, float *x, int64_t n, float lo, float hi) {
     }
 }
 
-/* Memory that ends where an unreadable page begins, behind a band of known bytes: reading or writing
- * past the end traps, writing before the start is found by guard_free. Where that end would leave
- * the start aligned to 64 and `misalign` is not 0, the block moves down by it and the gap is a band
- * too. */
+/* Memory that ends where an unreadable page begins, behind a band of known bytes: reading or
+ * writing past the end traps, writing before the start is found by guard_free. Where that end
+ * would leave the start aligned to 64 and `misalign` is not 0, the block moves down by it and the
+ * gap is a band too. */
 enum { GUARD = 256, GUARD_BYTE = 0xa5, GUARD_PAGE = 4096 };
 
 typedef struct guard_head {

@@ -1,5 +1,5 @@
-/* test_ops_inputs.c - what inference refuses for every operator before the operator itself looks: inputs
- * that are no tensors, required inputs left out, too many inputs. */
+/* test_ops_inputs.c - what inference refuses for every operator before the operator itself looks:
+ * inputs that are no tensors, required inputs left out, too many inputs. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* test_ops_move.c - shape computations over symbols vanish, impossible attributes are refused, loops
- * stay within their limits. What the operators compute is the ONNX node tests' business. */
+/* test_ops_move.c - shape computations over symbols vanish, impossible attributes are refused,
+ * loops stay within their limits. What the operators compute is the ONNX node tests' business. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -6,8 +6,8 @@
 #include "ops/attrs.h"
 #include "ops/ops.h"
 
-/* Registers while the chain grows: inputs from 0, constants from CONST, temporaries from TEMP. finish
- * numbers them densely. */
+/* Registers while the chain grows: inputs from 0, constants from CONST, temporaries from TEMP.
+ * finish numbers them densely. */
 enum { CONST = 64, TEMP = 128 };
 
 typedef struct rule {
@@ -155,7 +155,8 @@ static int32_t constant_register(kiln_chain *chain, const kiln_value *v) {
     return CONST + chain->n_consts++;
 }
 
-/* The register that holds v, an input of the chain if nothing in it made it; -1 when there is no room. */
+/* The register that holds v, an input of the chain if nothing in it made it; -1 when there is no
+ * room. */
 static int32_t register_of(kiln_chain *chain, const kiln_value *v) {
     for (int32_t i = 0; i < chain->n_made; i++) {
         if (chain->made[i].value == v) {
@@ -211,7 +212,8 @@ static void set_immediates(kiln_prog_instr *instr, const kiln_node *node) {
     }
 }
 
-static bool emit(kiln_chain *chain, kiln_prog_op code, const int32_t *regs, const kiln_node *node, int32_t *dst) {
+static bool emit(kiln_chain *chain, kiln_prog_op code, const int32_t *regs, const kiln_node *node,
+                 int32_t *dst) {
     if (chain->n_instrs == KILN_CHAIN_INSTRS) {
         return false;
     }
@@ -282,11 +284,12 @@ static int32_t last_read(const kiln_chain *chain, int32_t t, int32_t never) {
     return never;
 }
 
-/* Gives each temporary a register that is free from its writing to its last reading. Temporaries that
- * nothing reads are outputs and live to the end. Returns the registers used in total. */
+/* Gives each temporary a register that is free from its writing to its last reading. Temporaries
+ * that nothing reads are outputs and live to the end. Returns the registers used in total. */
 static int32_t assign(const kiln_chain *chain, const bool *is_output, uint8_t *reg) {
     int32_t base = chain->n_in + chain->n_consts, used = base;
-    int32_t free_from[KILN_CHAIN_INSTRS]; /* per register after base: instruction from which it is free */
+    int32_t free_from
+        [KILN_CHAIN_INSTRS]; /* per register after base: instruction from which it is free */
     int32_t n = 0;
     for (int32_t i = 0; i < chain->n_instrs; i++) {
         int32_t until = last_read(chain, TEMP + i, INT32_MAX);

@@ -1,7 +1,7 @@
 /* chain.h - from elementwise nodes to a program (prims/program.h).
  *
- * A chain collects nodes whose outputs all have one shape; values flow between them in registers. It is
- * built at claim time and used by the elementwise kernel and by the epilogues of products.
+ * A chain collects nodes whose outputs all have one shape; values flow between them in registers.
+ * It is built at claim time and used by the elementwise kernel and by the epilogues of products.
  *
  *     kiln_chain_init(&chain);
  *     for each node: if (!kiln_chain_add(&chain, node)) { stop; }
@@ -29,12 +29,14 @@ typedef struct kiln_chain {
 } kiln_chain;
 
 void kiln_chain_init(kiln_chain *chain);
-/* True when the operator and its element types are ones that programs compute exactly enough: float32
- * in and out, bool for conditions. */
+/* True when the operator and its element types are ones that programs compute exactly enough:
+ * float32 in and out, bool for conditions. */
 bool kiln_chain_takes(const kiln_node *node);
-/* Appends the node's work; false when it does not fit (registers, inputs), the chain is then unchanged. */
+/* Appends the node's work; false when it does not fit (registers, inputs), the chain is then
+ * unchanged. */
 bool kiln_chain_add(kiln_chain *chain, const kiln_node *node);
-/* Names the outputs (values made by the chain) and numbers the registers. False if they do not fit. */
+/* Names the outputs (values made by the chain) and numbers the registers. False if they do not
+ * fit. */
 bool kiln_chain_finish(kiln_chain *chain, kiln_value *const *outputs, int32_t n);
 /* Points the program at the chain's arrays: after the chain was copied or moved. */
 void kiln_chain_rebase(kiln_chain *chain);

@@ -59,8 +59,8 @@ bool kiln_target_is_off(const kiln_cpu_target *target, const char *name) {
     return false;
 }
 
-kiln_claim *kiln_claim_new(kiln_claimer *c, const kiln_kernel *kernel, kiln_node *anchor, int32_t n_in,
-                           int32_t n_out, size_t params_bytes) {
+kiln_claim *kiln_claim_new(kiln_claimer *c, const kiln_kernel *kernel, kiln_node *anchor,
+                           int32_t n_in, int32_t n_out, size_t params_bytes) {
     kiln_claim *claim = kiln_arena_array(c->arena, 1, sizeof *claim);
     kiln_node **nodes = kiln_arena_array(c->arena, 1, sizeof *nodes);
     kiln_value **in = kiln_arena_array(c->arena, (size_t)n_in, sizeof *in);
@@ -156,11 +156,13 @@ const kiln_tensor *kiln_small_data(const kiln_value *v) {
 }
 
 bool kiln_value_is_f32(const kiln_value *v) {
-    return v && v->type.kind == KILN_KIND_TENSOR && v->type.dtype == KILN_DTYPE_F32 && v->type.rank >= 0;
+    return v && v->type.kind == KILN_KIND_TENSOR && v->type.dtype == KILN_DTYPE_F32 &&
+           v->type.rank >= 0;
 }
 
 void *kiln_pack_blob(kiln_packer *p, size_t bytes, kiln_status *status) {
-    kiln_blob *blobs = kiln_arena_grow(p->arena, p->blobs, (size_t)p->n_blobs, &p->cap_blobs, sizeof *blobs);
+    kiln_blob *blobs =
+        kiln_arena_grow(p->arena, p->blobs, (size_t)p->n_blobs, &p->cap_blobs, sizeof *blobs);
     if (!blobs) {
         *status = KILN_E_MEMORY;
         return NULL;

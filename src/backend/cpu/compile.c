@@ -23,7 +23,8 @@ static int32_t layout_index(kiln_layout layout) {
     return layout == KILN_LAYOUT_LAST;
 }
 
-static kiln_status new_slot(compiler *c, kiln_value *v, kiln_layout layout, int32_t alias_of, int32_t *out) {
+static kiln_status new_slot(compiler *c, kiln_value *v, kiln_layout layout, int32_t alias_of,
+                            int32_t *out) {
     kiln_plan *p = c->plan;
     kiln_slot slot = {.value = v, .layout = layout, .alias_of = alias_of};
     KILN_PUSH(p->graph->arena, p->slots, p->n_slots, p->cap_slots, slot);
@@ -41,7 +42,8 @@ static bool same_bytes(const kiln_value *v) {
     return spatial || v->type.dims[1] == 1;
 }
 
-static kiln_status add_step(compiler *c, const kiln_claim *claim, int32_t index, int32_t *in, int32_t *out) {
+static kiln_status add_step(compiler *c, const kiln_claim *claim, int32_t index, int32_t *in,
+                            int32_t *out) {
     kiln_plan *p = c->plan;
     kiln_step step = {.claim = claim, .in = in, .out = out, .claim_index = index};
     KILN_PUSH(p->graph->arena, p->steps, p->n_steps, p->cap_steps, step);
@@ -98,7 +100,8 @@ static kiln_status slot_in(compiler *c, kiln_value *v, kiln_layout layout, int32
     return convert(c, v, other, layout, out);
 }
 
-/* The layout that the claim's free operands get: the one most of its large inputs are already in. */
+/* The layout that the claim's free operands get: the one most of its large inputs are already in.
+ */
 static kiln_layout choose_layout(const compiler *c, const kiln_claim *claim) {
     int32_t votes = 0;
     for (int32_t i = 0; i < claim->n_in; i++) {

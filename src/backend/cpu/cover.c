@@ -21,8 +21,8 @@ static kiln_status take(kiln_plan *plan, cover *cv, kiln_claim *claim) {
     return KILN_OK;
 }
 
-static kiln_status start(kiln_plan *plan, const kiln_cpu_target *target, kiln_arena *arena, cover *cv,
-                         kiln_claimer *c) {
+static kiln_status start(kiln_plan *plan, const kiln_cpu_target *target, kiln_arena *arena,
+                         cover *cv, kiln_claimer *c) {
     KILN_ALLOC(cv->owner, arena, plan->graph->n_nodes);
     *c = (kiln_claimer){.graph = (kiln_graph *)plan->graph,
                         .target = target,
@@ -79,18 +79,19 @@ static kiln_status list_by_anchor(const kiln_plan *plan, const kiln_decision *de
     for (size_t i = 0; i < n; i++) {
         const kiln_decision *d = &decisions[i];
         if (d->anchor < 0 || (size_t)d->anchor >= plan->graph->n_nodes || (*out)[d->anchor]) {
-            return kiln_fail(diag, KILN_F_ENGINE_DAMAGED, "region %zu (kernel \"%s\") has no node of its own", i,
-                             d->kernel);
+            return kiln_fail(diag, KILN_F_ENGINE_DAMAGED,
+                             "region %zu (kernel \"%s\") has no node of its own", i, d->kernel);
         }
         (*out)[d->anchor] = d;
     }
     return KILN_OK;
 }
 
-/* Which nodes a region takes depends on those that are taken already, so regions are made again in the
- * order in which kiln_cpu_cover made them: that of their anchors. */
-kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target, const kiln_decision *decisions,
-                             size_t n, kiln_arena *arena, kiln_diag *diag) {
+/* Which nodes a region takes depends on those that are taken already, so regions are made again
+ * in the order in which kiln_cpu_cover made them: that of their anchors. */
+kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target,
+                             const kiln_decision *decisions, size_t n, kiln_arena *arena,
+                             kiln_diag *diag) {
     cover cv;
     kiln_claimer c;
     const kiln_decision **by_anchor;
@@ -108,8 +109,9 @@ kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target, con
             KILN_TRY(c.status);
         }
         if (!claim || claim->n_nodes != d->n_nodes) {
-            return kiln_fail(diag, KILN_F_ENGINE_DAMAGED, "the region at node %zu (kernel \"%s\") cannot be made again",
-                             i, d->kernel);
+            return kiln_fail(diag, KILN_F_ENGINE_DAMAGED,
+                             "the region at node %zu (kernel \"%s\") cannot be made again", i,
+                             d->kernel);
         }
         KILN_TRY(take(plan, &cv, claim));
     }
@@ -149,8 +151,8 @@ kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, bool m
 }
 
 kiln_status kiln_cpu_plan_graph(kiln_plan **out, const kiln_graph *graph, kiln_plan *parent,
-                                const kiln_cpu_target *target, kiln_arena *arena, kiln_refusal_fn refused,
-                                void *user, kiln_diag *diag) {
+                                const kiln_cpu_target *target, kiln_arena *arena,
+                                kiln_refusal_fn refused, void *user, kiln_diag *diag) {
     kiln_plan *p;
     KILN_ALLOC(p, arena, 1);
     p->graph = graph;
@@ -158,8 +160,8 @@ kiln_status kiln_cpu_plan_graph(kiln_plan **out, const kiln_graph *graph, kiln_p
     for (size_t i = 0; i < graph->n_nodes; i++) {
         for (int32_t b = 0; b < graph->nodes[i]->n_bodies; b++) {
             kiln_plan *body;
-            KILN_TRY(kiln_cpu_plan_graph(&body, graph->nodes[i]->bodies[b], p, target, arena, refused, user,
-                                         diag));
+            KILN_TRY(kiln_cpu_plan_graph(&body, graph->nodes[i]->bodies[b], p, target, arena,
+                                         refused, user, diag));
             KILN_TRY(kiln_plan_add_body(p, body, arena));
         }
     }

@@ -16,7 +16,8 @@ typedef struct fuser {
     bool acted; /* an activation stands in the epilogue */
 } fuser;
 
-/* Operand of a binary node that is not the chain's own; NULL when both are, or it is no two-input node. */
+/* Operand of a binary node that is not the chain's own; NULL when both are, or it is no two-input
+ * node. */
 static kiln_value *other_operand(const fuser *u, const kiln_node *n) {
     if (n->n_in != 2 || !n->in[0] || !n->in[1] || (n->in[0] == u->last) == (n->in[1] == u->last)) {
         return NULL;
@@ -39,7 +40,8 @@ static bool take_bias(fuser *u, const kiln_node *n) {
 static bool take_residual(fuser *u, const kiln_node *n) {
     kiln_value *x = other_operand(u, n);
     if (!KILN_IS(n, add) || !x || u->f->residual_in >= 0 || !kiln_value_is_f32(x) ||
-        kiln_target_is_off(u->c->target, "fuse_residual") || !kiln_type_same_shape(&x->type, &u->last->type)) {
+        kiln_target_is_off(u->c->target, "fuse_residual") ||
+        !kiln_type_same_shape(&x->type, &u->last->type)) {
         return false;
     }
     u->f->act_first = u->acted;
@@ -72,7 +74,8 @@ static bool take_activation(fuser *u, const kiln_node *n) {
     return true;
 }
 
-/* How the post program may read x: along columns, as a matrix of the same shape, or as one number. */
+/* How the post program may read x: along columns, as a matrix of the same shape, or as one
+ * number. */
 static bool post_kind(const fuser *u, const kiln_value *x, kiln_post_kind *kind) {
     if (!kiln_value_is_f32(x)) {
         return false;
@@ -139,17 +142,22 @@ static bool take(fuser *u, const kiln_node *n) {
     return activations && take_post(u, n);
 }
 
-bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out, int32_t channel,
-                     kiln_value *bias, kiln_layout mask) {
-    *fused = (kiln_fused){.channel = channel, .bias_in = -1, .residual_in = -1, .slope = 1,
-                          .lo = -INFINITY, .hi = INFINITY};
+bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out,
+                     int32_t channel, kiln_value *bias, kiln_layout mask) {
+    *fused = (kiln_fused){.channel = channel,
+                          .bias_in = -1,
+                          .residual_in = -1,
+                          .slope = 1,
+                          .lo = -INFINITY,
+                          .hi = INFINITY};
     fuser u = {.c = c, .claim = claim, .f = fused, .last = out, .mask = mask};
     if (bias) {
         fused->bias_in = kiln_claim_input(c, claim, bias, KILN_LAYOUT_ROW);
     }
     for (kiln_node *n = kiln_claim_next(c, out); n; n = kiln_claim_next(c, u.last)) {
-        if (n->n_out != 1 || !kiln_value_is_f32(n->out[0]) || !kiln_type_same_shape(&n->out[0]->type, &out->type) ||
-            !take(&u, n) || !kiln_claim_add(c, claim, n)) {
+        if (n->n_out != 1 || !kiln_value_is_f32(n->out[0]) ||
+            !kiln_type_same_shape(&n->out[0]->type, &out->type) || !take(&u, n) ||
+            !kiln_claim_add(c, claim, n)) {
             break;
         }
         u.last = n->out[0];
@@ -162,7 +170,8 @@ bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln
     return c->status == KILN_OK;
 }
 
-void kiln_fuse_bind(kiln_fused_state *s, const kiln_fused *fused, const kiln_binder *b, int64_t columns) {
+void kiln_fuse_bind(kiln_fused_state *s, const kiln_fused *fused, const kiln_binder *b,
+                    int64_t columns) {
     s->fused = fused;
     s->prims = b->target->prims->program;
     s->columns = columns;

@@ -1,10 +1,11 @@
-/* fuse.h - what products and convolutions take along: bias, activation, residual, any elementwise rest.
+/* fuse.h - what products and convolutions take along: bias, activation, residual, any elementwise
+ * rest.
  *
- * At claim time kiln_fuse_chain walks the single uses of the product's output. What fits the in-register
- * epilogue (bias, one residual, one clamp or leaky ReLU) goes there; from the first node that does not,
- * the rest becomes a program that runs over each finished block. At bind time kiln_fuse_bind, and for
- * each run kiln_fuse_resolve, turn that into a kiln_epilogue over a matrix of rows x channels.
- */
+ * At claim time kiln_fuse_chain walks the single uses of the product's output. What fits the
+ * in-register epilogue (bias, one residual, one clamp or leaky ReLU) goes there; from the first
+ * node that does not, the rest becomes a program that runs over each finished block. At bind time
+ * kiln_fuse_bind, and for each run kiln_fuse_resolve, turn that into a kiln_epilogue over a
+ * matrix of rows x channels. */
 #ifndef KILN_BACKEND_CPU_FUSE_H
 #define KILN_BACKEND_CPU_FUSE_H
 
@@ -12,22 +13,22 @@
 #include "backend/cpu/prims/gemm.h"
 
 typedef struct kiln_fused {
-    int32_t channel;     /* logical axis of the product's output that is the matrix's columns */
-    int32_t bias_in;     /* number of the claim's input, or -1 */
+    int32_t channel; /* logical axis of the product's output that is the matrix's columns */
+    int32_t bias_in; /* number of the claim's input, or -1 */
     int32_t residual_in;
     float slope, lo, hi;
     bool act_first;
     bool has_post;
-    kiln_chain post; /* its input 0 is the matrix itself */
+    kiln_chain post;                   /* its input 0 is the matrix itself */
     int32_t post_in[KILN_PROG_INPUTS]; /* claim inputs of the post program's inputs from 1 on */
     kiln_post_kind post_kind[KILN_PROG_INPUTS];
 } kiln_fused;
 
-/* Starts from `out`, the product's value (n columns along axis `channel`), and extends the claim; out 0 of
- * the claim becomes the last value taken. `bias` (may be NULL) is the product's own. mask: the layouts of
- * the output, which residuals share. False when out of memory. */
-bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out, int32_t channel,
-                     kiln_value *bias, kiln_layout mask);
+/* Starts from `out`, the product's value (n columns along axis `channel`), and extends the claim;
+ * out 0 of the claim becomes the last value taken. `bias` (may be NULL) is the product's own.
+ * mask: the layouts of the output, which residuals share. False when out of memory. */
+bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out,
+                     int32_t channel, kiln_value *bias, kiln_layout mask);
 
 /* What a kernel's bound state keeps. */
 typedef struct kiln_fused_state {
@@ -35,7 +36,8 @@ typedef struct kiln_fused_state {
     const kiln_program_prims *prims;
     int64_t columns;
 } kiln_fused_state;
-void kiln_fuse_bind(kiln_fused_state *s, const kiln_fused *fused, const kiln_binder *b, int64_t columns);
+void kiln_fuse_bind(kiln_fused_state *s, const kiln_fused *fused, const kiln_binder *b,
+                    int64_t columns);
 /* The epilogue for this run. `args` backs the post program and must live as long as the run. */
 void kiln_fuse_resolve(const kiln_fused_state *s, const kiln_call *call, kiln_epilogue *out,
                        kiln_program_post_args *args);

@@ -13,6 +13,7 @@
 #include "backend/cpu/kernels.def"
 #undef KILN_KERNEL
 #undef KILN_FUSION
-extern const kiln_kernel kiln_kernel_convert; /* between layouts; made by the compiler, claims nothing */
+extern const kiln_kernel
+    kiln_kernel_convert; /* between layouts; made by the compiler, claims nothing */
 
 #endif

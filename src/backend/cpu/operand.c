@@ -33,7 +33,8 @@ void kiln_operand_strides(const kiln_operand *o, const kiln_operand *out, int64_
 
 bool kiln_is_axis_vector(const kiln_value *v, const kiln_type *type, int32_t axis) {
     const kiln_type *t = &v->type;
-    if (t->kind != KILN_KIND_TENSOR || t->rank < 0 || t->rank > type->rank || type->rank - t->rank > axis) {
+    if (t->kind != KILN_KIND_TENSOR || t->rank < 0 || t->rank > type->rank ||
+        type->rank - t->rank > axis) {
         return false;
     }
     int32_t lead = type->rank - t->rank;

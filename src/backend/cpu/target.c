@@ -14,7 +14,7 @@
     X(attention)              \
     X(rnn)
 
-#define DECLARE(family)                                                        \
+#define DECLARE(family)                                                       \
     extern const struct kiln_##family##_prims kiln_##family##_prims_portable; \
     extern const struct kiln_##family##_prims kiln_##family##_prims_avx2;     \
     extern const struct kiln_##family##_prims kiln_##family##_prims_avx512;

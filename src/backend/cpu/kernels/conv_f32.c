@@ -42,12 +42,16 @@ static bool read_geometry(kiln_claimer *c, const kiln_node *node, conv_params *p
     int64_t group;
     if (transposed) {
         const kiln_conv_transpose_attrs *a = node->attrs;
-        wa = (kiln_window_attrs){.auto_pad = a->auto_pad, .dilations = a->dilations, .pads = a->pads,
+        wa = (kiln_window_attrs){.auto_pad = a->auto_pad,
+                                 .dilations = a->dilations,
+                                 .pads = a->pads,
                                  .strides = a->strides};
         group = a->group;
     } else {
         const kiln_conv_attrs *a = node->attrs;
-        wa = (kiln_window_attrs){.auto_pad = a->auto_pad, .dilations = a->dilations, .pads = a->pads,
+        wa = (kiln_window_attrs){.auto_pad = a->auto_pad,
+                                 .dilations = a->dilations,
+                                 .pads = a->pads,
                                  .strides = a->strides};
         group = a->group;
     }

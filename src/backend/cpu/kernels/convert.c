@@ -22,8 +22,8 @@ static kiln_status bind(kiln_binder *b) {
     kiln_operand_strides(in, out, src);
     kiln_operand_strides(out, out, dst);
     s->prims = b->target->prims->move;
-    KILN_TRY(kiln_copy_plan_make(&s->plan, kiln_dtype_bits(in->tensor.dtype) / 8, out->tensor.rank, dims, src,
-                                 dst));
+    KILN_TRY(kiln_copy_plan_make(&s->plan, kiln_dtype_bits(in->tensor.dtype) / 8, out->tensor.rank,
+                                 dims, src, dst));
     b->state = s;
     return KILN_OK;
 }

@@ -1,7 +1,8 @@
-/* elementwise.c - a chain of elementwise nodes as one block-wise program over the output's elements.
+/* elementwise.c - a chain of elementwise nodes as one block-wise program over the output's
+ * elements.
  *
- * The region grows from its anchor along single uses, as long as the shape stays the same; whatever else
- * the nodes read is broadcast by strides. Blocks are split over the team. */
+ * The region grows from its anchor along single uses, as long as the shape stays the same;
+ * whatever else the nodes read is broadcast by strides. Blocks are split over the team. */
 #include <string.h>
 
 #include "backend/cpu/chain.h"
@@ -20,9 +21,11 @@ typedef struct elementwise_state {
 
 static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     if (!kiln_chain_takes(node)) {
-        return kiln_claim_refuse(c, "the program has no instruction for it, or a type is not float32 or bool");
+        return kiln_claim_refuse(
+            c, "the program has no instruction for it, or a type is not float32 or bool");
     }
-    kiln_claim *r = kiln_claim_new(c, &kiln_kernel_elementwise, node, 0, 1, sizeof(elementwise_params));
+    kiln_claim *r =
+        kiln_claim_new(c, &kiln_kernel_elementwise, node, 0, 1, sizeof(elementwise_params));
     if (!r) {
         return NULL;
     }
@@ -33,7 +36,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     }
     kiln_value *last = node->out[0];
     bool fuse = !kiln_target_is_off(c->target, "fuse_elementwise");
-    for (kiln_node *next = fuse ? kiln_claim_next(c, last) : NULL; next; next = kiln_claim_next(c, last)) {
+    for (kiln_node *next = fuse ? kiln_claim_next(c, last) : NULL; next;
+         next = kiln_claim_next(c, last)) {
         if (!kiln_chain_takes(next) || !kiln_type_same_shape(&next->out[0]->type, &last->type) ||
             !kiln_chain_add(chain, next)) {
             break;
@@ -54,7 +58,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         if (kiln_claim_input(c, r, v, full ? KILN_LAYOUT_ANY : KILN_LAYOUT_ROW) < 0) {
             return NULL;
         }
-        if (r->in_place < 0 && v->type.dtype == last->type.dtype && kiln_type_same_shape(&v->type, &last->type)) {
+        if (r->in_place < 0 && v->type.dtype == last->type.dtype &&
+            kiln_type_same_shape(&v->type, &last->type)) {
             r->in_place = i;
         }
     }

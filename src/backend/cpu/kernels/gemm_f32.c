@@ -1,5 +1,5 @@
-/* gemm_f32.c - Gemm and MatMul by constant weights, float32, with everything elementwise that follows
- * fused. All leading dims of the activations are rows of one matrix. */
+/* gemm_f32.c - Gemm and MatMul by constant weights, float32, with everything elementwise that
+ * follows fused. All leading dims of the activations are rows of one matrix. */
 #include <math.h>
 
 #include "backend/cpu/fuse.h"
@@ -64,7 +64,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         return claim_gemm(c, node, r);
     }
     int32_t columns = node->out[0]->type.rank - 1;
-    return kiln_fuse_chain(c, r, &p->fused, node->out[0], columns, NULL, KILN_LAYOUT_ROW) ? r : NULL;
+    return kiln_fuse_chain(c, r, &p->fused, node->out[0], columns, NULL, KILN_LAYOUT_ROW) ? r
+                                                                                          : NULL;
 }
 
 static kiln_status pack(kiln_packer *k) {
@@ -87,7 +88,8 @@ static kiln_status pack(kiln_packer *k) {
         }
         src = scaled;
     }
-    gemm->pack(dst, src, p->k, p->n, p->trans_b ? 1 : p->n, p->trans_b ? p->k : 1, 0, gemm->panels(p->n));
+    gemm->pack(dst, src, p->k, p->n, p->trans_b ? 1 : p->n, p->trans_b ? p->k : 1, 0,
+               gemm->panels(p->n));
     return KILN_OK;
 }
 
@@ -101,8 +103,8 @@ static kiln_status bind(kiln_binder *b) {
         m *= x->dims[d];
     }
     s->prims = b->target->prims->gemm;
-    s->args = (kiln_gemm_args){.m = m, .n = p->n, .k = p->k, .lda = p->k, .ldc = p->n,
-                               .epilogue = KILN_EPILOGUE_NONE};
+    s->args = (kiln_gemm_args){
+        .m = m, .n = p->n, .k = p->k, .lda = p->k, .ldc = p->n, .epilogue = KILN_EPILOGUE_NONE};
     kiln_fuse_bind(&s->fused, &p->fused, b, p->n);
     s->tiles = s->prims->tiles(&s->args);
     b->state = s;

@@ -1,7 +1,7 @@
 /* reference.c - the kernel of last resort: one node, by the operator's reference, on member 0.
  *
- * It claims everything. Captures of bodies are operands too, so that the plan keeps them at hand. Nodes
- * whose outputs the data sizes never get here: the runner treats them as late steps. */
+ * It claims everything. Captures of bodies are operands too, so that the plan keeps them at hand.
+ * Nodes whose outputs the data sizes never get here: the runner treats them as late steps. */
 #include <string.h>
 
 #include "backend/cpu/kernel.h"

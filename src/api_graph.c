@@ -307,8 +307,9 @@ kiln_status kiln_builder_nodes(kiln_builder *builder, const char *domain, const 
         outputs[i] = KILN_NO_VALUE;
     }
     KILN_TRY(root_of(builder)->status);
-    KILN_TRY(keep(builder, make_node(builder, domain, op, inputs, n_inputs, attributes,
-                                     n_attributes, n_outputs, &node, diag)));
+    kiln_status status = make_node(builder, domain, op, inputs, n_inputs, attributes, n_attributes,
+                                   n_outputs, &node, diag);
+    KILN_TRY(keep(builder, kiln_diag_close(diag, status)));
     for (size_t i = 0; i < n_outputs; i++) {
         outputs[i] = remember(builder, node->out[i]);
     }

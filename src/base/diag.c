@@ -300,6 +300,9 @@ kiln_status kiln_hint(kiln_diag *diag, kiln_status status, const char *fmt, ...)
 }
 
 kiln_status kiln_diag_close(kiln_diag *diag, kiln_status status) {
+    /* Names of nodes belong to objects that may be gone by now. */
+    kiln_diag_at_node(diag, NULL, NULL);
+    kiln_diag_at_offset(diag, -1);
     if (status != KILN_E_MEMORY || !diag) {
         return status;
     }

@@ -40,8 +40,8 @@ void kiln_diag_at_node(kiln_diag *diag, const char *node, const char *op);
 void kiln_diag_enter(kiln_diag *diag, const char *fmt, ...) KILN_PRINTF(2, 3);
 void kiln_diag_leave(kiln_diag *diag);
 
-/* For the public entry points: if `status` is KILN_E_MEMORY and no finding says so, adds one.
- * Returns status. */
+/* For the public entry points, last of all: forgets node and offset, whose strings may not outlive
+ * the call, and if `status` is KILN_E_MEMORY and no finding says so, adds one. Returns status. */
 kiln_status kiln_diag_close(kiln_diag *diag, kiln_status status);
 
 /* Drops findings newer than the first `count`: for callers that try and fall back. */

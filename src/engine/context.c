@@ -81,7 +81,7 @@ kiln_status kiln_context_create(kiln_context **out, const kiln_engine *engine,
         return kiln_diag_close(diag, status);
     }
     *out = c;
-    return KILN_OK;
+    return kiln_diag_close(diag, KILN_OK);
 }
 
 void kiln_context_destroy(kiln_context *context) {

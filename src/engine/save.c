@@ -310,5 +310,5 @@ kiln_status kiln_engine_save_memory(const kiln_engine *engine, void **out, size_
     }
     *out = b.data;
     *len = b.len;
-    return KILN_OK;
+    return kiln_diag_close(diag, KILN_OK);
 }

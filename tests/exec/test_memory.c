@@ -147,7 +147,7 @@ static int load_and_measure(const char *path, bool copy) {
 }
 
 static long peak_of_import(const char *path, const char *mode) {
-    char command[1024], exe[512];
+    char command[8192], exe[512];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
     assert_true(n > 0);
     exe[n] = 0;

@@ -212,7 +212,7 @@ static void forged_files_stay_within_memory(void **state) {
                                 .loop_trips = 100};
     const kiln_env_options options = {.size = sizeof options, .limits = &limits};
     const char *rounds_text = getenv("KILN_ROUNDS");
-    int rounds = rounds_text ? atoi(rounds_text) : 4000;
+    int rounds = rounds_text ? (int)strtol(rounds_text, NULL, 10) : 4000;
     uint32_t seed = 2463534242u;
     kiln_env *env;
     assert_int_equal(kiln_env_create(&env, &options), KILN_OK);

@@ -27,7 +27,8 @@ def info(name, shape, dtype=TensorProto.FLOAT):
 
 
 def weights(name, *dims, dtype=np.float32):
-    return numpy_helper.from_array(np.linspace(-0.5, 0.5, int(np.prod(dims))).astype(dtype).reshape(dims), name)
+    values = np.linspace(-0.5, 0.5, int(np.prod(dims)))
+    return numpy_helper.from_array(values.astype(dtype).reshape(dims), name)
 
 
 def integers(name, *values):
@@ -52,7 +53,8 @@ def models():
         ],
         [info("x", ["N", 2, 6, 6])],
         [info("y", ["N", 36])],
-        [weights("w", 4, 2, 3, 3)] + [weights(k, 4) for k in "bsm"] + [numpy_helper.from_array(np.ones(4, np.float32), "v")],
+        [weights("w", 4, 2, 3, 3), numpy_helper.from_array(np.ones(4, np.float32), "v")]
+        + [weights(k, 4) for k in "bsm"],
     )
     yield "gemm", model(
         [node("Gemm", ["x", "w", "b"], ["g"], transB=1, alpha=0.5), node("Softmax", ["g"], ["y"], axis=-1)],

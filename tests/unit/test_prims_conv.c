@@ -472,14 +472,14 @@ static void test_post(void **unused) {
 
 /* Random geometries of all kinds; the seed of a failing one is printed by the message above it. */
 /* Kernel, stride, dilation, size and pads of one axis such that there is at least one output. */
-static void random_axis(geometry *q, int i, bool flat, uint64_t *s) {
-    q->kernel[i] = flat ? 1 : random_int(s, 1, 4);
-    q->stride[i] = flat ? 1 : random_int(s, 1, 3);
-    q->dilation[i] = flat ? 1 : random_int(s, 1, 2);
+static void random_axis(geometry *q, int i, bool one, uint64_t *s) {
+    q->kernel[i] = one ? 1 : random_int(s, 1, 4);
+    q->stride[i] = one ? 1 : random_int(s, 1, 3);
+    q->dilation[i] = one ? 1 : random_int(s, 1, 2);
     int64_t reach = (q->kernel[i] - 1) * q->dilation[i] + 1;
-    q->in[i] = flat ? 1 : random_int(s, reach > 7 ? reach : 2, 9);
-    q->pad[i] = flat ? 0 : random_int(s, 0, reach - 1);
-    q->pad_end[i] = flat ? 0 : random_int(s, 0, reach - 1);
+    q->in[i] = one ? 1 : random_int(s, reach > 7 ? reach : 2, 9);
+    q->pad[i] = one ? 0 : random_int(s, 0, reach - 1);
+    q->pad_end[i] = one ? 0 : random_int(s, 0, reach - 1);
     if (q->transposed) {
         q->pad[i] = q->pad[i] < 2 ? q->pad[i] : 1;
         q->pad_end[i] = q->stride[i] > 1 ? random_int(s, 0, 1) : 0;

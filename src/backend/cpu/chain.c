@@ -327,11 +327,14 @@ bool kiln_chain_finish(kiln_chain *chain, kiln_value *const *outputs, int32_t n)
         return false;
     }
     for (int32_t i = 0; i < n; i++) {
+        int32_t found = -1;
         for (int32_t k = 0; k < chain->n_made; k++) {
-            if (chain->made[k].value == outputs[i]) {
-                out[i] = chain->made[k].reg;
-            }
+            found = chain->made[k].value == outputs[i] ? k : found;
         }
+        if (found < 0) {
+            return false;
+        }
+        out[i] = chain->made[found].reg;
         if (out[i] >= TEMP) {
             is_output[out[i] - TEMP] = true;
         }

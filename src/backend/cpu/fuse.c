@@ -164,8 +164,7 @@ bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln
     }
     claim->out[0] = u.last;
     claim->out_layouts[0] = (uint8_t)mask;
-    if (c->status == KILN_OK && fused->has_post &&
-        !kiln_chain_finish(&fused->post, &u.last, 1)) {
+    if (c->status == KILN_OK && fused->has_post && !kiln_chain_finish(&fused->post, &u.last, 1)) {
         c->status = KILN_E_INTERNAL;
     }
     return c->status == KILN_OK;

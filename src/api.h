@@ -10,6 +10,7 @@ struct kiln_model {
     kiln_hold *hold; /* owns arena and mapped files */
     kiln_import import;
     kiln_model_info info;
+    kiln_ios ios;
     const kiln_op **ops; /* distinct, in order of first use */
     size_t *op_counts;
     size_t n_ops;

@@ -146,7 +146,7 @@ static kiln_status describe(kiln_model *m) {
     }
     KILN_TRY(survey(m, g, seen));
     m->info.macs = kiln_graph_macs(g);
-    return KILN_OK;
+    return kiln_ios_make(&m->ios, g);
 }
 
 kiln_status kiln_model_complete(kiln_model *m, kiln_diag *diag) {
@@ -231,11 +231,11 @@ void kiln_model_destroy(kiln_model *model) {
 }
 
 bool kiln_model_input(const kiln_model *model, size_t i, kiln_io *out) {
-    return kiln_graph_io(model->import.graph, true, i, out);
+    return kiln_ios_get(model->ios.in, model->ios.n_in, i, out);
 }
 
 bool kiln_model_output(const kiln_model *model, size_t i, kiln_io *out) {
-    return kiln_graph_io(model->import.graph, false, i, out);
+    return kiln_ios_get(model->ios.out, model->ios.n_out, i, out);
 }
 
 void kiln_model_get_info(const kiln_model *model, kiln_model_info *out) {

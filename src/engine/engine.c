@@ -38,13 +38,8 @@ void kiln_free(const kiln_env *env, void *ptr, size_t len) {
     kiln_env_release(env, ptr, len);
 }
 
-bool kiln_graph_io(const kiln_graph *graph, bool input, size_t i, kiln_io *out) {
-    if (i >= (input ? graph->n_inputs : graph->n_outputs)) {
-        return false;
-    }
-    const kiln_value *v = input ? graph->inputs[i] : graph->outputs[i];
+static kiln_status describe_io(kiln_io *out, const kiln_graph *graph, const kiln_value *v) {
     const kiln_type *t = &v->type;
-    memset(out, 0, sizeof *out);
     out->name = v->name;
     out->is_sequence = t->kind == KILN_KIND_SEQUENCE;
     if (t->kind == KILN_KIND_OPTIONAL && t->elem) {
@@ -59,6 +54,28 @@ bool kiln_graph_io(const kiln_graph *graph, bool input, size_t i, kiln_io *out) 
         out->dims[d] = t->dims[d] >= 0 ? t->dims[d] : -1;
     }
     out->type = kiln_type_text(graph->dims, &v->type, graph->arena);
+    return out->type ? KILN_OK : KILN_E_MEMORY;
+}
+
+kiln_status kiln_ios_make(kiln_ios *out, const kiln_graph *graph) {
+    KILN_ALLOC(out->in, graph->arena, graph->n_inputs);
+    KILN_ALLOC(out->out, graph->arena, graph->n_outputs);
+    out->n_in = graph->n_inputs;
+    out->n_out = graph->n_outputs;
+    for (size_t i = 0; i < out->n_in; i++) {
+        KILN_TRY(describe_io(&out->in[i], graph, graph->inputs[i]));
+    }
+    for (size_t i = 0; i < out->n_out; i++) {
+        KILN_TRY(describe_io(&out->out[i], graph, graph->outputs[i]));
+    }
+    return KILN_OK;
+}
+
+bool kiln_ios_get(const kiln_io *items, size_t n, size_t i, kiln_io *out) {
+    if (i >= n) {
+        return false;
+    }
+    *out = items[i];
     return true;
 }
 
@@ -129,6 +146,7 @@ static size_t plan_weights(const kiln_plan *p) {
 kiln_status kiln_engine_describe(kiln_engine *e) {
     e->info.nodes = kiln_graph_count(e->canonical ? e->canonical : e->graph);
     e->info.macs = kiln_graph_macs(e->graph);
+    KILN_TRY(kiln_ios_make(&e->ios, e->graph));
     if (!e->plan) {
         return KILN_OK;
     }
@@ -143,11 +161,11 @@ kiln_status kiln_engine_describe(kiln_engine *e) {
 /* ---- Looking at an engine ---- */
 
 bool kiln_engine_input(const kiln_engine *engine, size_t i, kiln_io *out) {
-    return kiln_graph_io(engine->graph, true, i, out);
+    return kiln_ios_get(engine->ios.in, engine->ios.n_in, i, out);
 }
 
 bool kiln_engine_output(const kiln_engine *engine, size_t i, kiln_io *out) {
-    return kiln_graph_io(engine->graph, false, i, out);
+    return kiln_ios_get(engine->ios.out, engine->ios.n_out, i, out);
 }
 
 void kiln_engine_get_info(const kiln_engine *engine, kiln_engine_info *out) {

@@ -12,6 +12,12 @@ typedef struct kiln_refusal {
     const char *node, *kernel, *reason;
 } kiln_refusal;
 
+/* Described once, when model or engine are made, so that any thread may look. */
+typedef struct kiln_ios {
+    kiln_io *in, *out;
+    size_t n_in, n_out;
+} kiln_ios;
+
 struct kiln_engine {
     const kiln_env *env;
     kiln_arena arena;
@@ -24,6 +30,7 @@ struct kiln_engine {
     kiln_cpu_target target;
     const char **off; /* target.off, owned */
     kiln_engine_info info;
+    kiln_ios ios;
     kiln_layer *layers; /* per step of the plan */
     kiln_pass_info *passes;
     size_t n_passes;
@@ -37,7 +44,10 @@ struct kiln_engine {
 kiln_status kiln_engine_new(kiln_engine **out, const kiln_env *env);
 /* Fills in what is derived from graph and plan: layers, counts, io texts. */
 kiln_status kiln_engine_describe(kiln_engine *engine);
-bool kiln_graph_io(const kiln_graph *graph, bool input, size_t i, kiln_io *out);
+/* What goes into a graph and out of it. Made into the graph's arena. */
+kiln_status kiln_ios_make(kiln_ios *out, const kiln_graph *graph);
+/* Item i of a list of n; false past the end. */
+bool kiln_ios_get(const kiln_io *items, size_t n, size_t i, kiln_io *out);
 
 /* A counted hold on the files behind a model's constants, shared by the model and engines built
  * from it. Thread-safe. */

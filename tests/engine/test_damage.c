@@ -1,6 +1,6 @@
 /* A damaged engine is refused, whatever bit of it changed and wherever it was cut; one whose
  * hashes an attacker made right again is refused or runs within its memory (which the sanitizers
- * watch). */
+ * watch). KILN_ROUNDS sets how many such files each sample gets [4000]. */
 #include "engine/forge.h"
 #include "engine/samples.h"
 

@@ -63,25 +63,12 @@ static void *address(const kiln_segment *seg, int32_t slot) {
     return p->kind == KILN_PLACE_BUFFER ? seg->buffer.data + p->offset : p->data;
 }
 
-/* A slot that is another one of the same value under a second layout with the same bytes. No step
- * makes it. */
-static bool is_relabelled(const kiln_plan *p, const kiln_segment *seg, int32_t slot) {
-    int32_t of = p->slots[slot].alias_of;
-    return seg->places[slot].kind == KILN_PLACE_NONE && of >= 0 &&
-           p->slots[of].value == p->slots[slot].value;
-}
-
 /* The slot that owns the bytes of this one, as far as this segment knows. */
-static int32_t owner(const kiln_plan *p, const kiln_segment *seg, int32_t slot) {
-    for (;;) {
-        if (seg->places[slot].kind == KILN_PLACE_ALIAS) {
-            slot = seg->places[slot].alias_of;
-        } else if (is_relabelled(p, seg, slot)) {
-            slot = p->slots[slot].alias_of;
-        } else {
-            return slot;
-        }
+static int32_t owner(const kiln_segment *seg, int32_t slot) {
+    while (seg->places[slot].kind == KILN_PLACE_ALIAS) {
+        slot = seg->places[slot].alias_of;
     }
+    return slot;
 }
 
 /* Outputs whose buffer is the user's: the slot that owns the bytes is moved there. */
@@ -91,7 +78,7 @@ static void redirect_outputs(kiln_frame *f, const kiln_segment *seg) {
         return;
     }
     for (size_t i = 0; i < f->plan->graph->n_outputs; i++) {
-        int32_t slot = owner(f->plan, seg, f->plan->output_slots[i]);
+        int32_t slot = owner(seg, f->plan->output_slots[i]);
         const kiln_place *p = &seg->places[slot];
         if (x->user_outputs[i] && p->kind == KILN_PLACE_BUFFER &&
             (size_t)p->bytes <= x->user_caps[i]) {
@@ -119,17 +106,13 @@ static void fill_dims(kiln_frame *f, const kiln_segment *seg, size_t i) {
  * same value has its dims too, whoever made it. */
 static void fill_alias(kiln_frame *f, const kiln_segment *seg, size_t i) {
     const kiln_slot *slots = f->plan->slots;
-    int32_t root = seg->places[i].alias_of;
     if (slots[i].alias_of >= 0 && slots[slots[i].alias_of].value == slots[i].value) {
         f->slots[i] = f->slots[slots[i].alias_of];
         f->filled[i] = NULL;
     } else {
         fill_dims(f, seg, i);
     }
-    while (seg->places[root].kind == KILN_PLACE_ALIAS) {
-        root = seg->places[root].alias_of;
-    }
-    f->slots[i].tensor.data = f->slots[root].tensor.data;
+    f->slots[i].tensor.data = f->slots[owner(seg, (int32_t)i)].tensor.data;
 }
 
 /* Fills in dims and addresses of the slots the segment makes. */

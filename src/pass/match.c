@@ -117,16 +117,7 @@ kiln_dim kiln_dim_at(const kiln_value *v, int32_t d) {
 }
 
 bool kiln_same_shape(const kiln_value *a, const kiln_value *b) {
-    int32_t rank = kiln_rank(a);
-    if (rank < 0 || rank != kiln_rank(b)) {
-        return false;
-    }
-    for (int32_t d = 0; d < rank; d++) {
-        if (a->type.dims[d] != b->type.dims[d] || a->type.dims[d] == KILN_DIM_UNKNOWN) {
-            return false;
-        }
-    }
-    return true;
+    return kiln_is_tensor(a) && kiln_is_tensor(b) && kiln_type_same_shape(&a->type, &b->type);
 }
 
 bool kiln_same_type(const kiln_value *a, const kiln_value *b) {

@@ -9,15 +9,6 @@ kiln_status kiln_plan_add_body(kiln_plan *plan, kiln_plan *body, kiln_arena *are
     return KILN_OK;
 }
 
-const kiln_plan *kiln_plan_body(const kiln_plan *plan, const kiln_graph *body) {
-    for (size_t i = 0; i < plan->n_bodies; i++) {
-        if (plan->body_graphs[i] == body) {
-            return plan->bodies[i];
-        }
-    }
-    return NULL;
-}
-
 void kiln_physical_dims(const kiln_tensor *t, kiln_layout layout, int64_t *dims) {
     for (int32_t i = 0; i < t->rank; i++) {
         dims[kiln_physical_axis(i, t->rank, layout)] = t->dims[i];

@@ -83,9 +83,6 @@ struct kiln_plan {
 
 /* Registers the plan of a body graph. */
 kiln_status kiln_plan_add_body(kiln_plan *plan, kiln_plan *body, kiln_arena *arena);
-/* The plan of a body graph, or NULL. */
-const kiln_plan *kiln_plan_body(const kiln_plan *plan, const kiln_graph *body);
-
 /* Dims of a tensor in the order they lie in memory. */
 void kiln_physical_dims(const kiln_tensor *t, kiln_layout layout, int64_t *dims);
 /* Where ONNX's axis lies in memory. */

@@ -2,17 +2,22 @@
  * worker waits for the generation to move, runs its rank, and counts itself out of `running`; the
  * caller runs rank 0 and then waits for the count to reach zero.
  *
- * Waiting is spinning first. Where more threads than cores compete, the one that is waited for may
- * not be on a core at all, so every spin yields to the scheduler after a short burst. */
+ * Waiting is spinning first: pauses, then yields, then sleep. Where more threads than cores
+ * compete, the one that is waited for may not be on a core at all; who spins then uses up the very
+ * time it needs, and who sleeps is put on a core again at once when it is woken. A yield that took
+ * long has shown that others compete, and ends the spin. */
 #define _GNU_SOURCE 1
 
 #include "base/pool.h"
 
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -27,15 +32,22 @@
 enum {
     MAX_THREADS = 1024,
     DEFAULT_SPIN_NS = 50000,
+    BARRIER_SPIN_NS = 200000,
     BURST = 1000, /* pauses before a spin begins to yield; about 20-50 us */
     STACK_BYTES = 2 << 20,
 };
+
+/* A number that some threads change and others wait for to change. */
+typedef struct watched {
+    KILN_ALIGNED(64) atomic_uint value;
+    atomic_uint sleepers;
+} watched;
 
 /* A sense-reversing barrier: the last to arrive flips the phase that the others watch. The two
  * words sit on cache lines of their own, so that arriving does not disturb those who watch. */
 struct kiln_barrier {
     KILN_ALIGNED(64) atomic_int arrived;
-    KILN_ALIGNED(64) atomic_uint phase;
+    watched phase;
 };
 
 typedef struct worker {
@@ -47,13 +59,10 @@ typedef struct worker {
 
 struct kiln_pool {
     kiln_barrier barrier;
-    KILN_ALIGNED(64) atomic_uint generation; /* of jobs */
-    KILN_ALIGNED(64) atomic_int running;     /* workers still in the job */
-    atomic_int sleepers;
+    watched generation; /* of jobs */
+    watched running;    /* workers still in the job */
     atomic_bool busy;
     atomic_bool stopping;
-    pthread_mutex_t mutex;
-    pthread_cond_t wake;
     const kiln_env *env;
     worker *workers; /* the first threads - 1 are running */
     int32_t wanted;  /* length of the array `workers` */
@@ -73,13 +82,41 @@ static void relax(void) {
 #endif
 }
 
-/* One step of a spin: pauses at first, then lets others run. */
-static void spin_once(int *spins) {
+/* One step of a spin that began yielding at *start (0: not yet). False once it has lasted spin_ns
+ * longer. */
+static bool spin_once(int *spins, int64_t *start, int64_t spin_ns) {
     if (*spins < BURST) {
         ++*spins;
         relax();
-    } else {
-        sched_yield();
+        return true;
+    }
+    *start = *start ? *start : kiln_now_ns();
+    sched_yield();
+    return kiln_now_ns() - *start < spin_ns;
+}
+
+static void futex(atomic_uint *word, int operation, unsigned value) {
+    syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+}
+
+/* Waits while the number is `value`. A sleep is announced before the kernel looks at the number,
+ * and who changes it looks for sleepers afterwards, both sequentially consistent: one of the two
+ * sees the other. */
+static void wait_while(watched *w, unsigned value, int64_t spin_ns) {
+    int64_t start = 0;
+    int spins = spin_ns > 0 ? 0 : BURST;
+    while (atomic_load_explicit(&w->value, memory_order_acquire) == value) {
+        if (spin_ns <= 0 || !spin_once(&spins, &start, spin_ns)) {
+            atomic_fetch_add(&w->sleepers, 1);
+            futex(&w->value, FUTEX_WAIT, value);
+            atomic_fetch_sub(&w->sleepers, 1);
+        }
+    }
+}
+
+static void wake(watched *w) {
+    if (atomic_load(&w->sleepers) > 0) {
+        futex(&w->value, FUTEX_WAKE, INT_MAX);
     }
 }
 
@@ -109,56 +146,20 @@ void kiln_team_barrier(const kiln_team *team) {
     if (!barrier) {
         return;
     }
-    unsigned phase = atomic_load_explicit(&barrier->phase, memory_order_relaxed);
+    unsigned phase = atomic_load_explicit(&barrier->phase.value, memory_order_relaxed);
     int before = atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel);
     if (before == team->size - 1) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&barrier->phase, phase + 1, memory_order_release);
+        atomic_store(&barrier->phase.value, phase + 1);
+        wake(&barrier->phase);
         return;
     }
-    int spins = 0;
-    while (atomic_load_explicit(&barrier->phase, memory_order_acquire) == phase) {
-        spin_once(&spins);
-    }
-}
-
-static bool has_moved(const kiln_pool *pool, unsigned seen) {
-    return atomic_load_explicit(&pool->generation, memory_order_acquire) != seen;
-}
-
-/* Sleeping is announced before the last look at the generation, and the caller looks for sleepers
- * after raising it, both sequentially consistent: one of the two sees the other. */
-static void sleep_until_moved(kiln_pool *pool, unsigned seen) {
-    pthread_mutex_lock(&pool->mutex);
-    atomic_fetch_add(&pool->sleepers, 1);
-    while (atomic_load(&pool->generation) == seen) {
-        pthread_cond_wait(&pool->wake, &pool->mutex);
-    }
-    atomic_fetch_sub(&pool->sleepers, 1);
-    pthread_mutex_unlock(&pool->mutex);
-}
-
-static void await_job(kiln_pool *pool, unsigned seen) {
-    int64_t until = pool->spin_ns > 0 ? kiln_now_ns() + pool->spin_ns : 0;
-    int spins = 0;
-    while (pool->spin_ns > 0 && !has_moved(pool, seen)) {
-        spin_once(&spins);
-        if ((spins % 64 == 0 || spins == BURST) && kiln_now_ns() >= until) {
-            break;
-        }
-    }
-    if (!has_moved(pool, seen)) {
-        sleep_until_moved(pool, seen);
-    }
+    wait_while(&barrier->phase, phase, BARRIER_SPIN_NS);
 }
 
 static void raise_generation(kiln_pool *pool) {
-    atomic_fetch_add(&pool->generation, 1);
-    if (atomic_load(&pool->sleepers) > 0) {
-        pthread_mutex_lock(&pool->mutex);
-        pthread_cond_broadcast(&pool->wake);
-        pthread_mutex_unlock(&pool->mutex);
-    }
+    atomic_fetch_add(&pool->generation.value, 1);
+    wake(&pool->generation);
 }
 
 static void pin_to(int32_t core) {
@@ -177,7 +178,7 @@ static void *work(void *arg) {
     enter_fast_math();
     /* Every worker takes part in every generation, if only to count itself out. */
     for (unsigned seen = 0;; seen++) {
-        await_job(pool, seen);
+        wait_while(&pool->generation, seen, pool->spin_ns);
         if (atomic_load_explicit(&pool->stopping, memory_order_relaxed)) {
             return NULL;
         }
@@ -185,7 +186,9 @@ static void *work(void *arg) {
             kiln_team team = {pool->members, self->rank, &pool->barrier};
             pool->fn(pool->arg, &team);
         }
-        atomic_fetch_sub_explicit(&pool->running, 1, memory_order_acq_rel);
+        if (atomic_fetch_sub(&pool->running.value, 1) == 1) {
+            wake(&pool->running);
+        }
     }
 }
 
@@ -198,13 +201,13 @@ static void run_together(kiln_pool *pool, int32_t members, kiln_team_fn fn, void
     pool->fn = fn;
     pool->arg = arg;
     pool->members = members;
-    atomic_store_explicit(&pool->running, pool->threads - 1, memory_order_relaxed);
+    unsigned left = (unsigned)pool->threads - 1;
+    atomic_store_explicit(&pool->running.value, left, memory_order_relaxed);
     raise_generation(pool);
     kiln_team team = {members, 0, &pool->barrier};
     fn(arg, &team);
-    int spins = 0;
-    while (atomic_load_explicit(&pool->running, memory_order_acquire) > 0) {
-        spin_once(&spins);
+    while ((left = atomic_load_explicit(&pool->running.value, memory_order_acquire)) > 0) {
+        wait_while(&pool->running, left, BARRIER_SPIN_NS);
     }
 }
 
@@ -269,8 +272,6 @@ kiln_status kiln_pool_create(kiln_pool **out, const kiln_env *env,
     pool->threads = 1;
     pool->spin_ns = given.spin_ns ? given.spin_ns : DEFAULT_SPIN_NS;
     pool->owner = getpid();
-    pthread_mutex_init(&pool->mutex, NULL);
-    pthread_cond_init(&pool->wake, NULL);
     start_workers(pool, wanted, given.pin);
     *out = pool;
     return KILN_OK;
@@ -280,15 +281,13 @@ void kiln_pool_destroy(kiln_pool *pool) {
     if (!pool) {
         return;
     }
-    /* In a forked child the workers do not exist, and the mutex may have been held by one. */
+    /* In a forked child the workers do not exist. */
     if (getpid() == pool->owner) {
         atomic_store_explicit(&pool->stopping, true, memory_order_relaxed);
         raise_generation(pool);
         for (int32_t i = 0; i < pool->threads - 1; i++) {
             pthread_join(pool->workers[i].thread, NULL);
         }
-        pthread_cond_destroy(&pool->wake);
-        pthread_mutex_destroy(&pool->mutex);
     }
     kiln_env_release(pool->env, pool->workers, (size_t)pool->wanted * sizeof *pool->workers);
     kiln_env_release(pool->env, pool, sizeof *pool);

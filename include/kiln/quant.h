@@ -1,0 +1,183 @@
+/* quant.h - calibrate: watch a network's values, find the ranges that 8 bits are to cover.
+ *
+ * A calibration holds one histogram for each watched tensor, filled batch by batch; nothing else of
+ * the data is kept. The result depends on the data alone, not on the order or size of batches, so
+ * that calibrations made apart can be merged exactly. Ranges are derived from it as often as
+ * wanted, by several methods at once, each with the error it would cause:
+ *
+ *     kiln_calibration *cal;
+ *     kiln_calibration_create(&cal, NULL);
+ *     while (...) { kiln_calibration_observe(cal, "conv1_out", &tensor, diag); }   // or by a tap
+ *     kiln_range r;
+ *     kiln_calibration_range(cal, "conv1_out", NULL, &r, diag);    // the best by error
+ *     kiln_calibration_write(cal, "net.calib", diag);
+ *
+ * Ranges alone, as other tools keep them, are a kiln_ranges: TensorRT's text cache is read and
+ * written, ONNX Runtime's JSON read.
+ *
+ * The conventions are those of kiln.h. A calibration and a range list belong to one thread at a
+ * time. */
+#ifndef KILN_QUANT_H
+#define KILN_QUANT_H
+
+#include "kiln/kiln.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Ranges --------------------------------------------------------------------------------- */
+
+/* How a range is found.
+ *
+ *   max         from the least to the greatest value seen
+ *   percentile  so that this share of all values is inside (asymmetric: half of the rest is cut off
+ *               on each side)
+ *   entropy     the symmetric threshold whose 128 levels lose least information about the 2048-bin
+ *               histogram of |x|, by the Kullback-Leibler divergence (Migacz, "8-bit inference with
+ *               TensorRT", GTC 2017); exact zeros, which any scale represents, do not take part
+ *   mse         the range of least mean squared error
+ *   auto        the one of these with the least mean squared error */
+typedef enum kiln_calibrator {
+    KILN_CALIBRATOR_AUTO,
+    KILN_CALIBRATOR_MAX,
+    KILN_CALIBRATOR_PERCENTILE,
+    KILN_CALIBRATOR_ENTROPY,
+    KILN_CALIBRATOR_MSE,
+    KILN_CALIBRATOR_COUNT,
+} kiln_calibrator;
+
+/* "auto", "max", ...; "?" for a number that is none. */
+KILN_API const char *kiln_calibrator_name(kiln_calibrator calibrator);
+/* The inverse; KILN_CALIBRATOR_COUNT if unknown. */
+KILN_API kiln_calibrator kiln_calibrator_parse(const char *name);
+
+typedef struct kiln_calibrate_options {
+    size_t size;
+    kiln_calibrator calibrator;
+    const double *percentiles; /* 50 < p <= 100 [99.9, 99.99, 99.999] */
+    size_t n_percentiles;
+    bool symmetric; /* lo = -hi, zero point 0 */
+    int32_t bits;   /* 2..8 [8] */
+} kiln_calibrate_options;
+
+/* A range and how it was found. Zero is always inside. */
+typedef struct kiln_range {
+    const char *name; /* of the tensor, borrowed */
+    double lo, hi;
+    kiln_calibrator calibrator; /* never AUTO; MAX for ranges read from files */
+    double percentile;          /* of PERCENTILE */
+    double sqnr_db; /* signal to quantization noise on the histogram; infinite for no noise, NaN
+                       for ranges read from files */
+} kiln_range;
+
+/* ---- Calibrations --------------------------------------------------------------------------- */
+
+/* Histograms of named tensors. */
+typedef struct kiln_calibration kiln_calibration;
+
+/* An empty calibration. */
+KILN_API kiln_status kiln_calibration_create(kiln_calibration **out, const kiln_env *env);
+/* Gives it back. */
+KILN_API void kiln_calibration_destroy(kiln_calibration *calibration);
+
+/* What a calibration says about where it is from. Hashes are hexadecimal. */
+typedef struct kiln_calibration_info {
+    char model_hash[33];    /* of the model file; all zeros: not said */
+    char data_hash[33];     /* of all samples, whatever their order; all zeros: not said */
+    uint64_t samples;       /* seen */
+    const char *preprocess; /* how they were prepared, as in kiln_tensors_read; borrowed */
+    size_t tensors;
+} kiln_calibration_info;
+/* Facts about the calibration. */
+KILN_API void kiln_calibration_get_info(const kiln_calibration *calibration,
+                                        kiln_calibration_info *out);
+/* States the model (32 hexadecimal digits, or NULL) and the preprocessing (copied, or NULL).
+ * Errors: USAGE for digits that are none. */
+KILN_API kiln_status kiln_calibration_describe(kiln_calibration *calibration,
+                                               const char *model_hash, const char *preprocess,
+                                               kiln_diag *diag);
+/* Counts a sample of the data set: its bytes go into data_hash. */
+KILN_API void kiln_calibration_count_sample(kiln_calibration *calibration, const void *data,
+                                            size_t bytes);
+
+/* Adds the elements of a float tensor (16, 32 or 64 bits; read as float32) to the histogram of this
+ * name. NaN and infinities are counted apart. Errors: USAGE for other element types, LIMIT above
+ * 32,768 tensors or 2^53 elements, MEMORY. */
+KILN_API kiln_status kiln_calibration_observe(kiln_calibration *calibration, const char *name,
+                                              const kiln_tensor *tensor, kiln_diag *diag);
+/* Adds everything `from` holds, as if its data had been observed here. Errors: USAGE when the two
+ * are of different models or preprocessing, LIMIT; MEMORY, after which a part may be added. */
+KILN_API kiln_status kiln_calibration_merge(kiln_calibration *calibration,
+                                            const kiln_calibration *from, kiln_diag *diag);
+
+/* What was seen of a tensor. */
+typedef struct kiln_seen {
+    const char *name;       /* borrowed */
+    uint64_t count;         /* finite elements */
+    uint64_t zeros;         /* of them */
+    uint64_t nans, infs;    /* besides them */
+    double min, max;        /* of the finite ones; 0 without any */
+    size_t histogram_bytes; /* of memory */
+} kiln_seen;
+/* Tensor i in order of names; false past the end. */
+KILN_API bool kiln_calibration_get(const kiln_calibration *calibration, size_t i, kiln_seen *out);
+
+/* The range of a tensor by options->calibrator. Errors: USAGE for a name that was not observed and
+ * for impossible options, MEMORY. */
+KILN_API kiln_status kiln_calibration_range(const kiln_calibration *calibration, const char *name,
+                                            const kiln_calibrate_options *options, kiln_range *out,
+                                            kiln_diag *diag);
+/* All candidates that auto chooses from, best first: at most `cap` are written to `out`, *n is how
+ * many there are. Errors: as kiln_calibration_range. */
+KILN_API kiln_status kiln_calibration_candidates(const kiln_calibration *calibration,
+                                                 const char *name,
+                                                 const kiln_calibrate_options *options,
+                                                 kiln_range *out, size_t cap, size_t *n,
+                                                 kiln_diag *diag);
+
+/* Writes a calibration file; the file is the old one or the complete new one. Errors: IO, MEMORY.
+ */
+KILN_API kiln_status kiln_calibration_write(const kiln_calibration *calibration, const char *path,
+                                            kiln_diag *diag);
+/* Reads one. Errors: IO, MALFORMED for damage (the file carries a hash) and contradictions,
+ * UNSUPPORTED for a newer form, LIMIT, MEMORY. */
+KILN_API kiln_status kiln_calibration_read(kiln_calibration **out, const kiln_env *env,
+                                           const char *path, kiln_diag *diag);
+
+/* ---- Ranges by name ------------------------------------------------------------------------- */
+
+/* Ranges of named tensors, sorted by name. */
+typedef struct kiln_ranges kiln_ranges;
+
+/* An empty list. */
+KILN_API kiln_status kiln_ranges_create(kiln_ranges **out, const kiln_env *env);
+/* Gives it back. */
+KILN_API void kiln_ranges_destroy(kiln_ranges *ranges);
+/* Range i in order of names, or NULL past the end. */
+KILN_API const kiln_range *kiln_ranges_get(const kiln_ranges *ranges, size_t i);
+/* The range of that name, or NULL. */
+KILN_API const kiln_range *kiln_ranges_find(const kiln_ranges *ranges, const char *name);
+/* Adds or replaces a range (copied). Errors: USAGE when it is not finite or lo > hi, LIMIT, MEMORY.
+ */
+KILN_API kiln_status kiln_ranges_set(kiln_ranges *ranges, const kiln_range *range, kiln_diag *diag);
+/* Adds the range of every tensor of a calibration. Errors: as kiln_calibration_range. */
+KILN_API kiln_status kiln_ranges_calibrate(kiln_ranges *ranges, const kiln_calibration *calibration,
+                                           const kiln_calibrate_options *options, kiln_diag *diag);
+
+/* Reads TensorRT's text cache ("TRT-8601-EntropyCalibration2", then `name: 3c010a14`, the bits of
+ * the float32 scale amax / 127) or ONNX Runtime's calibration JSON, told apart by their first
+ * byte. Errors: IO, MALFORMED (with the line: digits missing, scales not finite, names twice),
+ * LIMIT, MEMORY. */
+KILN_API kiln_status kiln_ranges_read(kiln_ranges **out, const kiln_env *env, const char *path,
+                                      kiln_diag *diag);
+/* Writes TensorRT's text cache; the file is the old one or the complete new one. Errors: USAGE for
+ * names with line breaks, IO, MEMORY. */
+KILN_API kiln_status kiln_ranges_write_trt(const kiln_ranges *ranges, const char *path,
+                                           kiln_diag *diag);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* KILN_QUANT_H */

@@ -25,11 +25,21 @@ void kiln_arena_init(kiln_arena *arena, const kiln_env *env) {
     *arena = (kiln_arena){.env = env};
 }
 
+void kiln_arena_within(kiln_arena *arena, kiln_arena *outer) {
+    *arena = (kiln_arena){.env = outer->env, .outer = outer};
+}
+
+static kiln_arena_chunk *take_chunk(kiln_arena *arena, size_t bytes) {
+    return arena->outer ? kiln_arena_raw(arena->outer, bytes) : kiln_env_alloc(arena->env, bytes);
+}
+
 static void drop_newest(kiln_arena *arena) {
     kiln_arena_chunk *chunk = arena->chunks;
     arena->chunks = chunk->older;
     arena->total_bytes -= chunk->bytes;
-    kiln_env_release(arena->env, chunk, chunk->bytes);
+    if (!arena->outer) {
+        kiln_env_release(arena->env, chunk, chunk->bytes);
+    }
 }
 
 void kiln_arena_free(kiln_arena *arena) {
@@ -60,12 +70,12 @@ static bool add_chunk(kiln_arena *arena, size_t bytes) {
     kiln_arena_chunk *chunk = NULL;
     size_t roomy;
     if (growth > 0 && kiln_add_size(total, growth, &roomy)) {
-        chunk = kiln_env_alloc(arena->env, roomy);
+        chunk = take_chunk(arena, roomy);
     }
     if (chunk) {
         total = roomy;
     } else {
-        chunk = kiln_env_alloc(arena->env, total);
+        chunk = take_chunk(arena, total);
     }
     if (!chunk) {
         return false;

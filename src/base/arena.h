@@ -19,12 +19,14 @@
 
 typedef struct kiln_arena_chunk kiln_arena_chunk;
 
-typedef struct kiln_arena {
+typedef struct kiln_arena kiln_arena;
+struct kiln_arena {
     const kiln_env *env;
+    kiln_arena *outer;        /* gives the chunks, or NULL: env does */
     kiln_arena_chunk *chunks; /* newest first */
     size_t used_bytes;        /* in the newest chunk */
     size_t total_bytes;       /* asked of the allocator, all chunks */
-} kiln_arena;
+};
 
 typedef struct kiln_arena_mark {
     kiln_arena_chunk *chunk;
@@ -32,6 +34,9 @@ typedef struct kiln_arena_mark {
 } kiln_arena_mark;
 
 void kiln_arena_init(kiln_arena *arena, const kiln_env *env);
+/* An arena that takes its chunks from `outer`, where they stay until `outer` is emptied: to be
+ * recycled many times within one life of the outer one, which is then as warm as it ever was. */
+void kiln_arena_within(kiln_arena *arena, kiln_arena *outer);
 /* Gives everything back; the arena is empty and usable again. */
 void kiln_arena_free(kiln_arena *arena);
 

@@ -109,7 +109,7 @@ typedef struct loop {
 
 static kiln_status step(kiln_ref *c, loop *l) {
     kiln_arena *next = &l->state[l->i & 1];
-    kiln_arena_free(next);
+    kiln_arena_recycle(next);
     c->arena = &l->work;
     kiln_status status = c->body(c, l->body, l->inputs, (int32_t)l->body->n_inputs, l->outputs);
     c->arena = l->home;
@@ -126,7 +126,7 @@ static kiln_status step(kiln_ref *c, loop *l) {
         const kiln_datum *slice = &l->outputs[1 + l->n_carried + k];
         KILN_TRY(kiln_stack_push(c, &l->stacks[k], &slice->tensor, l->home));
     }
-    kiln_arena_free(&l->work);
+    kiln_arena_recycle(&l->work);
     return KILN_OK;
 }
 
@@ -171,14 +171,10 @@ static kiln_status ref(kiln_ref *c) {
     for (int32_t k = 0; k < l.n_carried; k++) {
         l.inputs[FIRST + k] = c->in[FIRST + k];
     }
-    kiln_arena_init(&l.work, c->arena->env);
-    kiln_arena_init(&l.state[0], c->arena->env);
-    kiln_arena_init(&l.state[1], c->arena->env);
-    kiln_status status = run(c, &l);
-    kiln_arena_free(&l.work);
-    kiln_arena_free(&l.state[0]);
-    kiln_arena_free(&l.state[1]);
-    return status;
+    kiln_arena_within(&l.work, c->arena);
+    kiln_arena_within(&l.state[0], c->arena);
+    kiln_arena_within(&l.state[1], c->arena);
+    return run(c, &l);
 }
 
 const kiln_op kiln_op_loop = {

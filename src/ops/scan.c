@@ -169,7 +169,7 @@ static kiln_status take_slice(kiln_ref *c, const scan *s, int32_t k, int64_t t, 
 
 static kiln_status step(kiln_ref *c, scan *s, int64_t t) {
     kiln_arena *next = &s->state[t & 1];
-    kiln_arena_free(next);
+    kiln_arena_recycle(next);
     for (int32_t i = s->n_states; i < c->n_in; i++) {
         KILN_TRY(take_slice(c, s, i - s->n_states, t, &s->inputs[i]));
     }
@@ -222,7 +222,7 @@ static kiln_status run(kiln_ref *c, scan *s) {
         kiln_status status = step(c, s, t);
         c->arena = s->home;
         KILN_TRY(status);
-        kiln_arena_free(&s->work);
+        kiln_arena_recycle(&s->work);
     }
     for (int32_t i = 0; i < c->n_out; i++) {
         if (i < s->n_states) {
@@ -248,14 +248,10 @@ static kiln_status ref(kiln_ref *c) {
     for (int32_t i = 0; i < s.n_states; i++) {
         s.inputs[i] = c->in[i];
     }
-    kiln_arena_init(&s.work, c->arena->env);
-    kiln_arena_init(&s.state[0], c->arena->env);
-    kiln_arena_init(&s.state[1], c->arena->env);
-    kiln_status status = run(c, &s);
-    kiln_arena_free(&s.work);
-    kiln_arena_free(&s.state[0]);
-    kiln_arena_free(&s.state[1]);
-    return status;
+    kiln_arena_within(&s.work, c->arena);
+    kiln_arena_within(&s.state[0], c->arena);
+    kiln_arena_within(&s.state[1], c->arena);
+    return run(c, &s);
 }
 
 const kiln_op kiln_op_scan = {

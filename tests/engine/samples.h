@@ -200,10 +200,41 @@ static inline kiln_status make_nonzero(kiln_model **out, const kiln_env *env, ki
     return kiln_builder_finish(out, b, diag);
 }
 
+/* Scan: a running sum along a dynamic axis, and its history as a scan output. */
+static inline kiln_status make_scan(kiln_model **out, const kiln_env *env, kiln_diag *diag) {
+    kiln_builder *b;
+    KILN_TRY(kiln_builder_create(&b, env));
+    kiln_ref_value x =
+        kiln_builder_input(b, "x", KILN_DTYPE_F32, 2, (const int64_t[]){-1, 6}, diag);
+    kiln_ref_value start = noise(b, 1, (const int64_t[]){6}, diag);
+    kiln_builder *body = kiln_builder_body(b, "body");
+    if (!body) {
+        kiln_builder_destroy(b);
+        return KILN_E_MEMORY;
+    }
+    kiln_ref_value sum =
+        kiln_builder_input(body, "sum", KILN_DTYPE_F32, 1, (const int64_t[]){6}, diag);
+    kiln_ref_value row =
+        kiln_builder_input(body, "row", KILN_DTYPE_F32, 1, (const int64_t[]){6}, diag);
+    kiln_ref_value next = apply(body, "Add", sum, row, diag);
+    (void)kiln_builder_output(body, next, "next", diag);
+    (void)kiln_builder_output(body, apply(body, "Tanh", next, KILN_NO_VALUE, diag), "seen", diag);
+    const kiln_attribute a[] = {
+        {.name = "body", .kind = KILN_ATTRIBUTE_GRAPH, .graph = body},
+        {.name = "num_scan_inputs", .kind = KILN_ATTRIBUTE_INT, .i = 1},
+    };
+    const kiln_ref_value in[] = {start, x};
+    kiln_ref_value outs[2];
+    (void)kiln_builder_nodes(b, "", "Scan", in, 2, a, 2, outs, 2, diag);
+    (void)kiln_builder_output(b, outs[0], "total", diag);
+    (void)kiln_builder_output(b, outs[1], "history", diag);
+    return kiln_builder_finish(out, b, diag);
+}
+
 static const sample samples[] = {
     {"digits", make_digits},   {"conv", make_conv},           {"if", make_if},
     {"loop", make_loop},       {"embedding", make_embedding}, {"sequence", make_sequence},
-    {"nonzero", make_nonzero},
+    {"nonzero", make_nonzero}, {"scan", make_scan},
 };
 
 enum { N_SAMPLES = sizeof samples / sizeof *samples, MAX_INPUTS = 4 };

@@ -89,6 +89,40 @@ static void test_arena_marks(void **state) {
     assert_int_equal(c.live_bytes, 0);
 }
 
+/* An inner arena that is recycled over and over asks the outer one for chunks at first only, and
+ * an outer one that has seen all of it once asks nobody. */
+static void test_arena_within(void **state) {
+    (void)state;
+    counter c;
+    kiln_env *env = counted_env(&c, 1000);
+    kiln_arena outer, inner;
+    int calls = 0;
+    kiln_arena_init(&outer, env);
+    for (int life = 0; life < 5; life++) {
+        kiln_arena_recycle(&outer);
+        calls = life == 3 ? c.calls : calls;
+        kiln_arena_within(&inner, &outer);
+        size_t settled = 0;
+        for (int turn = 0; turn < 50; turn++) {
+            kiln_arena_recycle(&inner);
+            unsigned char *first = kiln_arena_array(&inner, 5000, 1);
+            unsigned char *second = kiln_arena_array(&inner, 90000, 1);
+            assert_true(first && second);
+            assert_int_equal((uintptr_t)second % 64, 0);
+            memset(first, 1, 5000);
+            memset(second, 2, 90000);
+            assert_int_equal(first[4999], 1);
+            settled = turn == 2 ? outer.used_bytes : settled;
+        }
+        assert_int_equal(outer.used_bytes, settled);
+        kiln_arena_free(&inner); /* leaves what it had to the outer one */
+    }
+    assert_int_equal(c.calls, calls);
+    kiln_arena_free(&outer);
+    kiln_env_destroy(env);
+    assert_int_equal(c.live_bytes, 0);
+}
+
 static void test_arena_overflow(void **state) {
     (void)state;
     kiln_arena arena;
@@ -262,6 +296,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arena_zeroes_and_aligns),
         cmocka_unit_test(test_arena_marks),
+        cmocka_unit_test(test_arena_within),
         cmocka_unit_test(test_arena_overflow),
         cmocka_unit_test(test_arena_push_and_failure),
         cmocka_unit_test(test_arena_slack_is_optional),

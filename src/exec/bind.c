@@ -4,9 +4,6 @@
 #include "base/env.h"
 #include "exec/frame.h"
 
-/* At most this many shape sets are kept side by side; then all are dropped. */
-enum { MAX_SIBLINGS = 16 };
-
 typedef struct binding {
     kiln_frame *frame;
     kiln_segment *seg;
@@ -39,12 +36,6 @@ static kiln_fact **fact_slot(const binding *b, const kiln_value *v) {
     return &b->seg->facts[v->id - b->frame->plan->graph->first_id];
 }
 
-static void forget_values(kiln_fact *f) {
-    f->data = NULL;
-    f->contents = NULL;
-    f->n_contents = 0;
-}
-
 /* The fact of a value at this binding; facts of constants and captures are made on demand. */
 static kiln_status get_fact(binding *b, const kiln_value *v, kiln_fact *out) {
     memset(out, 0, sizeof *out);
@@ -71,8 +62,7 @@ static kiln_status get_fact(binding *b, const kiln_value *v, kiln_fact *out) {
     for (size_t i = 0; i < g->n_captures; i++) {
         if (g->captures[i] == v) {
             const kiln_datum *d = &b->frame->slots[b->frame->plan->capture_slots[i]];
-            KILN_TRY(kiln_datum_fact(d, &b->seg->arena, out));
-            forget_values(out);
+            KILN_TRY(kiln_datum_type(d, &b->seg->arena, &out->type));
         }
     }
     return KILN_OK;
@@ -108,9 +98,8 @@ static kiln_status set_fact(binding *b, const kiln_value *v, const kiln_fact *fa
 /* A datum's type alone: its values change from run to run, so nothing may be concluded from them.
  */
 static kiln_status set_datum_fact(binding *b, const kiln_value *v, const kiln_datum *d) {
-    kiln_fact f;
-    KILN_TRY(kiln_datum_fact(d, &b->seg->arena, &f));
-    forget_values(&f);
+    kiln_fact f = {0};
+    KILN_TRY(kiln_datum_type(d, &b->seg->arena, &f.type));
     return set_fact(b, v, &f);
 }
 
@@ -411,23 +400,25 @@ static kiln_status infer_segment(binding *b) {
 }
 
 static kiln_status reserve_memory(kiln_frame *frame, kiln_segment *seg, kiln_diag *diag) {
-    int32_t threads = kiln_pool_threads(frame->exec->pool);
-    if (frame->exec->threads > 0 && frame->exec->threads < threads) {
-        threads = frame->exec->threads;
+    kiln_exec *x = frame->exec;
+    int32_t threads = kiln_pool_threads(x->pool);
+    if (x->threads > 0 && x->threads < threads) {
+        threads = x->threads;
     }
-    size_t shared, scratch, bytes;
-    bool fits = kiln_align_size(seg->shared_bytes, 64, &shared) &&
+    size_t scratch, bytes;
+    bool fits = kiln_align_size(seg->shared_bytes, 64, &seg->shared_bytes) &&
                 kiln_mul_size(seg->scratch_bytes, (size_t)threads, &scratch) &&
-                kiln_add_size(seg->activation_bytes, shared, &bytes) &&
-                kiln_add_size(bytes, scratch, &bytes);
-    uint64_t limit = kiln_env_limits(frame->exec->env)->memory_bytes;
+                kiln_add_size(seg->shared_bytes, scratch, &scratch) &&
+                kiln_add_size(seg->activation_bytes, scratch, &bytes);
+    uint64_t limit = kiln_env_limits(x->env)->memory_bytes;
     if (!fits || bytes > limit) {
         return kiln_fail(diag, KILN_F_RUN_LIMIT,
                          "the run would need more than the limit of %llu bytes",
                          (unsigned long long)limit);
     }
-    seg->shared_bytes = shared;
-    return kiln_buffer_reserve(&seg->buffer, bytes, frame->exec->env);
+    frame->n_depths = seg->depth < frame->n_depths ? frame->n_depths : seg->depth + 1;
+    KILN_TRY(kiln_buffer_reserve(&frame->buffers[seg->depth], seg->activation_bytes, x->env));
+    return kiln_buffer_reserve(&x->scratch, scratch, x->env);
 }
 
 static kiln_status bind_all(binding *b) {
@@ -450,63 +441,6 @@ static kiln_status bind_all(binding *b) {
     return reserve_memory(b->frame, b->seg, b->diag);
 }
 
-/* The shapes a segment depends on: of inputs and captures, or of what the late step made. Written
- * to `out`, or held against `expected`, so that finding a bound segment needs no memory. */
-typedef struct key_walk {
-    int64_t *out;            /* or NULL */
-    const int64_t *expected; /* or NULL */
-    size_t n_expected, n;
-    bool same;
-} key_walk;
-
-static void put_key(key_walk *k, int64_t v) {
-    if (k->out) {
-        k->out[k->n] = v;
-    }
-    if (k->expected) {
-        k->same = k->same && k->n < k->n_expected && k->expected[k->n] == v;
-    }
-    k->n++;
-}
-
-static void walk_key(key_walk *k, const kiln_frame *frame, const kiln_segment *parent) {
-    const kiln_plan *p = frame->plan;
-    const int32_t *lists[2] = {p->input_slots, p->capture_slots};
-    size_t counts[2] = {p->graph->n_inputs, p->graph->n_captures};
-    if (parent) {
-        const kiln_step *step = &p->steps[parent->end];
-        lists[0] = step->out;
-        counts[0] = (size_t)step->claim->n_out;
-        counts[1] = 0;
-    }
-    for (int l = 0; l < 2; l++) {
-        for (size_t i = 0; i < counts[l]; i++) {
-            const kiln_datum *d = &frame->slots[lists[l][i]];
-            put_key(k, (int64_t)d->kind << 32 | d->tensor.dtype << 8 | d->tensor.rank);
-            for (int32_t j = 0; j < d->tensor.rank; j++) {
-                put_key(k, d->tensor.dims[j]);
-            }
-        }
-    }
-}
-
-static bool has_key(const kiln_segment *seg, const kiln_frame *frame, const kiln_segment *parent) {
-    key_walk k = {.expected = seg->key, .n_expected = seg->n_key, .same = true};
-    walk_key(&k, frame, parent);
-    return k.same && k.n == seg->n_key;
-}
-
-static kiln_status make_key(kiln_segment *seg, const kiln_frame *frame,
-                            const kiln_segment *parent) {
-    key_walk k = {0};
-    walk_key(&k, frame, parent);
-    seg->n_key = k.n;
-    KILN_ALLOC(seg->key, &seg->arena, k.n);
-    k = (key_walk){.out = seg->key};
-    walk_key(&k, frame, parent);
-    return KILN_OK;
-}
-
 /* Facts a new segment starts from: its parent's, and those of what just came to be. */
 static kiln_status start_facts(binding *b, const kiln_segment *parent) {
     kiln_frame *f = b->frame;
@@ -527,62 +461,13 @@ static kiln_status start_facts(binding *b, const kiln_segment *parent) {
     return KILN_OK;
 }
 
-void kiln_segments_free(kiln_segment *list, const kiln_env *env) {
-    while (list) {
-        kiln_segment *next = list->next;
-        kiln_segments_free(list->children, env);
-        kiln_env_release(env, list->buffer.data, list->buffer.bytes);
-        kiln_arena_free(&list->arena);
-        kiln_env_release(env, list, sizeof *list);
-        list = next;
-    }
-}
-
-static kiln_status new_segment(kiln_frame *frame, kiln_segment *parent, kiln_segment **out,
-                               kiln_diag *diag) {
-    kiln_segment *seg = kiln_env_alloc(frame->exec->env, sizeof *seg);
-    if (!seg) {
-        return KILN_E_MEMORY;
-    }
-    memset(seg, 0, sizeof *seg);
-    kiln_arena_init(&seg->arena, frame->exec->env);
-    seg->first = parent ? parent->end + 1 : 0;
+kiln_status kiln_segment_bind(kiln_frame *frame, kiln_segment *seg, kiln_diag *diag) {
     binding b = {.frame = frame, .seg = seg, .diag = diag};
     kiln_arena_init(&b.scratch, frame->exec->env);
     kiln_dims_init(&b.dims, &b.scratch);
-    kiln_status status = make_key(seg, frame, parent);
-    status = status ? status : start_facts(&b, parent);
+    kiln_status status = start_facts(&b, seg->parent);
     status = status ? status : bind_all(&b);
     status = status == KILN_OK && b.dims.oom ? KILN_E_MEMORY : status;
     kiln_arena_free(&b.scratch);
-    if (status != KILN_OK) {
-        kiln_segments_free(seg, frame->exec->env);
-        return status;
-    }
-    *out = seg;
-    return KILN_OK;
-}
-
-kiln_status kiln_frame_segment(kiln_frame *frame, kiln_segment *parent, kiln_segment **out,
-                               kiln_diag *diag) {
-    kiln_segment **list = parent ? &parent->children : &frame->roots;
-    int32_t *count = parent ? &parent->n_children : &frame->n_roots;
-    for (kiln_segment *s = *list; s; s = s->next) {
-        if (has_key(s, frame, parent)) {
-            *out = s;
-            return KILN_OK;
-        }
-    }
-    if (*count >= MAX_SIBLINGS) {
-        kiln_segments_free(*list, frame->exec->env);
-        *list = NULL;
-        *count = 0;
-    }
-    kiln_segment *seg = NULL;
-    KILN_TRY(new_segment(frame, parent, &seg, diag));
-    seg->next = *list;
-    *list = seg;
-    (*count)++;
-    *out = seg;
-    return KILN_OK;
+    return status;
 }

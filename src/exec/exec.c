@@ -36,17 +36,18 @@ static kiln_status fill_frame(kiln_frame *f, kiln_diag *diag) {
     const kiln_plan *p = f->plan;
     KILN_ALLOC(f->slots, &f->arena, p->n_slots);
     KILN_ALLOC(f->filled, &f->arena, p->n_slots);
+    KILN_ALLOC(f->buffers, &f->arena, p->n_steps + 1);
     KILN_ALLOC(f->outputs, &f->arena, p->graph->n_outputs);
     KILN_ALLOC(f->bodies, &f->arena, p->n_bodies);
     KILN_TRY(fill_constants(f, diag));
     for (size_t i = 0; i < p->n_bodies; i++) {
-        KILN_TRY(kiln_frame_create(&f->bodies[i], f->exec, p->bodies[i], f, diag));
+        KILN_TRY(kiln_frame_create(&f->bodies[i], f->exec, p->bodies[i], diag));
     }
     return KILN_OK;
 }
 
 kiln_status kiln_frame_create(kiln_frame **out, kiln_exec *exec, const kiln_plan *plan,
-                              kiln_frame *outer, kiln_diag *diag) {
+                              kiln_diag *diag) {
     kiln_frame *f = kiln_env_alloc(exec->env, sizeof *f);
     if (!f) {
         return KILN_E_MEMORY;
@@ -54,7 +55,6 @@ kiln_status kiln_frame_create(kiln_frame **out, kiln_exec *exec, const kiln_plan
     memset(f, 0, sizeof *f);
     f->exec = exec;
     f->plan = plan;
-    f->outer = outer;
     kiln_arena_init(&f->arena, exec->env);
     kiln_arena_init(&f->late, exec->env);
     kiln_status status = fill_frame(f, diag);
@@ -74,7 +74,10 @@ void kiln_frame_destroy(kiln_frame *f) {
     for (size_t i = 0; f->bodies && i < f->plan->n_bodies; i++) {
         kiln_frame_destroy(f->bodies[i]);
     }
-    kiln_segments_free(f->roots, env);
+    kiln_frame_forget(f);
+    for (int32_t i = 0; i < f->n_depths; i++) {
+        kiln_env_release(env, f->buffers[i].data, f->buffers[i].bytes);
+    }
     kiln_arena_free(&f->late);
     kiln_arena_free(&f->arena);
     kiln_env_release(env, f, sizeof *f);
@@ -86,7 +89,7 @@ static kiln_status fill_exec(kiln_exec *x, const kiln_plan *plan, kiln_diag *dia
     KILN_ALLOC(x->user_caps, &x->arena, n);
     KILN_ALLOC(x->step_ns, &x->arena, plan->n_steps);
     KILN_ALLOC(x->step_runs, &x->arena, plan->n_steps);
-    return kiln_frame_create(&x->root, x, plan, NULL, diag);
+    return kiln_frame_create(&x->root, x, plan, diag);
 }
 
 kiln_status kiln_exec_create(kiln_exec **out, const kiln_plan *plan, const kiln_cpu_target *target,
@@ -120,6 +123,7 @@ void kiln_exec_destroy(kiln_exec *exec) {
     }
     const kiln_env *env = exec->env;
     kiln_frame_destroy(exec->root);
+    kiln_env_release(env, exec->scratch.data, exec->scratch.bytes);
     kiln_arena_free(&exec->run_arena);
     kiln_arena_free(&exec->arena);
     kiln_env_release(env, exec, sizeof *exec);
@@ -145,6 +149,7 @@ void *kiln_exec_user_output(const kiln_exec *exec, int32_t i, size_t *cap_bytes)
 
 kiln_status kiln_exec_bind(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag) {
     kiln_frame *f = exec->root;
+    f->run++;
     for (size_t i = 0; i < f->plan->graph->n_inputs; i++) {
         f->slots[f->plan->input_slots[i]] = inputs[i];
     }
@@ -185,28 +190,20 @@ bool kiln_exec_profile(const kiln_exec *exec, size_t step, int64_t *t_ns, int64_
     return true;
 }
 
-static size_t segment_memory(const kiln_segment *list, size_t *scratch) {
-    size_t sum = 0;
-    for (; list; list = list->next) {
-        sum += list->buffer.bytes + segment_memory(list->children, scratch);
-        *scratch += list->buffer.bytes - list->activation_bytes;
+static size_t frame_memory(const kiln_frame *f) {
+    size_t sum = f->late.total_bytes;
+    for (int32_t i = 0; i < f->n_depths; i++) {
+        sum += f->buffers[i].bytes;
     }
-    return sum;
-}
-
-static size_t frame_memory(const kiln_frame *f, size_t *scratch) {
-    size_t sum = segment_memory(f->roots, scratch) + f->late.total_bytes;
     for (size_t i = 0; i < f->plan->n_bodies; i++) {
-        sum += frame_memory(f->bodies[i], scratch);
+        sum += frame_memory(f->bodies[i]);
     }
     return sum;
 }
 
 size_t kiln_exec_memory(const kiln_exec *exec, size_t *scratch_bytes) {
-    size_t scratch = 0;
-    size_t sum = frame_memory(exec->root, &scratch);
     if (scratch_bytes) {
-        *scratch_bytes = scratch;
+        *scratch_bytes = exec->scratch.bytes;
     }
-    return sum;
+    return frame_memory(exec->root) + exec->scratch.bytes;
 }

@@ -1,4 +1,8 @@
-/* frame.h - what bind.c, run.c and late.c share: frames and their segments. */
+/* frame.h - what the files of exec share: frames and their segments.
+ *
+ * Segments of one depth (the roots; what follows the first late step; ...) never hold data at the
+ * same time, so that each depth has one buffer, as large as the largest of its segments needs.
+ * Scratch lasts for one step and is one buffer for all frames. */
 #ifndef KILN_EXEC_FRAME_H
 #define KILN_EXEC_FRAME_H
 
@@ -38,34 +42,40 @@ typedef struct kiln_place {
 typedef struct kiln_segment kiln_segment;
 struct kiln_segment {
     kiln_arena arena;
+    uint64_t serial;    /* no other segment of the exec had or will have it */
     int32_t first, end; /* steps [first, end); end is a late step or n_steps */
+    int32_t depth;      /* late steps before it */
     int64_t *key;       /* shapes it was bound to */
     size_t n_key;
     kiln_fact **facts;  /* per value id - graph->first_id, or NULL */
     kiln_place *places; /* per slot */
     kiln_bound *bound;
     int32_t n_bound;
-    kiln_buffer buffer;
-    size_t activation_bytes; /* of the buffer; scratch follows */
-    size_t scratch_bytes;    /* per member */
+    size_t activation_bytes;
+    size_t scratch_bytes; /* per member */
     size_t shared_bytes;
+    /* The cache's: */
+    kiln_segment *parent;
     kiln_segment *children; /* bound after the late step at `end`, by its shapes */
-    kiln_segment *next;     /* sibling */
-    int32_t n_children;
+    kiln_segment *sibling;
+    kiln_segment *older, *newer; /* all segments of the frame, in the order they were bound */
+    uint64_t used;               /* the run that last did */
 };
 
 typedef struct kiln_frame kiln_frame;
 struct kiln_frame {
     kiln_exec *exec;
     const kiln_plan *plan;
-    kiln_frame *outer;
-    kiln_arena arena; /* as long as the frame */
-    kiln_arena late;  /* data made by late steps, until the next run */
-    kiln_arena_mark late_start;
-    kiln_datum *slots;           /* per slot: dims and address in the current run */
-    const kiln_segment **filled; /* per slot: the segment whose dims it holds */
+    kiln_arena arena;     /* as long as the frame */
+    kiln_arena late;      /* data made by late steps, until the next run */
+    kiln_datum *slots;    /* per slot: dims and address in the current run */
+    uint64_t *filled;     /* per slot: serial of the segment whose dims it holds, or 0 */
+    kiln_buffer *buffers; /* per depth */
+    int32_t n_depths;     /* of segments bound so far */
     kiln_segment *roots;
-    int32_t n_roots;
+    kiln_segment *newest;
+    int32_t n_segments;
+    uint64_t run;        /* number of the current one */
     kiln_frame **bodies; /* per plan->bodies */
     kiln_datum *outputs; /* per graph output */
 };
@@ -78,6 +88,8 @@ struct kiln_exec {
     uint64_t seed;
     kiln_arena arena;
     kiln_frame *root;
+    kiln_buffer scratch; /* of the step that runs: shared bytes, then each member's */
+    uint64_t n_serials;  /* given out */
     void **user_outputs; /* per graph output of the root */
     size_t *user_caps;
     atomic_int cancelled;
@@ -90,12 +102,18 @@ struct kiln_exec {
 };
 
 /* The root segment for the frame's inputs and captures, or the child of `parent` for what its late
- * step made (read from frame->slots); bound now if it was not. */
+ * step made (read from frame->slots); bound now if it was not, with buffers large enough for it.
+ * Beyond as many segments as KILN_KEPT_SHAPES sets of shapes may need, those used longest ago are
+ * forgotten, but none of the current run's. */
+enum { KILN_KEPT_SHAPES = 16 };
 kiln_status kiln_frame_segment(kiln_frame *frame, kiln_segment *parent, kiln_segment **out,
                                kiln_diag *diag);
-void kiln_segments_free(kiln_segment *list, const kiln_env *env);
+/* Binds a segment that the cache has made, with its key, to the shapes in frame->slots. */
+kiln_status kiln_segment_bind(kiln_frame *frame, kiln_segment *seg, kiln_diag *diag);
+/* Forgets all segments. */
+void kiln_frame_forget(kiln_frame *frame);
 
-/* Runs the frame: inputs per graph input; captures are read from `outer` frames. */
+/* Runs the frame: inputs per graph input; captures are in their slots. */
 kiln_status kiln_frame_run(kiln_frame *frame, const kiln_datum *inputs, kiln_diag *diag);
 /* The datum of v from the frame's slots in layout ROW (copied into arena where it lies
  * otherwise). */
@@ -106,7 +124,7 @@ kiln_status kiln_frame_late(kiln_frame *frame, int32_t step, kiln_diag *diag);
 kiln_status kiln_frame_tap(kiln_frame *frame, int32_t step, kiln_diag *diag);
 
 kiln_status kiln_frame_create(kiln_frame **out, kiln_exec *exec, const kiln_plan *plan,
-                              kiln_frame *outer, kiln_diag *diag);
+                              kiln_diag *diag);
 void kiln_frame_destroy(kiln_frame *frame);
 
 kiln_status kiln_buffer_reserve(kiln_buffer *buffer, size_t bytes, const kiln_env *env);

@@ -170,7 +170,7 @@ static kiln_status put(region *r, int32_t slot, const kiln_datum *d, kiln_diag *
                          v->name, d->tensor.rank, v->type.rank);
     }
     f->slots[slot] = *d;
-    f->filled[slot] = NULL;
+    f->filled[slot] = 0;
     if (f->plan->slots[slot].layout == KILN_LAYOUT_ROW) {
         return KILN_OK;
     }

@@ -58,9 +58,9 @@ static kiln_status run_bound(kiln_frame *f, kiln_segment *seg, int32_t begin, in
 }
 
 /* The address of a slot the segment makes, no alias. */
-static void *address(const kiln_segment *seg, int32_t slot) {
+static void *address(const kiln_frame *f, const kiln_segment *seg, int32_t slot) {
     const kiln_place *p = &seg->places[slot];
-    return p->kind == KILN_PLACE_BUFFER ? seg->buffer.data + p->offset : p->data;
+    return p->kind == KILN_PLACE_BUFFER ? f->buffers[seg->depth].data + p->offset : p->data;
 }
 
 /* The slot that owns the bytes of this one, as far as this segment knows. */
@@ -91,14 +91,14 @@ static void redirect_outputs(kiln_frame *f, const kiln_segment *seg) {
 static void fill_dims(kiln_frame *f, const kiln_segment *seg, size_t i) {
     const kiln_plan *p = f->plan;
     kiln_datum *d = &f->slots[i];
-    if (f->filled[i] != seg) {
+    if (f->filled[i] != seg->serial) {
         const kiln_fact *fact = seg->places[i].fact;
         fact = fact ? fact : seg->facts[p->slots[i].value->id - p->graph->first_id];
         memset(d, 0, sizeof *d);
         d->kind = KILN_KIND_TENSOR;
         kiln_type_to_tensor(&fact->type, &d->tensor);
         d->tensor.cap_bytes = kiln_tensor_bytes(&d->tensor);
-        f->filled[i] = seg;
+        f->filled[i] = seg->serial;
     }
 }
 
@@ -108,7 +108,7 @@ static void fill_alias(kiln_frame *f, const kiln_segment *seg, size_t i) {
     const kiln_slot *slots = f->plan->slots;
     if (slots[i].alias_of >= 0 && slots[slots[i].alias_of].value == slots[i].value) {
         f->slots[i] = f->slots[slots[i].alias_of];
-        f->filled[i] = NULL;
+        f->filled[i] = 0;
     } else {
         fill_dims(f, seg, i);
     }
@@ -122,7 +122,7 @@ static void fill_slots(kiln_frame *f, const kiln_segment *seg) {
         int kind = seg->places[i].kind;
         if (kind == KILN_PLACE_BUFFER || kind == KILN_PLACE_DATA) {
             fill_dims(f, seg, i);
-            f->slots[i].tensor.data = address(seg, (int32_t)i);
+            f->slots[i].tensor.data = address(f, seg, (int32_t)i);
         }
     }
     redirect_outputs(f, seg);
@@ -134,7 +134,7 @@ static void fill_slots(kiln_frame *f, const kiln_segment *seg) {
 }
 
 static void fill_calls(kiln_frame *f, kiln_segment *seg) {
-    char *shared = seg->buffer.data + seg->activation_bytes;
+    char *shared = f->exec->scratch.data;
     char *scratch = shared + seg->shared_bytes;
     for (int32_t i = 0; i < seg->n_bound; i++) {
         kiln_bound *b = &seg->bound[i];
@@ -176,6 +176,7 @@ static kiln_status run_tapped(kiln_frame *f, kiln_segment *seg, kiln_diag *diag)
 kiln_status kiln_frame_run(kiln_frame *f, const kiln_datum *inputs, kiln_diag *diag) {
     const kiln_plan *p = f->plan;
     kiln_arena_recycle(&f->late);
+    f->run++;
     for (size_t i = 0; i < p->graph->n_inputs; i++) {
         f->slots[p->input_slots[i]] = inputs[i];
     }

@@ -4,9 +4,8 @@
 #include "base/env.h"
 #include "ops/util.h"
 
-kiln_status kiln_datum_fact(const kiln_datum *datum, kiln_arena *arena, kiln_fact *out) {
-    memset(out, 0, sizeof *out);
-    out->type.kind = datum->kind;
+kiln_status kiln_datum_type(const kiln_datum *datum, kiln_arena *arena, kiln_type *out) {
+    *out = (kiln_type){.kind = datum->kind};
     if (datum->kind == KILN_KIND_SEQUENCE || datum->kind == KILN_KIND_OPTIONAL) {
         kiln_type *elem;
         KILN_ALLOC(elem, arena, 1);
@@ -16,7 +15,7 @@ kiln_status kiln_datum_fact(const kiln_datum *datum, kiln_arena *arena, kiln_fac
             elem->kind = datum->items[0].kind;
             elem->dtype = datum->items[0].tensor.dtype;
         }
-        out->type.elem = elem;
+        out->elem = elem;
         return KILN_OK;
     }
     if (datum->kind != KILN_KIND_TENSOR) {
@@ -28,7 +27,17 @@ kiln_status kiln_datum_fact(const kiln_datum *datum, kiln_arena *arena, kiln_fac
     for (int32_t i = 0; i < t->rank; i++) {
         dims[i] = t->dims[i];
     }
-    out->type = kiln_type_tensor(t->dtype, t->rank, dims);
+    *out = kiln_type_tensor(t->dtype, t->rank, dims);
+    return KILN_OK;
+}
+
+kiln_status kiln_datum_fact(const kiln_datum *datum, kiln_arena *arena, kiln_fact *out) {
+    memset(out, 0, sizeof *out);
+    KILN_TRY(kiln_datum_type(datum, arena, &out->type));
+    if (datum->kind != KILN_KIND_TENSOR) {
+        return KILN_OK;
+    }
+    const kiln_tensor *t = &datum->tensor;
     out->data = t;
     int64_t n = kiln_tensor_count(t);
     if (n > KILN_MAX_CONTENTS || !(kiln_dtype_is_int(t->dtype) || t->dtype == KILN_DTYPE_BOOL)) {

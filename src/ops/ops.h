@@ -37,6 +37,8 @@ kiln_status kiln_infer_concrete(const kiln_node *node, const kiln_fact *in, kiln
 
 /* ---- Reference execution ---- */
 
+/* The type of a datum, whose data is not read (dims made in arena). */
+kiln_status kiln_datum_type(const kiln_datum *datum, kiln_arena *arena, kiln_type *out);
 /* The fact of a datum: concrete type, data, and contents when it is a small integer tensor (made in
  * arena). */
 kiln_status kiln_datum_fact(const kiln_datum *datum, kiln_arena *arena, kiln_fact *out);

@@ -22,7 +22,8 @@ struct kiln_context {
     kiln_pool *own_pool;
     kiln_exec *exec;
     kiln_datum *inputs; /* per graph input; kind NONE until bound */
-    kiln_arena items;   /* of bound sequences */
+    kiln_datum *held;   /* per graph input: what it holds when it is an optional */
+    kiln_arena *items;  /* per graph input: of the sequence bound now */
     kiln_output_alloc_fn alloc;
     void *alloc_user;
     kiln_tensor *outputs; /* what output_item returns */
@@ -58,6 +59,11 @@ static kiln_status fill(kiln_context *c, const kiln_context_options *given, kiln
                          "the engine was built with canonical_only and cannot run");
     }
     KILN_ALLOC(c->inputs, &c->arena, g->n_inputs);
+    KILN_ALLOC(c->held, &c->arena, g->n_inputs);
+    KILN_ALLOC(c->items, &c->arena, g->n_inputs);
+    for (size_t i = 0; i < g->n_inputs; i++) {
+        kiln_arena_init(&c->items[i], c->env);
+    }
     KILN_ALLOC(c->outputs, &c->arena, g->n_outputs);
     kiln_exec_options x = {.env = c->env, .threads = o.threads, .seed = o.seed ? o.seed : 1};
     KILN_TRY(open_pool(c, &o, &x.pool));
@@ -74,7 +80,6 @@ kiln_status kiln_context_create(kiln_context **out, const kiln_engine *engine,
     c->engine = engine;
     c->env = engine->env;
     kiln_arena_init(&c->arena, c->env);
-    kiln_arena_init(&c->items, c->env);
     kiln_status status = fill(c, options, diag);
     if (status != KILN_OK) {
         kiln_context_destroy(c);
@@ -92,7 +97,9 @@ void kiln_context_destroy(kiln_context *context) {
     const kiln_env *env = context->env;
     kiln_exec_destroy(context->exec);
     kiln_pool_destroy(context->own_pool);
-    kiln_arena_free(&context->items);
+    for (size_t i = 0; context->items && i < context->engine->graph->n_inputs; i++) {
+        kiln_arena_free(&context->items[i]);
+    }
     kiln_arena_free(&context->arena);
     kiln_env_release(env, context, sizeof *context);
 }
@@ -119,8 +126,8 @@ static kiln_status find_input(const kiln_context *c, const char *name, size_t *o
     return KILN_OK;
 }
 
-static kiln_status check_tensor(const kiln_context *c, const char *name, const kiln_type *type,
-                                const kiln_tensor *t, kiln_diag *diag) {
+static kiln_status check_tensor(const char *name, const kiln_type *type, const kiln_tensor *t,
+                                kiln_diag *diag) {
     if (!t || t->rank < 0 || t->rank > KILN_MAX_RANK || kiln_tensor_count(t) < 0) {
         return kiln_fail(diag, KILN_F_RUN_SHAPE, "input \"%s\": the tensor's dims are impossible",
                          name);
@@ -146,8 +153,15 @@ static kiln_status check_tensor(const kiln_context *c, const char *name, const k
         return kiln_fail(diag, KILN_F_RUN_BUFFER, "input \"%s\": the buffer holds %zu bytes of %zu",
                          name, t->data ? t->cap_bytes : 0, kiln_tensor_bytes(t));
     }
-    (void)c;
     return KILN_OK;
+}
+
+static void set_input(kiln_context *c, size_t i, const kiln_datum *d) {
+    c->inputs[i] = *d;
+    if (c->engine->graph->inputs[i]->type.kind == KILN_KIND_OPTIONAL) {
+        c->held[i] = *d;
+        c->inputs[i] = (kiln_datum){.kind = KILN_KIND_OPTIONAL, .items = &c->held[i], .n_items = 1};
+    }
 }
 
 kiln_status kiln_context_bind(kiln_context *context, const char *name, const kiln_tensor *tensor,
@@ -161,26 +175,21 @@ kiln_status kiln_context_bind(kiln_context *context, const char *name, const kil
     if (type->kind != KILN_KIND_TENSOR) {
         return kiln_fail(diag, KILN_F_RUN_INPUT, "input \"%s\" is a sequence, not a tensor", name);
     }
-    KILN_TRY(check_tensor(context, name, type, tensor, diag));
+    KILN_TRY(check_tensor(name, type, tensor, diag));
     kiln_datum d = {.kind = KILN_KIND_TENSOR, .tensor = *tensor};
-    context->inputs[i] = d;
-    if (context->engine->graph->inputs[i]->type.kind == KILN_KIND_OPTIONAL) {
-        kiln_datum *item = kiln_arena_copy(&context->items, &d, sizeof d);
-        if (!item) {
-            return kiln_diag_close(diag, KILN_E_MEMORY);
-        }
-        context->inputs[i] = (kiln_datum){.kind = KILN_KIND_OPTIONAL, .items = item, .n_items = 1};
-    }
+    set_input(context, i, &d);
     return KILN_OK;
 }
 
-static kiln_status copy_items(kiln_context *c, const char *name, const kiln_type *type,
-                              const kiln_tensor *items, size_t n, kiln_datum *out,
-                              kiln_diag *diag) {
+/* The items of input i, once all are known to be right: a sequence that is refused leaves the one
+ * bound before. */
+static kiln_status copy_items(kiln_context *c, size_t i, const kiln_tensor *items, size_t n,
+                              kiln_datum *out) {
     kiln_datum *list;
-    KILN_ALLOC(list, &c->items, n);
+    kiln_arena_recycle(&c->items[i]);
+    c->inputs[i] = (kiln_datum){0};
+    KILN_ALLOC(list, &c->items[i], n);
     for (size_t k = 0; k < n; k++) {
-        KILN_TRY(check_tensor(c, name, type, items ? &items[k] : NULL, diag));
         list[k] = (kiln_datum){.kind = KILN_KIND_TENSOR, .tensor = items[k]};
     }
     *out = (kiln_datum){.kind = KILN_KIND_SEQUENCE, .items = list, .n_items = (int64_t)n};
@@ -201,16 +210,12 @@ kiln_status kiln_context_bind_sequence(kiln_context *context, const char *name,
     if (type->kind != KILN_KIND_SEQUENCE || !type->elem) {
         return kiln_fail(diag, KILN_F_RUN_INPUT, "input \"%s\" is a tensor, not a sequence", name);
     }
-    kiln_datum d;
-    KILN_TRY(kiln_diag_close(diag, copy_items(context, name, type->elem, items, n, &d, diag)));
-    context->inputs[i] = d;
-    if (optional) {
-        kiln_datum *item = kiln_arena_copy(&context->items, &d, sizeof d);
-        if (!item) {
-            return kiln_diag_close(diag, KILN_E_MEMORY);
-        }
-        context->inputs[i] = (kiln_datum){.kind = KILN_KIND_OPTIONAL, .items = item, .n_items = 1};
+    for (size_t k = 0; k < n; k++) {
+        KILN_TRY(check_tensor(name, type->elem, items ? &items[k] : NULL, diag));
     }
+    kiln_datum d;
+    KILN_TRY(kiln_diag_close(diag, copy_items(context, i, items, n, &d)));
+    set_input(context, i, &d);
     return KILN_OK;
 }
 
@@ -245,6 +250,7 @@ static kiln_status check_inputs(const kiln_context *c, kiln_diag *diag) {
 
 kiln_status kiln_context_prepare(kiln_context *context, kiln_diag *diag) {
     KILN_TRY(check_inputs(context, diag));
+    context->ran = false;
     return kiln_diag_close(diag, kiln_exec_bind(context->exec, context->inputs, diag));
 }
 

@@ -67,7 +67,7 @@ static void note_refusal(void *user, const kiln_node *node, const kiln_kernel *k
 }
 
 /* The command that makes this engine again, from its model. */
-static kiln_status write_command(kiln_engine *e, const kiln_build_options *o) {
+static kiln_status write_command(kiln_engine *e, const kiln_model *m, const kiln_build_options *o) {
     const char *text =
         o->portable ? "kiln build MODEL.onnx -o FILE --portable" : "kiln build MODEL.onnx -o FILE";
     if (o->max_isa) {
@@ -75,6 +75,13 @@ static kiln_status write_command(kiln_engine *e, const kiln_build_options *o) {
     }
     for (const char *const *off = o->off; off && *off && text; off++) {
         text = kiln_arena_printf(&e->arena, "%s --off %s", text, *off);
+    }
+    for (size_t i = 0; e->profile && i < m->import.graph->n_inputs && text; i++) {
+        if (e->profile[i].name) {
+            const char *range = kiln_profile_text(&e->profile[i], &e->arena);
+            text =
+                range ? kiln_arena_printf(&e->arena, "%s --dynamic-shape %s", text, range) : NULL;
+        }
     }
     e->info.command = text;
     return text ? KILN_OK : KILN_E_MEMORY;
@@ -94,15 +101,31 @@ static kiln_status widen(kiln_engine *e, kiln_diag *diag) {
     return KILN_OK;
 }
 
+/* The model's graph at the profile's shapes, where there is one. */
+static kiln_status clone(kiln_engine *e, const kiln_model *m, const kiln_build_options *o,
+                         kiln_diag *diag) {
+    const kiln_graph *g = m->import.graph;
+    if (o->n_profile > 0 && !o->profile) {
+        return kiln_fail(diag, KILN_F_OPTION, "the profile is NULL");
+    }
+    KILN_TRY(kiln_profile_resolve(&e->profile, g, o->profile, o->n_profile, &e->arena, diag));
+    KILN_TRY(kiln_graph_clone(&e->graph, g, &e->arena, &e->dims, e->env));
+    if (!e->profile) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_profile_infer(g, e->profile, diag));
+    return kiln_profile_fix(e->graph, e->profile, diag);
+}
+
 static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_options *o,
                          kiln_diag *diag) {
     e->hold = kiln_hold_take(m->hold);
     e->info.version = kiln_version();
     e->info.portable = o->portable;
     memcpy(e->info.model_hash, m->info.hash, sizeof e->info.model_hash);
-    KILN_TRY(write_command(e, o));
     KILN_TRY(choose_target(e, o, diag));
-    KILN_TRY(kiln_graph_clone(&e->graph, m->import.graph, &e->arena, &e->dims, e->env));
+    KILN_TRY(clone(e, m, o, diag));
+    KILN_TRY(write_command(e, m, o));
     KILN_TRY(e->dims.oom ? KILN_E_MEMORY : KILN_OK);
     kiln_pass_options passes = {.off = o->off, .stop_after = o->stop_after};
     KILN_TRY(kiln_passes_run(e->graph, &passes, &e->passes, &e->n_passes, diag));

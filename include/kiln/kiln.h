@@ -258,6 +258,9 @@ typedef struct kiln_io {
     int64_t dims[KILN_MAX_RANK]; /* -1: dynamic */
     bool is_sequence;            /* of tensors of this dtype; rank and dims are not used */
     const char *type;            /* "float32[N,3,224,224]" */
+    /* Inputs of an engine built with a profile: each dim lies between min and max. */
+    bool has_range;
+    int64_t min[KILN_MAX_RANK], opt[KILN_MAX_RANK], max[KILN_MAX_RANK];
 } kiln_io;
 
 /* A shape for one input: dims of -1 stay dynamic. */
@@ -266,6 +269,13 @@ typedef struct kiln_shape {
     int32_t rank;
     int64_t dims[KILN_MAX_RANK];
 } kiln_shape;
+
+/* The shapes one input may have: dim i is at least min[i] and at most max[i], usually opt[i]. */
+typedef struct kiln_shape_range {
+    const char *name;
+    int32_t rank;
+    int64_t min[KILN_MAX_RANK], opt[KILN_MAX_RANK], max[KILN_MAX_RANK];
+} kiln_shape_range;
 
 /* ---- Models
  * ---------------------------------------------------------------------------------------- */
@@ -328,10 +338,16 @@ typedef struct kiln_build_options {
     bool portable; /* keep the source weights in the file, so that another machine can rebuild */
     bool canonical_only; /* stop after the passes: for kiln_engine_export */
     int32_t stop_after;  /* apply at most this many rewrites [all] */
+    /* The profile: a range for each tensor input with dynamic dims [any shape]. One may be left out
+     * when its dims share their symbols with inputs that have one. */
+    const kiln_shape_range *profile;
+    size_t n_profile;
 } kiln_build_options;
 
-/* Canonicalises, covers and packs. Errors: UNSUPPORTED, LIMIT, MEMORY, USAGE (unknown name in
- * `off`). */
+/* Canonicalises, covers and packs. The graph must be possible at the profile's min, opt and max;
+ * dims whose range is one number are planned as such. Errors: UNSUPPORTED, LIMIT, MEMORY, MALFORMED
+ * (at the profile's shapes), USAGE (unknown name in `off`, a profile that does not fit the model).
+ */
 KILN_API kiln_status kiln_engine_build(kiln_engine **out, const kiln_model *model,
                                        const kiln_build_options *options, kiln_diag *diag);
 KILN_API void kiln_engine_destroy(kiln_engine *engine);
@@ -413,7 +429,13 @@ KILN_API kiln_status kiln_engine_export(const kiln_engine *engine, const char *p
 /* ---- Contexts: running
  * -------------------------------------------------------------------------------- */
 
-/* One run at a time; as many contexts as there are threads that run. */
+/* One run at a time; as many contexts as there are threads that run.
+ *
+ * A context binds the plan to the shapes it is given and keeps that for the last 16 sets of them;
+ * the one used longest ago goes first. Activations of all shapes share buffers that only grow. For
+ * an engine with a profile they are made for max at creation, so that a new shape within it costs
+ * the bookkeeping of its binding, and activations only where the data sizes them or smaller
+ * buffers happen to lie less tightly. */
 typedef struct kiln_context kiln_context;
 
 typedef struct kiln_context_options {
@@ -423,14 +445,16 @@ typedef struct kiln_context_options {
     uint64_t seed;   /* of random operators [1] */
 } kiln_context_options;
 
-/* A context; the engine (and a pool given) must outlive it. */
+/* A context; the engine (and a pool given) must outlive it. Errors: MEMORY, USAGE; LIMIT when the
+ * profile's max needs more memory than allowed. */
 KILN_API kiln_status kiln_context_create(kiln_context **out, const kiln_engine *engine,
                                          const kiln_context_options *options, kiln_diag *diag);
 /* Waits for an asynchronous run and gives everything back. */
 KILN_API void kiln_context_destroy(kiln_context *context);
 
 /* Sets an input. The struct is copied, the data is read in place by every later run until another
- * is bound. Errors: USAGE (unknown name, wrong type or shape). */
+ * is bound. Errors: USAGE (unknown name, wrong type or shape, outside the profile); what was bound
+ * before stays then. */
 KILN_API kiln_status kiln_context_bind(kiln_context *context, const char *name,
                                        const kiln_tensor *tensor, kiln_diag *diag);
 /* Sets an input that is a sequence: n tensors, structs copied, data read in place. */
@@ -447,7 +471,8 @@ typedef void *(*kiln_output_alloc_fn)(void *user, const char *name, size_t bytes
 KILN_API void kiln_context_set_output_alloc(kiln_context *context, kiln_output_alloc_fn alloc,
                                             void *user);
 
-/* Prepares for the shapes bound now, so that the next run allocates nothing. */
+/* Prepares for the shapes bound now, so that the next run allocates nothing. Outputs of the last
+ * run are gone. */
 KILN_API kiln_status kiln_context_prepare(kiln_context *context, kiln_diag *diag);
 /* Runs once on the inputs bound. Errors: USAGE (an input is missing), MALFORMED (values an operator
  * cannot take), LIMIT, MEMORY, CANCELLED. */
@@ -460,8 +485,8 @@ KILN_API kiln_status kiln_context_wait(kiln_context *context);
 /* From any thread: ends the run under way early with KILN_E_CANCELLED. */
 KILN_API void kiln_context_cancel(kiln_context *context);
 
-/* Output i of the last run, dims filled in, valid until the next; NULL past the end or before a
- * run. For a sequence: its first item. */
+/* Output i of the last run, dims filled in, valid until the next, or until an input that is handed
+ * through is bound again; NULL past the end or before a run. For a sequence: its first item. */
 KILN_API const kiln_tensor *kiln_context_output(const kiln_context *context, size_t i);
 /* Items of output i (1 for a tensor), and item k. */
 KILN_API size_t kiln_context_output_items(const kiln_context *context, size_t i);

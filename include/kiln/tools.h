@@ -34,7 +34,8 @@ typedef struct kiln_open_options {
 
 /* Opens an engine file, or loads an ONNX model and builds it. `model` (may be NULL) receives the
  * model, or NULL when the file was an engine. Errors: as of kiln_model_load, kiln_engine_build and
- * kiln_engine_load; USAGE for shape overrides given with an engine, whose shapes are fixed. */
+ * kiln_engine_load; USAGE for shape overrides or a profile given with an engine, whose shapes are
+ * fixed. */
 KILN_API kiln_status kiln_engine_open(kiln_engine **out, kiln_model **model, const kiln_env *env,
                                       const char *path, const kiln_open_options *options,
                                       kiln_diag *diag);
@@ -124,7 +125,7 @@ typedef struct kiln_generate_options {
     uint64_t seed;  /* [1] */
     bool has_range; /* else floats are in [0, 1), integers 0 or 1 */
     double min, max;
-    int64_t batch;            /* for a dynamic first dim [1]; other dynamic dims are 1 */
+    int64_t batch; /* for a dynamic first dim; dynamic dims are opt of a profile, else 1 */
     const kiln_shape *shapes; /* by input name; a dim of -1 stays as it would be */
     size_t n_shapes;
 } kiln_generate_options;

@@ -44,6 +44,6 @@ void bench_json_layers(json *j, const bench_row *r);
 /* Writes what --export-* and --print-outputs ask for. Returns the exit status. */
 int bench_export(cli *c, const bench_own *o, const session *s, const bench_row *r);
 /* The line protocol of --serve. Returns the exit status. */
-int bench_serve(cli *c, session *s, const bench_row *r);
+int bench_serve(cli *c, const bench_own *o, session *s, const bench_row *r);
 
 #endif

@@ -238,10 +238,10 @@ static int serve_runs(cli *c, session *s, int64_t count) {
     return status;
 }
 
-int bench_serve(cli *c, session *s, const bench_row *r) {
+int bench_serve(cli *c, const bench_own *o, session *s, const bench_row *r) {
     enum { MOST = 10000000 };
     char line[64];
-    int status = session_inputs(c, s, r->batch);
+    int status = session_inputs(c, s, o->batches.count > 0 ? r->batch : 0);
     status = status ? status : session_context(c, s, r->threads);
     if (status == 0) {
         kiln_status ready = kiln_context_prepare(s->context, c->diag);

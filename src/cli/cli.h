@@ -117,7 +117,8 @@ struct cli {
     kiln_log_level level;
     /* building and loading */
     const char *max_isa, *external_root;
-    list off, override_shapes;
+    list off, override_shapes, dynamic_shapes;
+    list trt_shapes[3]; /* trtexec's min, opt, max */
     bool no_mmap, verify;
     int64_t threads;
     /* inputs */
@@ -153,9 +154,12 @@ bool parse_number_list(cli *c, const char *name, const list *l, double *out, siz
 
 typedef enum trt_fate { TRT_ACCEPTED, TRT_IGNORED, TRT_REFUSED } trt_fate;
 typedef enum trt_how {
-    TRT_OPTION,  /* the option `target` with the same value */
-    TRT_OPERAND, /* the value is the model or engine */
-    TRT_PAIRS,   /* "name:file,..." becomes name=file each */
+    TRT_OPTION,     /* the option `target` with the same value */
+    TRT_OPERAND,    /* the value is the model or engine */
+    TRT_PAIRS,      /* "name:file,..." becomes name=file each */
+    TRT_MIN_SHAPES, /* the values go to the command's trt_shapes[0], those of the next two to [1] */
+    TRT_OPT_SHAPES, /* and [2] */
+    TRT_MAX_SHAPES,
     TRT_NOTHING, /* holds anyway */
 } trt_how;
 
@@ -263,8 +267,28 @@ void session_close(session *s);
 /* "resize=256 crop=224" of the options, or NULL. */
 const char *preprocess_text(const cli *c);
 kiln_tolerance tolerance_of(const cli *c);
+
+/* ---- Shapes (shapes.c) ---- */
+
+typedef struct shapes {
+    kiln_shape *items;
+    size_t count, cap;
+} shapes;
+
+typedef struct ranges {
+    kiln_shape_range *items;
+    size_t count, cap;
+} ranges;
+
 /* A shape "name:1x3x224x224"; the name is kept. False after saying what is wrong. */
 bool parse_shape(cli *c, const char *text, kiln_shape *out);
+/* One shape for every one of `names` that the pattern of a text matches. False after saying what is
+ * wrong. */
+bool expand_shapes(cli *c, const list *texts, const list *names, shapes *out);
+/* What --override-shape, --dynamic-shape and trtexec's flags say of the model at `path`. */
+int shape_options(cli *c, const char *path, shapes *overrides, ranges *profile);
+/* "1..4..8x3x224": the ranges of an input's dims. */
+const char *ranges_text(const kiln_io *io);
 
 /* ---- Help (help.c, docs.c) ---- */
 

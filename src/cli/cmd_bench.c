@@ -158,7 +158,7 @@ static void show(cli *c, const bench_own *o, const session *s, const bench_row *
 /* ---- Measuring ---- */
 
 static int measure(cli *c, const bench_own *o, session *s, bench_row *r) {
-    int failed = session_inputs(c, s, r->batch);
+    int failed = session_inputs(c, s, o->batches.count > 0 ? r->batch : 0);
     failed = failed ? failed : session_context(c, s, r->threads);
     if (failed != 0) {
         return failed;
@@ -231,14 +231,18 @@ static int make_rows(cli *c, const bench_own *o, bench_row **out, size_t *n) {
     return 0;
 }
 
-/* A network whose first dim is fixed has its own batch. */
+/* A network whose first dim is fixed has its own batch; one with a profile usually runs at opt. */
 static int settle_batch(cli *c, const session *s, const bench_own *o, bench_row *rows, size_t n) {
     kiln_io io;
     bool free_batch = false;
-    int64_t fixed = 0;
+    int64_t fixed = 0, usual = 0;
     for (size_t i = 0; kiln_engine_input(s->engine, i, &io); i++) {
         free_batch = free_batch || io.rank < 0 || (io.rank > 0 && io.dims[0] < 0);
         fixed = io.rank > 0 && fixed == 0 ? io.dims[0] : fixed;
+        usual = io.has_range && io.rank > 0 && io.dims[0] < 0 && usual == 0 ? io.opt[0] : usual;
+    }
+    for (size_t i = 0; i < n && usual > 0 && o->batches.count == 0; i++) {
+        rows[i].batch = usual;
     }
     for (size_t i = 0; i < n && !free_batch && fixed > 0; i++) {
         if (o->batches.count > 0 && rows[i].batch != fixed) {
@@ -266,7 +270,7 @@ static int bench(cli *c, bench_own *o, session *s) {
         return status;
     }
     if (o->serve) {
-        return bench_serve(c, s, &rows[0]);
+        return bench_serve(c, o, s, &rows[0]);
     }
     status = measure_all(c, o, s, rows, n, &done);
     bool partial = status != 0 && interrupted();
@@ -307,7 +311,7 @@ static const opt options[] = {
      .kind = OPT_LIST,
      .value = "N[,N]",
      .at = offsetof(bench_own, batches),
-     .help = "size of dynamic first dims; several make a sweep [1]"},
+     .help = "size of dynamic first dims; several make a sweep [opt of the profile, else 1]"},
     {.name = "duration",
      .kind = OPT_TEXT,
      .value = "S",

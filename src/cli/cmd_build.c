@@ -117,6 +117,8 @@ static const example examples[] = {
     {"kiln build net.onnx -o net.kiln", "builds an engine for this machine"},
     {"kiln build net.onnx --override-shape input:1x3x224x224",
      "with a fixed shape, for the fastest plan"},
+    {"kiln build net.onnx --dynamic-shape input:1..8..32x3x224x224",
+     "for batches of 1 to 32, most often 8"},
     {"kiln build net.onnx --max-isa avx2 --portable", "for other machines"},
 };
 

@@ -20,8 +20,19 @@ static const char *layout_of(const kiln_io *io) {
     return io->is_sequence ? "sequence" : io->rank >= 3 ? "nchw (as declared)" : "rows";
 }
 
+static bool has_profile(const session *s) {
+    kiln_io io;
+    for (size_t i = 0; kiln_engine_input(s->engine, i, &io); i++) {
+        if (io.has_range) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void io_table(const cli *c, const session *s) {
-    table *t = table_new("|name|type|layout");
+    bool profile = has_profile(s);
+    table *t = table_new(profile ? "|name|type|layout|min..opt..max" : "|name|type|layout");
     kiln_io io;
     for (int kind = 0; kind < 2; kind++) {
         for (size_t i = 0;
@@ -31,6 +42,9 @@ static void io_table(const cli *c, const session *s) {
             table_cell(t, "%s", io.name);
             table_cell(t, "%s", io.type ? io.type : "?");
             table_cell(t, "%s", layout_of(&io));
+            if (profile) {
+                table_cell(t, "%s", io.has_range ? ranges_text(&io) : "");
+            }
         }
     }
     table_print(t, c->format);
@@ -50,6 +64,16 @@ static void io_json(json *j, const session *s, bool output) {
         json_dims(j, io.dims, io.rank);
         json_key_text(j, "type", io.type);
         json_key_text(j, "layout", layout_of(&io));
+        if (io.has_range) {
+            const struct {
+                const char *key;
+                const int64_t *dims;
+            } rows[] = {{"min", io.min}, {"opt", io.opt}, {"max", io.max}};
+            for (size_t k = 0; k < COUNT_OF(rows); k++) {
+                json_key(j, rows[k].key);
+                json_dims(j, rows[k].dims, io.rank);
+            }
+        }
         json_close(j);
     }
     json_close(j);
@@ -185,8 +209,8 @@ static int why(cli *c, const session *s, const char *name) {
 
 /* ---- The whole ---- */
 
-/* Memory of one run needs shapes, so inputs are generated for it, dynamic dims 1; silent when that
- * fails. */
+/* Memory of one run needs shapes, so inputs are generated for it, dynamic dims 1; a context of an
+ * engine with a profile has room for max from the start. Silent when that fails. */
 static memory measure_memory(cli *c, session *s) {
     memory m = {0};
     kiln_log_level level = c->level;
@@ -283,8 +307,8 @@ static void facts(const session *s, const memory *m) {
     printf("MACs        %s\n", count_text((double)e.macs));
     printf("memory      weights %s", bytes_text((double)e.weight_bytes));
     if (m->known) {
-        printf(", activations %s, scratch %s (dynamic dims 1)", bytes_text((double)m->activations),
-               bytes_text((double)m->scratch));
+        printf(", activations %s, scratch %s (%s)", bytes_text((double)m->activations),
+               bytes_text((double)m->scratch), has_profile(s) ? "at max" : "dynamic dims 1");
     }
     printf("\nmodel hash  %s\n", e.model_hash);
 }

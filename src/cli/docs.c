@@ -131,15 +131,17 @@ static void markdown_verb(const verb *v) {
 void print_markdown(void) {
     static const opt_group *const groups[] = {&group_build, &group_input, &group_picture,
                                               &group_tolerance, &group_common};
-    puts("# The command\n\n<!-- Written by `kiln help --markdown`; a test compares. -->\n\n"
-         "    kiln VERB [options]\n\n"
-         "Every verb that takes an engine also takes a model and builds it on the way. Data goes "
-         "to stdout,\n"
-         "messages to stderr. Options may stand anywhere, as `--name value` or `--name=value`; "
-         "`--` ends them.\n"
-         "Shapes are written `name:1x3x224x224`; `?` is a dynamic dim, `*` in the name matches "
-         "anything.\n"
-         "trtexec's spellings work too: [trtexec.md](trtexec.md).\n\n| verb | |\n|---|---|");
+    puts(
+        "# The command\n\n<!-- Written by `kiln help --markdown`; a test compares. -->\n\n"
+        "    kiln VERB [options]\n\n"
+        "Every verb that takes an engine also takes a model and builds it on the way. Data goes "
+        "to stdout,\n"
+        "messages to stderr. Options may stand anywhere, as `--name value` or `--name=value`; "
+        "`--` ends them.\n"
+        "Shapes are written `name:1x3x224x224`; `?` is a dynamic dim, `1..4..8` one of at least 1, "
+        "usually 4\n"
+        "and at most 8, `*` in the name matches anything.\n"
+        "trtexec's spellings work too: [trtexec.md](trtexec.md).\n\n| verb | |\n|---|---|");
     for (size_t i = 0; verbs[i]; i++) {
         printf("| [%s](#kiln-%s) | %s |\n", verbs[i]->name, verbs[i]->name, verbs[i]->summary);
     }

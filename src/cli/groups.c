@@ -49,6 +49,13 @@ static const opt group_build_options[] = {
      SHARED(override_shapes),
      .help =
          "replace the shape an input declares; ? keeps a dim dynamic, * in NAME matches anything"},
+    {.name = "dynamic-shape",
+     .kind = OPT_LIST,
+     .value = "NAME:1..4..8x3x224",
+     SHARED(dynamic_shapes),
+     .help =
+         "the profile: min..opt..max of each dim (MIN..MAX: opt is MAX); the engine takes these "
+         "shapes alone, with memory for the largest from the start"},
     {.name = "external-data-root",
      .kind = OPT_TEXT,
      .value = "DIR",
@@ -76,7 +83,7 @@ static const opt group_input_options[] = {
      .kind = OPT_LIST,
      .value = "NAME:1x3x224x224",
      SHARED(shapes),
-     .help = "shape of a generated input"},
+     .help = "shape of a generated input [opt of the engine's profile, else dynamic dims 1]"},
     {.name = "seed",
      .kind = OPT_INT,
      .value = "N",

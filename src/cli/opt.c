@@ -233,6 +233,13 @@ static int take_trtexec(cli *c, void *own, const trt_flag *f, const char *value)
         list_add(&c->operands, value);
         return 0;
     }
+    if (f->how >= TRT_MIN_SHAPES && f->how <= TRT_MAX_SHAPES) {
+        if (!value || !*value) {
+            return usage_error(c, NULL, "--%s needs a value: --%s=NAME:1x3", f->name, f->name);
+        }
+        add_words(&c->trt_shapes[f->how - TRT_MIN_SHAPES], value);
+        return 0;
+    }
     const opt *o = verb_find_option(c->verb, f->target);
     if (!o) {
         return usage_error(c, NULL, "--%s does not belong to `kiln %s`", f->name, c->verb->name);

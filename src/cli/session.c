@@ -1,136 +1,19 @@
-/* session.c - from options to a running context: shapes, files, generated inputs. */
+/* session.c - from options to a running context: files, generated inputs. */
 #include <string.h>
 
 #include "cli.h"
 
-/* ---- Shapes ---- */
-
-/* "1x3x?x224"; "" and "scalar" have rank 0. */
-static bool parse_dims(const char *text, kiln_shape *out) {
-    out->rank = 0;
-    if (*text == '\0' || strcmp(text, "scalar") == 0) {
-        return true;
-    }
-    for (;;) {
-        size_t n = strcspn(text, "xX");
-        const char *word = keep(text, n);
-        bool open = strcmp(word, "?") == 0 || strcmp(word, "-1") == 0;
-        int64_t dim = -1;
-        if (out->rank == KILN_MAX_RANK || (!open && (!parse_int(word, &dim) || dim < 0))) {
-            return false;
-        }
-        out->dims[out->rank++] = dim;
-        if (text[n] == '\0') {
-            return true;
-        }
-        text += n + 1;
-    }
-}
-
-/* The name ends at the last colon, since names hold colons too. */
-bool parse_shape(cli *c, const char *text, kiln_shape *out) {
-    const char *colon = strrchr(text, ':');
-    *out = (kiln_shape){.name = colon ? keep(text, (size_t)(colon - text)) : "*"};
-    if (parse_dims(colon ? colon + 1 : text, out)) {
-        return true;
-    }
-    usage_error(c, "shapes are written input:1x3x224x224", "\"%s\" is no shape", text);
-    return false;
-}
-
-/* One `*` matches any characters. */
-static bool matches(const char *pattern, const char *name) {
-    const char *star = strchr(pattern, '*');
-    if (!star) {
-        return strcmp(pattern, name) == 0;
-    }
-    size_t head = (size_t)(star - pattern), tail = strlen(star + 1), len = strlen(name);
-    return len >= head + tail && memcmp(pattern, name, head) == 0 &&
-           strcmp(name + len - tail, star + 1) == 0;
-}
-
-typedef struct shapes {
-    kiln_shape *items;
-    size_t count, cap;
-} shapes;
-
-/* One shape for every input that a pattern matches. */
-static bool expand(cli *c, const list *texts, const list *names, shapes *out) {
-    for (size_t i = 0; i < texts->count; i++) {
-        kiln_shape shape;
-        bool any = false;
-        if (!parse_shape(c, texts->items[i], &shape)) {
-            return false;
-        }
-        const char *pattern = shape.name;
-        for (size_t k = 0; k < names->count; k++) {
-            if (matches(pattern, names->items[k])) {
-                shape.name = names->items[k];
-                out->items = grow(out->items, out->count, &out->cap, sizeof *out->items);
-                out->items[out->count++] = shape;
-                any = true;
-            }
-        }
-        if (!any) {
-            usage_error(c, "`kiln inspect` lists the inputs", "there is no input \"%s\"", pattern);
-            return false;
-        }
-    }
-    return true;
-}
-
 /* ---- Opening ---- */
-
-/* Whether the names in --override-shape can be had without looking into the model. */
-static bool names_are_plain(const list *texts) {
-    for (size_t i = 0; i < texts->count; i++) {
-        if (strchr(texts->items[i], '*') || !strchr(texts->items[i], ':')) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static int override_names(cli *c, const char *path, list *out) {
-    kiln_shape shape;
-    if (names_are_plain(&c->override_shapes)) {
-        for (size_t i = 0; i < c->override_shapes.count; i++) {
-            if (!parse_shape(c, c->override_shapes.items[i], &shape)) {
-                return kiln_status_exit_code(KILN_E_USAGE);
-            }
-            list_add(out, shape.name);
-        }
-        return 0;
-    }
-    kiln_model *model;
-    kiln_io io;
-    kiln_model_options o = {
-        .size = sizeof o, .external_root = c->external_root, .no_mmap = c->no_mmap};
-    kiln_status status = kiln_model_load(&model, c->env, path, &o, c->diag);
-    if (status != KILN_OK) {
-        return finish(c, status);
-    }
-    for (size_t i = 0; kiln_model_input(model, i, &io); i++) {
-        list_add(out, keep(io.name, strlen(io.name)));
-    }
-    kiln_model_destroy(model);
-    return 0;
-}
 
 int session_options(cli *c, const char *path, kiln_open_options *out) {
     kiln_model_options *model = allocate(sizeof *model);
     kiln_build_options *build = allocate(sizeof *build);
     kiln_load_options *load = allocate(sizeof *load);
     shapes overrides = {0};
-    if (c->override_shapes.count > 0) {
-        list names = {0};
-        int status = override_names(c, path, &names);
-        if (status != 0) {
-            return status;
-        }
-        if (!expand(c, &c->override_shapes, &names, &overrides)) {
-            return kiln_status_exit_code(KILN_E_USAGE);
-        }
+    ranges profile = {0};
+    int status = shape_options(c, path, &overrides, &profile);
+    if (status != 0) {
+        return status;
     }
     *model = (kiln_model_options){.size = sizeof *model,
                                   .external_root = c->external_root,
@@ -144,7 +27,9 @@ int session_options(cli *c, const char *path, kiln_open_options *out) {
     }
     *build = (kiln_build_options){.size = sizeof *build,
                                   .max_isa = c->max_isa,
-                                  .off = c->off.count > 0 ? c->off.items : NULL};
+                                  .off = c->off.count > 0 ? c->off.items : NULL,
+                                  .profile = profile.items,
+                                  .n_profile = profile.count};
     *load = (kiln_load_options){.size = sizeof *load, .verify = c->verify, .no_mmap = c->no_mmap};
     *out = (kiln_open_options){.size = sizeof *out, .model = model, .build = build, .load = load};
     return 0;
@@ -254,6 +139,17 @@ static int read_input(cli *c, session *s, const char *word) {
     return status == KILN_OK ? 0 : finish(c, status);
 }
 
+/* What the sizes of dynamic dims were chosen for. */
+static const char *size_note(const kiln_io *io) {
+    for (int32_t d = 0; d < io->rank; d++) {
+        if (io->dims[d] < 0) {
+            return io->has_range ? keepf(", profile %s", ranges_text(io))
+                                 : keepf(", declared %s", safe(io->type));
+        }
+    }
+    return "";
+}
+
 static int generate_missing(cli *c, session *s, int64_t batch) {
     kiln_generate_options g = {.size = sizeof g, .seed = (uint64_t)c->seed, .batch = batch};
     list names = {0};
@@ -263,7 +159,7 @@ static int generate_missing(cli *c, session *s, int64_t batch) {
     for (size_t i = 0; kiln_engine_input(s->engine, i, &io); i++) {
         list_add(&names, io.name);
     }
-    if (!expand(c, &c->shapes, &names, &asked)) {
+    if (!expand_shapes(c, &c->shapes, &names, &asked)) {
         return kiln_status_exit_code(KILN_E_USAGE);
     }
     if (c->range.count > 0) {
@@ -285,9 +181,9 @@ static int generate_missing(cli *c, session *s, int64_t batch) {
             return finish(c, status);
         }
         const kiln_tensor *t = kiln_tensors_find(s->inputs, io.name);
-        say(c, KILN_LOG_INFO, "%-8s %s  %s %s  generated, seed %lld", "input", safe(io.name),
+        say(c, KILN_LOG_INFO, "%-8s %s  %s %s  generated, seed %lld%s", "input", safe(io.name),
             kiln_dtype_name(t->dtype), dims_text(t->dims, t->rank),
-            (long long)(c->seed ? c->seed : 1));
+            (long long)(c->seed ? c->seed : 1), size_note(&io));
     }
     return 0;
 }

@@ -7,13 +7,16 @@ static const char builder[] = "Kiln's builder has no such knob";
 static const char gpu[] = "it is about GPUs; this runs on the CPU";
 static const char precision[] = "FP32 is what this version runs; quantized models run as they are";
 static const char profiles[] =
-    "any shape can be bound at run time; give those to measure with --shapes";
+    "with the other two as `--dynamic-shape`; one left out is taken from them";
 
 static const trt_flag flags[] = {
     {"onnx", TRT_ACCEPTED, TRT_OPERAND, NULL, "the model"},
     {"loadEngine", TRT_ACCEPTED, TRT_OPERAND, NULL, "the engine"},
     {"saveEngine", TRT_ACCEPTED, TRT_OPTION, "output", "`--output`"},
     {"shapes", TRT_ACCEPTED, TRT_OPTION, "shape", "`--shape`: shapes of generated inputs"},
+    {"minShapes", TRT_ACCEPTED, TRT_MIN_SHAPES, NULL, profiles},
+    {"optShapes", TRT_ACCEPTED, TRT_OPT_SHAPES, NULL, profiles},
+    {"maxShapes", TRT_ACCEPTED, TRT_MAX_SHAPES, NULL, profiles},
     {"loadInputs", TRT_ACCEPTED, TRT_PAIRS, "input", "`--input name=file`, any kind of file"},
     {"batch", TRT_ACCEPTED, TRT_OPTION, "batch", "`--batch`"},
     {"iterations", TRT_ACCEPTED, TRT_OPTION, "iterations", "the same"},
@@ -42,10 +45,7 @@ static const trt_flag flags[] = {
     {"persistentCacheRatio", TRT_IGNORED, TRT_NOTHING, NULL, gpu},
     {"maxAuxStreams", TRT_IGNORED, TRT_NOTHING, NULL, gpu},
     {"exposeDMA", TRT_IGNORED, TRT_NOTHING, NULL, gpu},
-    {"minShapes", TRT_IGNORED, TRT_NOTHING, NULL, profiles},
-    {"optShapes", TRT_IGNORED, TRT_NOTHING, NULL, profiles},
-    {"maxShapes", TRT_IGNORED, TRT_NOTHING, NULL, profiles},
-    {"useProfile", TRT_IGNORED, TRT_NOTHING, NULL, profiles},
+    {"useProfile", TRT_IGNORED, TRT_NOTHING, NULL, "an engine has one profile"},
     {"memPoolSize", TRT_IGNORED, TRT_NOTHING, NULL, "memory follows from the plan"},
     {"workspace", TRT_IGNORED, TRT_NOTHING, NULL, "memory follows from the plan"},
     {"builderOptimizationLevel", TRT_IGNORED, TRT_NOTHING, NULL, builder},

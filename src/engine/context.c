@@ -47,6 +47,28 @@ static kiln_status open_pool(kiln_context *c, const kiln_context_options *o, kil
     return KILN_OK;
 }
 
+/* Binds the profile's largest shapes, which makes the buffers as large as they need. */
+static kiln_status make_room(kiln_context *c, kiln_diag *diag) {
+    const kiln_graph *g = c->engine->graph;
+    for (size_t i = 0; i < g->n_inputs; i++) {
+        const kiln_shape_range *r = &c->engine->profile[i];
+        kiln_datum *d = &c->inputs[i];
+        d->kind = g->inputs[i]->type.kind;
+        if (r->name) {
+            d->tensor.dtype = g->inputs[i]->type.dtype;
+            d->tensor.rank = r->rank;
+            memcpy(d->tensor.dims, r->max, sizeof d->tensor.dims);
+        } else {
+            kiln_type_to_tensor(&g->inputs[i]->type, &d->tensor);
+        }
+    }
+    kiln_diag_enter(diag, "making room for the profile's max");
+    kiln_status status = kiln_exec_bind(c->exec, c->inputs, diag);
+    kiln_diag_leave(diag);
+    memset(c->inputs, 0, g->n_inputs * sizeof *c->inputs);
+    return status;
+}
+
 static kiln_status fill(kiln_context *c, const kiln_context_options *given, kiln_diag *diag) {
     kiln_context_options o;
     if (kiln_options_read(&o, sizeof o, given) != KILN_OK) {
@@ -67,7 +89,8 @@ static kiln_status fill(kiln_context *c, const kiln_context_options *given, kiln
     KILN_ALLOC(c->outputs, &c->arena, g->n_outputs);
     kiln_exec_options x = {.env = c->env, .threads = o.threads, .seed = o.seed ? o.seed : 1};
     KILN_TRY(open_pool(c, &o, &x.pool));
-    return kiln_exec_create(&c->exec, c->engine->plan, &c->engine->target, &x, diag);
+    KILN_TRY(kiln_exec_create(&c->exec, c->engine->plan, &c->engine->target, &x, diag));
+    return c->engine->profile ? make_room(c, diag) : KILN_OK;
 }
 
 kiln_status kiln_context_create(kiln_context **out, const kiln_engine *engine,
@@ -126,7 +149,8 @@ static kiln_status find_input(const kiln_context *c, const char *name, size_t *o
     return KILN_OK;
 }
 
-static kiln_status check_tensor(const char *name, const kiln_type *type, const kiln_tensor *t,
+static kiln_status check_tensor(const char *name, const kiln_type *type,
+                                const kiln_shape_range *range, const kiln_tensor *t,
                                 kiln_diag *diag) {
     if (!t || t->rank < 0 || t->rank > KILN_MAX_RANK || kiln_tensor_count(t) < 0) {
         return kiln_fail(diag, KILN_F_RUN_SHAPE, "input \"%s\": the tensor's dims are impossible",
@@ -139,6 +163,9 @@ static kiln_status check_tensor(const char *name, const kiln_type *type, const k
     if (type->rank >= 0 && type->rank != t->rank) {
         return kiln_fail(diag, KILN_F_RUN_SHAPE, "input \"%s\" has rank %d, the model takes %d",
                          name, t->rank, type->rank);
+    }
+    if (range && range->name) {
+        KILN_TRY(kiln_profile_check(range, t, diag));
     }
     for (int32_t d = 0; d < type->rank; d++) {
         if (kiln_dim_known(type->dims[d]) && type->dims[d] != t->dims[d]) {
@@ -175,7 +202,8 @@ kiln_status kiln_context_bind(kiln_context *context, const char *name, const kil
     if (type->kind != KILN_KIND_TENSOR) {
         return kiln_fail(diag, KILN_F_RUN_INPUT, "input \"%s\" is a sequence, not a tensor", name);
     }
-    KILN_TRY(check_tensor(name, type, tensor, diag));
+    const kiln_shape_range *profile = context->engine->profile;
+    KILN_TRY(check_tensor(name, type, profile ? &profile[i] : NULL, tensor, diag));
     kiln_datum d = {.kind = KILN_KIND_TENSOR, .tensor = *tensor};
     set_input(context, i, &d);
     return KILN_OK;
@@ -211,7 +239,7 @@ kiln_status kiln_context_bind_sequence(kiln_context *context, const char *name,
         return kiln_fail(diag, KILN_F_RUN_INPUT, "input \"%s\" is a tensor, not a sequence", name);
     }
     for (size_t k = 0; k < n; k++) {
-        KILN_TRY(check_tensor(name, type->elem, items ? &items[k] : NULL, diag));
+        KILN_TRY(check_tensor(name, type->elem, NULL, items ? &items[k] : NULL, diag));
     }
     kiln_datum d;
     KILN_TRY(kiln_diag_close(diag, copy_items(context, i, items, n, &d)));

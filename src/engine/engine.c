@@ -143,10 +143,22 @@ static size_t plan_weights(const kiln_plan *p) {
     return sum;
 }
 
+static void describe_ranges(kiln_engine *e) {
+    for (size_t i = 0; e->profile && i < e->ios.n_in; i++) {
+        const kiln_shape_range *r = &e->profile[i];
+        kiln_io *io = &e->ios.in[i];
+        io->has_range = r->name != NULL;
+        memcpy(io->min, r->min, sizeof io->min);
+        memcpy(io->opt, r->opt, sizeof io->opt);
+        memcpy(io->max, r->max, sizeof io->max);
+    }
+}
+
 kiln_status kiln_engine_describe(kiln_engine *e) {
     e->info.nodes = kiln_graph_count(e->canonical ? e->canonical : e->graph);
     e->info.macs = kiln_graph_macs(e->graph);
     KILN_TRY(kiln_ios_make(&e->ios, e->graph));
+    describe_ranges(e);
     if (!e->plan) {
         return KILN_OK;
     }

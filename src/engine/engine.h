@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "base/file.h"
+#include "engine/profile.h"
 
 typedef struct kiln_refusal {
     const char *node, *kernel, *reason;
@@ -30,6 +31,7 @@ struct kiln_engine {
     kiln_cpu_target target;
     const char **off; /* target.off, owned */
     kiln_engine_info info;
+    kiln_shape_range *profile; /* per graph input, or NULL */
     kiln_ios ios;
     kiln_layer *layers; /* per step of the plan */
     kiln_pass_info *passes;

@@ -18,8 +18,9 @@
 #include "engine/graph_io.h"
 
 enum {
-    KILN_FORMAT_VERSION = 1, /* what this library writes */
+    KILN_FORMAT_VERSION = 2, /* what this library writes */
     KILN_FORMAT_OLDEST = 1,  /* the oldest it reads */
+    KILN_FORMAT_PROFILE = 2, /* META ends with a profile; readers before would not heed it */
     KILN_HEADER_BYTES = 64,
     KILN_ENTRY_BYTES = 48,
     KILN_PIECE_ALIGN = 64,

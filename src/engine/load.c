@@ -22,6 +22,8 @@ typedef struct loader {
     } sections[KILN_SECTION_COUNT];
     uint64_t checked_to; /* weights verified up to here: gaps between pieces must be zero */
     bool rebuild;        /* made for another instruction set, but portable */
+    uint32_t version;    /* of the file's format */
+    kiln_dec profile;    /* what META has behind the description */
 } loader;
 
 static kiln_status damaged(const loader *l, const char *what) {
@@ -56,9 +58,10 @@ static bool all_zero(const uint8_t *p, uint64_t n) {
 
 /* ---- Header and table ---- */
 
-static kiln_status check_versions(const loader *l) {
+static kiln_status check_versions(loader *l) {
     uint32_t version = (uint32_t)get_u64(l->data + 8),
              oldest = (uint32_t)(get_u64(l->data + 8) >> 32);
+    l->version = version;
     if (oldest > KILN_FORMAT_VERSION || version < KILN_FORMAT_OLDEST) {
         return kiln_hint(l->diag,
                          kiln_fail(l->diag, KILN_F_ENGINE_VERSION,
@@ -163,7 +166,49 @@ static kiln_status read_meta(loader *l) {
         return damaged(l, "the description is wrong");
     }
     memcpy(e->info.model_hash, hash, strlen(hash) + 1);
+    l->profile = d;
     return choose_target(l, e->info.isa);
+}
+
+static void read_range(kiln_dec *d, const kiln_graph *g, int64_t *last, kiln_shape_range *out) {
+    uint32_t input = kiln_dec_u32(d), rank = kiln_dec_u32(d);
+    d->bad = d->bad || input >= g->n_inputs || input <= *last || rank > KILN_MAX_RANK;
+    if (!d->bad) {
+        *last = input;
+        out->name = g->inputs[input]->name;
+        out->rank = (int32_t)rank;
+    }
+    for (int32_t k = 0; k < out->rank; k++) {
+        out->min[k] = (int64_t)kiln_dec_u64(d);
+        out->opt[k] = (int64_t)kiln_dec_u64(d);
+        out->max[k] = (int64_t)kiln_dec_u64(d);
+    }
+}
+
+/* The file's ranges are held against its graph like any that are given. */
+static kiln_status read_profile(loader *l) {
+    kiln_engine *e = l->engine;
+    kiln_dec *d = &l->profile;
+    int64_t last = -1;
+    if (l->version >= KILN_FORMAT_PROFILE) {
+        kiln_shape_range *given;
+        size_t n = kiln_dec_count(d, 8);
+        n = n <= e->graph->n_inputs ? n : 0;
+        KILN_ALLOC(given, &e->arena, n);
+        for (size_t k = 0; k < n && !d->bad; k++) {
+            read_range(d, e->graph, &last, &given[k]);
+        }
+        kiln_status status =
+            d->bad ? KILN_E_ENGINE
+                   : kiln_profile_resolve(&e->profile, e->graph, given, n, &e->arena, l->diag);
+        if (status != KILN_OK) {
+            return status == KILN_E_MEMORY ? status : damaged(l, "its profile is not valid");
+        }
+    }
+    /* A later version may have put more there. */
+    return d->at == d->len || l->version > KILN_FORMAT_VERSION
+               ? KILN_OK
+               : damaged(l, "something follows the description");
 }
 
 /* A piece of the weights; NULL when it lies outside, is misaligned, or (verifying) changed. */
@@ -285,6 +330,7 @@ static kiln_status read_all(loader *l) {
     KILN_TRY(read_front(l));
     KILN_TRY(read_meta(l));
     KILN_TRY(read_graph(l));
+    KILN_TRY(read_profile(l));
     if (l->rebuild) {
         KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, NULL, NULL,
                                      l->diag));

@@ -96,6 +96,28 @@ static kiln_status place_constant(void *user, const kiln_value *v, bool *stored,
 
 /* ---- Sections ---- */
 
+/* Ranges in the order of the inputs, which they name by number. */
+static void write_profile(kiln_enc *e, const kiln_engine *engine) {
+    size_t n_inputs = engine->profile ? engine->graph->n_inputs : 0, n = 0;
+    for (size_t i = 0; i < n_inputs; i++) {
+        n += engine->profile[i].name != NULL;
+    }
+    kiln_enc_u64(e, n);
+    for (size_t i = 0; i < n_inputs; i++) {
+        const kiln_shape_range *r = &engine->profile[i];
+        if (!r->name) {
+            continue;
+        }
+        kiln_enc_u32(e, (uint32_t)i);
+        kiln_enc_u32(e, (uint32_t)r->rank);
+        for (int32_t d = 0; d < r->rank; d++) {
+            kiln_enc_u64(e, (uint64_t)r->min[d]);
+            kiln_enc_u64(e, (uint64_t)r->opt[d]);
+            kiln_enc_u64(e, (uint64_t)r->max[d]);
+        }
+    }
+}
+
 static void write_meta(kiln_enc *e, const kiln_engine *engine) {
     kiln_enc_text(e, engine->info.version);
     kiln_enc_text(e, engine->info.isa);
@@ -110,6 +132,7 @@ static void write_meta(kiln_enc *e, const kiln_engine *engine) {
     for (size_t i = 0; i < n_off; i++) {
         kiln_enc_text(e, engine->off[i]);
     }
+    write_profile(e, engine);
 }
 
 static kiln_status write_plan(saver *s, kiln_enc *e, const kiln_plan *p) {
@@ -140,10 +163,11 @@ typedef struct section {
 } section;
 
 /* Header and table, hashed with the hash field zero. */
-static void write_front(kiln_enc *e, const section *sections, uint64_t file_bytes) {
+static void write_front(kiln_enc *e, const section *sections, uint64_t file_bytes,
+                        bool has_profile) {
     kiln_enc_bytes(e, kiln_engine_magic, sizeof kiln_engine_magic);
     kiln_enc_u32(e, KILN_FORMAT_VERSION);
-    kiln_enc_u32(e, KILN_FORMAT_OLDEST);
+    kiln_enc_u32(e, has_profile ? KILN_FORMAT_PROFILE : KILN_FORMAT_OLDEST);
     kiln_enc_u64(e, file_bytes);
     kiln_enc_u32(e, KILN_SECTION_COUNT);
     kiln_enc_u32(e, 0);
@@ -239,7 +263,7 @@ static kiln_status save(saver *s, open_fn open, void *user) {
         }
     }
     kiln_enc front = {.arena = &s->arena};
-    write_front(&front, sections, at);
+    write_front(&front, sections, at, engine->profile != NULL);
     if (front.oom) {
         return KILN_E_MEMORY;
     }

@@ -18,9 +18,9 @@ typedef struct job {
     kiln_dataset *set;
     kiln_io in, out;
     size_t out_index;
-    int64_t batch;    /* samples a run */
-    bool fixed_batch; /* shorter batches are filled up */
-    kiln_arena arena; /* of the classifier and the times */
+    int64_t batch;       /* samples a run */
+    int64_t least_batch; /* shorter batches are filled up to it */
+    kiln_arena arena;    /* of the classifier and the times */
     kiln_arena scratch;
     kiln_classify score;
     bool scoring; /* score is initialized */
@@ -61,8 +61,10 @@ static kiln_status choose_io(job *j) {
 
 static kiln_status choose_batch(job *j) {
     int64_t fixed = j->in.rank > 0 ? j->in.dims[0] : -1;
-    j->fixed_batch = fixed > 0;
-    j->batch = fixed > 0 ? fixed : j->o.batch > 0 ? j->o.batch : 1;
+    bool has_range = j->in.has_range && j->in.rank > 0;
+    int64_t usual = has_range && j->in.opt[0] > 0 ? j->in.opt[0] : 1;
+    j->least_batch = fixed > 0 ? fixed : has_range ? j->in.min[0] : 0;
+    j->batch = fixed > 0 ? fixed : j->o.batch > 0 ? j->o.batch : usual;
     if (fixed > 0 && j->o.batch > 0 && j->o.batch != fixed) {
         return kiln_hint(j->diag,
                          kiln_fail(j->diag, KILN_F_OPTION, "the network's batch is %lld, not %lld",
@@ -122,14 +124,14 @@ static kiln_status fit_dims(const job *j, kiln_tensor *t) {
     return KILN_OK;
 }
 
-/* A short last batch repeats its last sample up to the network's fixed batch. */
+/* A short last batch repeats its last sample up to the least that the network takes. */
 static kiln_status fill_up(job *j, kiln_tensor *t) {
-    if (!j->fixed_batch || t->dims[0] == j->batch) {
+    if (t->dims[0] >= j->least_batch) {
         return KILN_OK;
     }
     size_t have = kiln_tensor_bytes(t), one = have / (size_t)t->dims[0];
     kiln_tensor full = *t;
-    full.dims[0] = j->batch;
+    full.dims[0] = j->least_batch;
     full.cap_bytes = kiln_tensor_bytes(&full);
     full.data = full.cap_bytes == SIZE_MAX ? NULL : kiln_arena_raw(&j->scratch, full.cap_bytes);
     if (!full.data) {

@@ -58,7 +58,8 @@ static kiln_status choose_dims(kiln_tensor *t, const kiln_io *io, const kiln_gen
                                        (long long)fixed, (long long)asked),
                              "--override-shape %s:... changes the shape of a model", io->name);
         }
-        int64_t free_dim = d == 0 && o->batch > 0 ? o->batch : 1;
+        int64_t usual = io->has_range ? io->opt[d] : 1;
+        int64_t free_dim = d == 0 && o->batch > 0 ? o->batch : usual;
         t->dims[d] = fixed >= 0 ? fixed : asked >= 0 ? asked : free_dim;
     }
     return KILN_OK;

@@ -41,7 +41,7 @@ kiln_status kiln_engine_open(kiln_engine **out, kiln_model **model, const kiln_e
     if (!is_engine(env, path)) {
         return build(out, model, env, path, &o, diag);
     }
-    if (o.model && o.model->n_overrides > 0) {
+    if ((o.model && o.model->n_overrides > 0) || (o.build && o.build->n_profile > 0)) {
         return kiln_hint(
             diag, kiln_fail(diag, KILN_F_OPTION, "%s is an engine, whose shapes are fixed", path),
             "build the model again with other shapes");

@@ -253,7 +253,9 @@ static void newer_versions_are_refused_by_name(void **state) {
     assert_int_equal(kiln_engine_load_memory(&loaded, NULL, bytes, len, NULL, diag), KILN_E_ENGINE);
     assert_null(loaded);
     assert_string_equal(newest(diag)->code, "E0602");
-    assert_non_null(strstr(newest(diag)->message, "format 6"));
+    char words[32];
+    snprintf(words, sizeof words, "format %d", KILN_FORMAT_VERSION + 5);
+    assert_non_null(strstr(newest(diag)->message, words));
     assert_non_null(strstr(newest(diag)->message, kiln_version()));
     assert_non_null(strstr(newest(diag)->hint, "kiln build"));
     /* Such a file is still recognized as an engine, whatever follows its first bytes. */

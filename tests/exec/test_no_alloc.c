@@ -126,27 +126,6 @@ typedef struct world {
     size_t saved_len;
 } world;
 
-/* Ranges 1..4..8 for all dynamic dims. */
-static size_t make_profile(const kiln_model *model, kiln_shape_range *out) {
-    kiln_io io;
-    size_t n = 0;
-    for (size_t i = 0; kiln_model_input(model, i, &io); i++) {
-        kiln_shape_range r = {.name = io.name, .rank = io.rank};
-        bool dynamic = false;
-        for (int32_t d = 0; d < io.rank; d++) {
-            bool is_open = io.dims[d] < 0;
-            dynamic = dynamic || is_open;
-            r.min[d] = is_open ? 1 : io.dims[d];
-            r.opt[d] = is_open ? 4 : io.dims[d];
-            r.max[d] = is_open ? 8 : io.dims[d];
-        }
-        if (dynamic) {
-            out[n++] = r;
-        }
-    }
-    return n;
-}
-
 /* Replaces an engine by itself, saved and loaded. */
 static void reload(world *w) {
     kiln_engine *loaded;

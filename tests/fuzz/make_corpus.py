@@ -181,22 +181,28 @@ def write(target, name, data):
     (folder / name).write_bytes(data)
 
 
+def build(kiln, name, data, *options):
+    """The engine's bytes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = pathlib.Path(scratch) / "m.onnx", pathlib.Path(scratch) / "m.kiln"
+        source.write_bytes(data)
+        # The lowest instruction set, so that the seeds load on every machine.
+        command = [kiln, "build", source, "-o", target, "--max-isa", "portable", *options]
+        run = subprocess.run(command, capture_output=True, text=True)
+        if run.returncode != 0:
+            sys.exit(f"{name}: {run.stderr}")
+        return target.read_bytes()
+
+
 def main():
     kiln = pathlib.Path(sys.argv[1]).resolve()
     for name, proto in models():
         data = proto.SerializeToString(deterministic=True)
         write("wire", name, data)
         write("import", name, data)
-        with tempfile.TemporaryDirectory() as scratch:
-            source, target = pathlib.Path(scratch) / "m.onnx", pathlib.Path(scratch) / "m.kiln"
-            source.write_bytes(data)
-            # The lowest instruction set, so that the seeds load on every machine.
-            run = subprocess.run(
-                [kiln, "build", source, "-o", target, "--max-isa", "portable"], capture_output=True, text=True
-            )
-            if run.returncode != 0:
-                sys.exit(f"{name}: {run.stderr}")
-            write("engine", name, target.read_bytes())
+        write("engine", name, build(kiln, name, data))
+        if name == "shapes":
+            write("engine", "profile", build(kiln, name, data, "--dynamic-shape", "x:1..2..4x2x4"))
     write("wire", "varint", bytes([0x08] + [0x80] * 11))
     write("wire", "nested", b"\x0a\x06\x0a\x04\x0a\x02\x0a\x00")
     for name, array, version in arrays():

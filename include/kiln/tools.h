@@ -251,10 +251,12 @@ typedef struct kiln_evaluate_options {
     const char *input;      /* which input takes the samples [the only one] */
     const char *output;     /* which output has the scores [the first] */
     int64_t count;          /* samples [all] */
-    int64_t batch;          /* samples a run [the model's fixed batch, else 1] */
-    bool shuffle;           /* choose samples at random */
+    int64_t batch; /* samples a run [the model's fixed batch, opt of its profile, else 1] */
+    bool shuffle;  /* choose samples at random */
     uint64_t seed;
     const kiln_progress *progress;
+    const kiln_shape
+        *shape; /* what runs must have; its first dim is the batch; -1: any [the data's] */
 } kiln_evaluate_options;
 
 /* Shares are 0..1. Of equal scores the lower class number ranks first; NaN ranks last. */

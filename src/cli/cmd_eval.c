@@ -62,7 +62,35 @@ static void show_table(const cli *c, const own *o, const kiln_evaluate_result *r
             r->cancelled ? " of what was seen, interrupted" : "");
 }
 
+/* The shape that --shape gives the input, or NULL. False after saying what is wrong. */
+static bool find_shape(cli *c, const own *o, const session *s, const kiln_shape **out) {
+    list names = {0};
+    shapes found = {0};
+    kiln_io io;
+    for (size_t i = 0; kiln_engine_input(s->engine, i, &io); i++) {
+        if (!o->input || strcmp(o->input, io.name) == 0) {
+            list_add(&names, io.name);
+        }
+    }
+    *out = NULL;
+    if (!expand_shapes(c, &c->shapes, &names, &found)) {
+        return false;
+    }
+    *out = found.count > 0 ? &found.items[found.count - 1] : NULL;
+    if (*out && o->batch > 0 && (*out)->rank > 0 && (*out)->dims[0] >= 0 &&
+        (*out)->dims[0] != o->batch) {
+        usage_error(c, NULL, "--shape says %lld samples a run, --batch %lld",
+                    (long long)(*out)->dims[0], (long long)o->batch);
+        return false;
+    }
+    return true;
+}
+
 static int evaluate(cli *c, const own *o, session *s) {
+    const kiln_shape *shape;
+    if (!find_shape(c, o, s, &shape)) {
+        return kiln_status_exit_code(KILN_E_USAGE);
+    }
     kiln_progress progress = watch_progress(c, "eval");
     kiln_evaluate_options e = {.size = sizeof e,
                                .data = o->data,
@@ -72,6 +100,7 @@ static int evaluate(cli *c, const own *o, session *s) {
                                .output = o->output,
                                .count = o->count,
                                .batch = o->batch,
+                               .shape = shape,
                                .shuffle = o->shuffle,
                                .seed = (uint64_t)c->seed,
                                .progress = &progress};
@@ -145,6 +174,11 @@ static const opt options[] = {
      .min = 1,
      .at = offsetof(own, batch),
      .help = "samples a run [the network's, opt of its profile, else 1]"},
+    {.name = "shape",
+     .kind = OPT_LIST,
+     .value = "[NAME:]8x3x224x224",
+     SHARED(shapes),
+     .help = "what runs must have: the first dim is --batch, the others the samples'; ? is any"},
     {.name = "shuffle",
      .kind = OPT_FLAG,
      .at = offsetof(own, shuffle),

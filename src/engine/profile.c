@@ -298,13 +298,15 @@ kiln_status kiln_profile_check(const kiln_shape_range *range, const kiln_tensor 
                          hint, range->name);
     }
     for (int32_t d = 0; d < range->rank; d++) {
-        if (tensor->dims[d] < range->min[d] || tensor->dims[d] > range->max[d]) {
+        long long min = (long long)range->min[d], max = (long long)range->max[d];
+        if (tensor->dims[d] < min || tensor->dims[d] > max) {
             return kiln_hint(diag,
                              kiln_fail(diag, KILN_F_RUN_SHAPE,
-                                       "input \"%s\" has dim %d = %lld, the engine's profile has "
-                                       "%lld to %lld",
-                                       range->name, d, (long long)tensor->dims[d],
-                                       (long long)range->min[d], (long long)range->max[d]),
+                                       min == max ? "input \"%s\" has dim %d = %lld, the engine's "
+                                                    "profile has %lld"
+                                                  : "input \"%s\" has dim %d = %lld, the engine's "
+                                                    "profile has %lld to %lld",
+                                       range->name, d, (long long)tensor->dims[d], min, max),
                              hint, range->name);
         }
     }

@@ -61,6 +61,11 @@ static kiln_status choose_io(job *j) {
 
 static kiln_status choose_batch(job *j) {
     int64_t fixed = j->in.rank > 0 ? j->in.dims[0] : -1;
+    const kiln_shape *s = j->o.shape;
+    if (s && (s->rank < 1 || s->rank > KILN_MAX_RANK)) {
+        return kiln_fail(j->diag, KILN_F_OPTION, "a shape of rank %d has no batch", s->rank);
+    }
+    j->o.batch = j->o.batch > 0 || !s ? j->o.batch : s->dims[0];
     bool has_range = j->in.has_range && j->in.rank > 0;
     int64_t usual = has_range && j->in.opt[0] > 0 ? j->in.opt[0] : 1;
     j->least_batch = fixed > 0 ? fixed : has_range ? j->in.min[0] : 0;
@@ -121,6 +126,25 @@ static kiln_status fit_dims(const job *j, kiln_tensor *t) {
                          j->in.name, j->in.rank);
     }
     *t = fitted;
+    return KILN_OK;
+}
+
+/* The samples, once they fit the input, have the shape asked for. */
+static kiln_status check_shape(const job *j, const kiln_tensor *t) {
+    const kiln_shape *s = j->o.shape;
+    if (s && s->rank != t->rank) {
+        return kiln_fail(j->diag, KILN_F_RUN_SHAPE, "the samples have rank %d, the shape given %d",
+                         t->rank, s->rank);
+    }
+    for (int32_t d = 1; s && d < s->rank; d++) {
+        if (s->dims[d] >= 0 && s->dims[d] != t->dims[d]) {
+            return kiln_hint(j->diag,
+                             kiln_fail(j->diag, KILN_F_RUN_SHAPE,
+                                       "the samples have dim %d = %lld, the shape given %lld", d,
+                                       (long long)t->dims[d], (long long)s->dims[d]),
+                             "pictures are brought to a size by --resize and --crop");
+        }
+    }
     return KILN_OK;
 }
 
@@ -191,6 +215,7 @@ static kiln_status run_batch(job *j, const kiln_batch *b) {
     kiln_tensor x;
     KILN_TRY(kiln_tensor_cast(&x, &b->inputs[0], j->in.dtype, &j->scratch, j->diag));
     KILN_TRY(fit_dims(j, &x));
+    KILN_TRY(check_shape(j, &x));
     KILN_TRY(fill_up(j, &x));
     KILN_TRY(kiln_context_bind(j->context, j->in.name, &x, j->diag));
     int64_t start_ns = kiln_now_ns();

@@ -406,6 +406,12 @@ static void shapes_outside_are_refused_in_words(void **state) {
     assert_non_null(strstr(f->hint, "--dynamic-shape x:"));
     assert_int_equal(run_batch(&w, 1), KILN_E_USAGE);
     assert_int_equal(kiln_context_bind(w.context, "x", &flat, w.diag), KILN_E_USAGE);
+    kiln_tensor wide = w.inputs.tensors[0];
+    wide.dims[0] = 5;
+    wide.dims[3] = 9;
+    assert_int_equal(kiln_context_bind(w.context, "x", &wide, w.diag), KILN_E_USAGE);
+    assert_string_equal(newest(w.diag)->message,
+                        "input \"x\" has dim 3 = 9, the engine's profile has 8");
     /* What was bound before is still. */
     MUST(w.diag, kiln_context_run(w.context, w.diag));
     assert_int_equal(kiln_context_output(w.context, 0)->dims[0], 5);

@@ -96,6 +96,7 @@ static kiln_status widen(kiln_engine *e, kiln_diag *diag) {
     size_t n;
     KILN_TRY(kiln_graph_clone(&e->canonical, e->graph, &e->arena, &e->canonical_dims, e->env));
     KILN_TRY(kiln_widen(e->graph, &n, diag));
+    e->n_widened = (uint32_t)n;
     kiln_note(diag, KILN_F_PRECISION, "%zu nodes of float16 or bfloat16 run in float32 on this CPU",
               n);
     return KILN_OK;
@@ -169,5 +170,12 @@ kiln_status kiln_engine_export(const kiln_engine *engine, const char *path,
     kiln_export_options o = {.external_threshold = external_threshold,
                              .producer_version = kiln_version()};
     const kiln_graph *graph = engine->canonical ? engine->canonical : engine->graph;
+    if (!engine->canonical && engine->n_widened > 0) {
+        kiln_warn(diag, KILN_F_PRECISION,
+                  "%u nodes of float16 or bfloat16 are exported in float32, as they run: an engine "
+                  "file keeps no other form",
+                  engine->n_widened);
+        kiln_hint(diag, KILN_OK, "export from the model to keep their types");
+    }
     return kiln_diag_close(diag, kiln_export_file(graph, path, &o, engine->env, diag));
 }

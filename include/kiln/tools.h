@@ -119,7 +119,7 @@ KILN_API kiln_status kiln_tensors_write_folder(const kiln_tensors *list, const c
  *     z = (z ^ z >> 27) * 0x94D049BB133111EB;  z ^= z >> 31
  *
  * Floats are min + (max - min) * (z >> 11) * 2^-53, rounded to the type; integers and bool
- * min + z mod (max - min + 1). */
+ * min + z mod (max - min + 1). A sequence is given two tensors; the second is drawn from seed + 1. */
 typedef struct kiln_generate_options {
     size_t size;
     uint64_t seed;  /* [1] */
@@ -130,7 +130,8 @@ typedef struct kiln_generate_options {
     size_t n_shapes;
 } kiln_generate_options;
 
-/* Appends a generated tensor for an input. Errors: USAGE when a shape contradicts the input or its
+/* Appends a generated tensor, or the two of a sequence, for an input; an optional one is given a
+ * value. Errors: USAGE when a shape contradicts the input or its
  * rank is not known, UNSUPPORTED for strings, LIMIT, MEMORY. */
 KILN_API kiln_status kiln_tensors_generate(kiln_tensors *list, const kiln_io *io,
                                            const kiln_generate_options *options, kiln_diag *diag);
@@ -248,7 +249,7 @@ typedef struct kiln_evaluate_options {
     const char *data; /* .npz (x, y), IDX (also .gz), CIFAR binary, folder of class folders, ... */
     const char *labels;     /* label file, or the array of an .npz [found by name] */
     const char *preprocess; /* of pictures, as in kiln_tensors_read */
-    const char *input;      /* which input takes the samples [the only one] */
+    const char *input;      /* which input takes the samples of a set without names [the first] */
     const char *output;     /* which output has the scores [the first] */
     int64_t count;          /* samples [all] */
     int64_t batch; /* samples a run [the model's fixed batch, opt of its profile, else 1] */
@@ -257,6 +258,9 @@ typedef struct kiln_evaluate_options {
     const kiln_progress *progress;
     const kiln_shape
         *shape; /* what runs must have; its first dim is the batch; -1: any [the data's] */
+    const char
+        *kind; /* npz npy idx cifar images raw polygraphy [told from data]; raw: type and dims
+                         are the input's */
 } kiln_evaluate_options;
 
 /* Shares are 0..1. Of equal scores the lower class number ranks first; NaN ranks last. */
@@ -273,7 +277,8 @@ typedef struct kiln_evaluate_result {
     bool cancelled;
 } kiln_evaluate_result;
 
-/* Runs a labelled data set through a context. *out is also written on CANCELLED. Errors: those of
+/* Runs a labelled data set through a context. Arrays with names of inputs go there; a set of one
+ * array goes to `input` whatever its name. *out is also written on CANCELLED. Errors: those of
  * reading data and of running; USAGE when data, labels and network do not fit each other. */
 KILN_API kiln_status kiln_evaluate(kiln_evaluate_result *out, const kiln_engine *engine,
                                    kiln_context *context, const kiln_env *env,

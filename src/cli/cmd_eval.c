@@ -6,7 +6,7 @@
 #include "cli.h"
 
 typedef struct own {
-    const char *data, *labels, *metric, *output, *input;
+    const char *data, *labels, *metric, *output, *input, *kind;
     int64_t count, batch;
     double min;
     bool shuffle;
@@ -103,13 +103,15 @@ static int evaluate(cli *c, const own *o, session *s) {
                                .shape = shape,
                                .shuffle = o->shuffle,
                                .seed = (uint64_t)c->seed,
-                               .progress = &progress};
+                               .progress = &progress,
+                               .kind = o->kind};
     kiln_evaluate_result r;
     kiln_status status = kiln_evaluate(&r, s->engine, s->context, c->env, &e, c->diag);
     end_progress(c);
     if (status != KILN_OK && status != KILN_E_CANCELLED) {
         return finish(c, status);
     }
+    print_findings(c);
     double value = metric_value(&r, o->metric ? o->metric : "top1");
     bool is_loss = o->metric && strcmp(o->metric, "loss") == 0;
     bool passed = o->min <= 0 || (is_loss ? value <= o->min : value >= o->min);
@@ -143,8 +145,13 @@ static const opt options[] = {
      .kind = OPT_TEXT,
      .value = "PATH",
      .at = offsetof(own, data),
-     .help = ".npz with x and y, IDX (also .gz), CIFAR binary, or a folder of class folders of "
-             "pictures"},
+     .help = ".npz with y and an array for each input, .npy, raw .bin, IDX (also .gz), CIFAR "
+             "binary, or a folder (also in a .zip) of class folders of pictures"},
+    {.name = "data-kind",
+     .kind = OPT_CHOICE,
+     .value = "auto|npz|npy|idx|cifar|images|raw|polygraphy",
+     .at = offsetof(own, kind),
+     .help = "of what --data is, where its name does not tell; raw has the input's type and dims"},
     {.name = "labels",
      .kind = OPT_TEXT,
      .value = "FILE|ARRAY",
@@ -188,7 +195,7 @@ static const opt options[] = {
      .kind = OPT_TEXT,
      .value = "NAME",
      .at = offsetof(own, input),
-     .help = "input that takes the samples [the only one]"},
+     .help = "input that takes the samples of a set without names [the first]"},
     {.name = "scores",
      .kind = OPT_TEXT,
      .value = "NAME",

@@ -6,7 +6,7 @@
 
 #include "cli.h"
 
-enum { SHOWN = 8 };
+enum { SHOWN = 8, MOST_ROWS = 64 };
 
 typedef struct own {
     list outputs, marks;
@@ -90,15 +90,25 @@ static size_t pick_top(const view *v, int64_t first, int64_t width, size_t k, in
 typedef void (*top_fn)(void *to, const char *name, int64_t row, size_t rank, int64_t index,
                        double score, const char *label);
 
-static void each_top(const char *name, const kiln_tensor *t, int64_t topk, const list *labels,
+/* Length of a row: the last dim that is not 1, so that [1, 1000, 1, 1] is one row of scores. */
+static int64_t row_width(const kiln_tensor *t) {
+    int32_t last = t->rank - 1;
+    while (last > 0 && t->dims[last] == 1) {
+        last--;
+    }
+    return last < 0 ? 1 : t->dims[last];
+}
+
+/* Calls `fn` for the best of every row of an output that looks like scores; false for others. */
+static bool each_top(const char *name, const kiln_tensor *t, int64_t topk, const list *labels,
                      top_fn fn, void *to) {
     view v;
-    if (topk <= 0 || t->rank < 1 || !open_view(t, &v)) {
-        return;
+    if (topk <= 0 || !open_view(t, &v)) {
+        return false;
     }
-    int64_t width = t->dims[t->rank - 1], count = kiln_tensor_count(t);
-    if (width < 2 || count / width > 64) {
-        return;
+    int64_t width = row_width(t), count = kiln_tensor_count(t);
+    if (width < 2 || count / width > MOST_ROWS) {
+        return false;
     }
     size_t k = (size_t)(topk < width ? topk : width);
     int64_t *best = allocate((k + 1) * sizeof *best);
@@ -109,6 +119,7 @@ static void each_top(const char *name, const kiln_tensor *t, int64_t topk, const
                label_of(labels, best[r]));
         }
     }
+    return true;
 }
 
 static void top_row(void *to, const char *name, int64_t row, size_t rank, int64_t index,
@@ -136,24 +147,27 @@ static void top_json(void *to, const char *name, int64_t row, size_t rank, int64
     json_close(j);
 }
 
-static void show_table(const cli *c, const own *o, const kiln_tensors *tensors,
-                       const list *labels) {
+static void show_table(cli *c, const own *o, const kiln_tensors *tensors, const list *labels) {
     table *t =
         table_new(o->print_outputs ? "output|type|shape|values" : "output|type|shape|first values");
     table *top = table_new("output|>row|>rank|>index|>score|label");
     const char *name;
     const kiln_tensor *x;
+    bool any_top = false;
     for (size_t i = 0; (x = kiln_tensors_get(tensors, i, &name)) != NULL; i++) {
         table_cell(t, "%s", name);
         table_cell(t, "%s", kiln_dtype_name(x->dtype));
         table_cell(t, "%s", dims_text(x->dims, x->rank));
         table_cell(t, "%s", values_text(x, o->print_outputs ? 1000 : SHOWN));
-        each_top(name, x, o->topk, labels, top_row, top);
+        any_top |= each_top(name, x, o->topk, labels, top_row, top);
     }
     table_print(t, c->format);
-    if (o->topk > 0) {
+    if (any_top) {
         putchar('\n');
         table_print(top, c->format);
+    } else if (o->topk > 0) {
+        say(c, KILN_LOG_INFO, "topk     no output has 1 to %d rows of two or more scores",
+            MOST_ROWS);
     }
 }
 

@@ -173,7 +173,7 @@ static int generate_missing(cli *c, session *s, int64_t batch) {
     g.shapes = asked.items;
     g.n_shapes = asked.count;
     for (size_t i = 0; kiln_engine_input(s->engine, i, &io); i++) {
-        if (kiln_tensors_find(s->inputs, io.name) || io.is_sequence) {
+        if (kiln_tensors_find(s->inputs, io.name)) {
             continue;
         }
         kiln_status status = kiln_tensors_generate(s->inputs, &io, &g, c->diag);
@@ -181,9 +181,9 @@ static int generate_missing(cli *c, session *s, int64_t batch) {
             return finish(c, status);
         }
         const kiln_tensor *t = kiln_tensors_find(s->inputs, io.name);
-        say(c, KILN_LOG_INFO, "%-8s %s  %s %s  generated, seed %lld%s", "input", safe(io.name),
-            kiln_dtype_name(t->dtype), dims_text(t->dims, t->rank),
-            (long long)(c->seed ? c->seed : 1), size_note(&io));
+        say(c, KILN_LOG_INFO, "%-8s %s  %s%s %s  generated, seed %lld%s", "input", safe(io.name),
+            io.is_sequence ? "sequence of 2 x " : "", kiln_dtype_name(t->dtype),
+            dims_text(t->dims, t->rank), (long long)(c->seed ? c->seed : 1), size_note(&io));
     }
     return 0;
 }

@@ -343,6 +343,14 @@ int64_t kiln_dataset_total(const kiln_dataset *ds) {
     return ds->total;
 }
 
+int32_t kiln_dataset_inputs(const kiln_dataset *ds) {
+    return ds->input_count;
+}
+
+const char *kiln_dataset_input(const kiln_dataset *ds, int32_t i) {
+    return ds->names[i];
+}
+
 bool kiln_dataset_has_labels(const kiln_dataset *ds) {
     return ds->has_labels;
 }

@@ -107,6 +107,9 @@ const char *kiln_dataset_kind_name(kiln_dataset_kind kind);
 /* Samples that one pass visits, and samples the set has. */
 int64_t kiln_dataset_count(const kiln_dataset *ds);
 int64_t kiln_dataset_total(const kiln_dataset *ds);
+/* Arrays of each sample; name of array i. */
+int32_t kiln_dataset_inputs(const kiln_dataset *ds);
+const char *kiln_dataset_input(const kiln_dataset *ds, int32_t i);
 bool kiln_dataset_has_labels(const kiln_dataset *ds);
 /* Number of classes known by name, 0 when none; name of class i. */
 int64_t kiln_dataset_classes(const kiln_dataset *ds);

@@ -27,6 +27,7 @@ struct kiln_engine {
     /* Where half-width floats run in float32: the graph as exported, and its dims. Else NULL. */
     kiln_graph *canonical;
     kiln_dims canonical_dims;
+    uint32_t n_widened; /* nodes that were of half-width floats; kept in the file */
     kiln_plan *plan;
     kiln_cpu_target target;
     const char **off; /* target.off, owned */

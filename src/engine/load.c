@@ -204,9 +204,10 @@ static kiln_status read_profile(loader *l) {
         if (status != KILN_OK) {
             return status == KILN_E_MEMORY ? status : damaged(l, "its profile is not valid");
         }
+        e->n_widened = kiln_dec_u32(d);
     }
     /* A later version may have put more there. */
-    return d->at == d->len || l->version > KILN_FORMAT_VERSION
+    return !d->bad && (d->at == d->len || l->version > KILN_FORMAT_VERSION)
                ? KILN_OK
                : damaged(l, "something follows the description");
 }

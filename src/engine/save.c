@@ -133,6 +133,7 @@ static void write_meta(kiln_enc *e, const kiln_engine *engine) {
         kiln_enc_text(e, engine->off[i]);
     }
     write_profile(e, engine);
+    kiln_enc_u32(e, engine->n_widened);
 }
 
 static kiln_status write_plan(saver *s, kiln_enc *e, const kiln_plan *p) {

@@ -11,16 +11,25 @@
 #include "flow/flow.h"
 #include "ops/util.h"
 
+/* Where the samples of one input come from. */
+typedef struct feed {
+    kiln_io io;
+    int32_t array; /* of the set */
+} feed;
+
 typedef struct job {
     const kiln_engine *engine;
     kiln_context *context;
     kiln_evaluate_options o;
     kiln_dataset *set;
-    kiln_io in, out;
+    kiln_io in; /* takes the samples of a set without names */
+    feed *feeds;
+    size_t n_feeds, cap_feeds;
+    kiln_io out;
     size_t out_index;
-    int64_t batch;       /* samples a run */
-    int64_t least_batch; /* shorter batches are filled up to it */
-    kiln_arena arena;    /* of the classifier and the times */
+    int64_t batch;    /* samples a run */
+    bool fixed_batch; /* shorter batches are filled up */
+    kiln_arena arena; /* of the classifier and the times */
     kiln_arena scratch;
     kiln_classify score;
     bool scoring; /* score is initialized */
@@ -33,9 +42,8 @@ typedef struct job {
 static kiln_status choose_io(job *j) {
     bool found = false;
     kiln_io io;
-    size_t n = 0;
-    for (; kiln_engine_input(j->engine, n, &io); n++) {
-        if (j->o.input ? strcmp(io.name, j->o.input) == 0 : n == 0) {
+    for (size_t i = 0; kiln_engine_input(j->engine, i, &io); i++) {
+        if (j->o.input ? strcmp(io.name, j->o.input) == 0 : i == 0) {
             j->in = io;
             found = true;
         }
@@ -43,10 +51,6 @@ static kiln_status choose_io(job *j) {
     if (!found) {
         return kiln_fail(j->diag, KILN_F_RUN_INPUT, "there is no input \"%s\"",
                          j->o.input ? j->o.input : "");
-    }
-    if (n > 1) {
-        return kiln_fail(j->diag, KILN_F_RUN_INPUT,
-                         "the network has %zu inputs; one can be evaluated", n);
     }
     for (size_t i = 0; kiln_engine_output(j->engine, i, &io); i++) {
         if (j->o.output ? strcmp(io.name, j->o.output) == 0 : i == 0) {
@@ -59,22 +63,33 @@ static kiln_status choose_io(job *j) {
                      j->o.output ? j->o.output : "");
 }
 
-static kiln_status choose_batch(job *j) {
-    int64_t fixed = j->in.rank > 0 ? j->in.dims[0] : -1;
-    const kiln_shape *s = j->o.shape;
-    if (s && (s->rank < 1 || s->rank > KILN_MAX_RANK)) {
-        return kiln_fail(j->diag, KILN_F_OPTION, "a shape of rank %d has no batch", s->rank);
+/* The kind by its name; raw samples have the input's type and dims. */
+static kiln_status choose_kind(const job *j, kiln_dataset_spec *spec) {
+    const char *kind = j->o.kind ? j->o.kind : kiln_dataset_kind_name(KILN_DATASET_AUTO);
+    while (spec->kind < KILN_DATASET_KINDS &&
+           strcmp(kind, kiln_dataset_kind_name(spec->kind)) != 0) {
+        spec->kind++;
     }
-    j->o.batch = j->o.batch > 0 || !s ? j->o.batch : s->dims[0];
-    bool has_range = j->in.has_range && j->in.rank > 0;
-    int64_t usual = has_range && j->in.opt[0] > 0 ? j->in.opt[0] : 1;
-    j->least_batch = fixed > 0 ? fixed : has_range ? j->in.min[0] : 0;
-    j->batch = fixed > 0 ? fixed : j->o.batch > 0 ? j->o.batch : usual;
-    if (fixed > 0 && j->o.batch > 0 && j->o.batch != fixed) {
+    if (spec->kind == KILN_DATASET_KINDS) {
+        return kiln_fail(j->diag, KILN_F_OPTION, "no kind of data set is called \"%s\"", kind);
+    }
+    if (spec->kind != KILN_DATASET_RAW) {
+        return KILN_OK;
+    }
+    spec->dtype = j->in.dtype;
+    spec->rank = j->in.rank - 1;
+    for (int32_t d = 1; d < j->in.rank; d++) {
+        spec->dims[d - 1] = j->in.dims[d];
+        if (j->in.dims[d] < 0) {
+            spec->rank = -1;
+        }
+    }
+    if (spec->rank < 1) {
         return kiln_hint(j->diag,
-                         kiln_fail(j->diag, KILN_F_OPTION, "the network's batch is %lld, not %lld",
-                                   (long long)fixed, (long long)j->o.batch),
-                         "--override-shape changes the shape of a model");
+                         kiln_fail(j->diag, KILN_F_DATA_MISSING,
+                                   "raw samples have the dims of input \"%s\", which are not known",
+                                   j->in.name),
+                         "--override-shape %s:... gives them", j->in.name);
     }
     return KILN_OK;
 }
@@ -92,6 +107,7 @@ static kiln_status open_set(job *j) {
     if (j->o.preprocess) {
         KILN_TRY(kiln_preprocess_parse(&spec.preprocess, j->o.preprocess, j->diag));
     }
+    KILN_TRY(choose_kind(j, &spec));
     KILN_TRY(kiln_dataset_open(&j->set, &spec, j->arena.env, j->diag));
     if (!kiln_dataset_has_labels(j->set)) {
         return kiln_hint(j->diag,
@@ -101,61 +117,118 @@ static kiln_status open_set(job *j) {
     return KILN_OK;
 }
 
+/* ---- Arrays to inputs ---- */
+
+/* The names of the set's arrays, for messages. */
+static const char *array_names(job *j) {
+    const char *text = NULL;
+    for (int32_t k = 0; k < kiln_dataset_inputs(j->set); k++) {
+        const char *name = kiln_dataset_input(j->set, k);
+        text = text ? kiln_arena_printf(&j->arena, "%s, %s", text, name) : name;
+        if (!text) {
+            return "";
+        }
+    }
+    return text ? text : "";
+}
+
+/* By name; the input chosen takes the only array whatever it is called. */
+static kiln_status add_feed(job *j, const kiln_io *io) {
+    int32_t n = kiln_dataset_inputs(j->set), array = 0;
+    while (array < n && strcmp(kiln_dataset_input(j->set, array), io->name) != 0) {
+        array++;
+    }
+    if (array == n && n == 1 && strcmp(io->name, j->in.name) == 0) {
+        array = 0;
+    }
+    if (io->is_sequence) {
+        return kiln_fail(j->diag, KILN_F_RUN_INPUT,
+                         "input \"%s\" is a sequence, which no data set fills", io->name);
+    }
+    if (array == n) {
+        return kiln_hint(j->diag,
+                         kiln_fail(j->diag, KILN_F_DATA_MISSING,
+                                   "the data set has no array for input \"%s\"", io->name),
+                         "it has %s", array_names(j));
+    }
+    feed f = {*io, array};
+    KILN_PUSH(&j->arena, j->feeds, j->n_feeds, j->cap_feeds, f);
+    return KILN_OK;
+}
+
+static kiln_status choose_feeds(job *j) {
+    kiln_io io;
+    for (size_t i = 0; kiln_engine_input(j->engine, i, &io); i++) {
+        KILN_TRY(add_feed(j, &io));
+    }
+    if ((int32_t)j->n_feeds < kiln_dataset_inputs(j->set)) {
+        kiln_warn(j->diag, KILN_F_DATA_MISSING, "%d arrays of the data set are no input's",
+                  kiln_dataset_inputs(j->set) - (int32_t)j->n_feeds);
+    }
+    return KILN_OK;
+}
+
+/* A fixed first dim of any input decides. */
+static kiln_status choose_batch(job *j) {
+    int64_t fixed = -1;
+    for (size_t i = 0; i < j->n_feeds; i++) {
+        const kiln_io *io = &j->feeds[i].io;
+        int64_t first = io->rank > 0 ? io->dims[0] : -1;
+        if (fixed > 0 && first > 0 && first != fixed) {
+            return kiln_fail(j->diag, KILN_F_DATA_MISSING,
+                             "the first dims of the inputs are %lld and %lld, so that they count "
+                             "no samples",
+                             (long long)fixed, (long long)first);
+        }
+        fixed = first > 0 ? first : fixed;
+    }
+    j->fixed_batch = fixed > 0;
+    j->batch = fixed > 0 ? fixed : j->o.batch > 0 ? j->o.batch : 1;
+    if (fixed > 0 && j->o.batch > 0 && j->o.batch != fixed) {
+        return kiln_hint(j->diag,
+                         kiln_fail(j->diag, KILN_F_OPTION, "the network's batch is %lld, not %lld",
+                                   (long long)fixed, (long long)j->o.batch),
+                         "--override-shape changes the shape of a model");
+    }
+    return KILN_OK;
+}
+
 /* ---- One batch ---- */
 
 /* Gives the batch the input's rank where only dims of 1 are missing or too many: [n,8,8] for
  * [N,1,8,8]. */
-static kiln_status fit_dims(const job *j, kiln_tensor *t) {
-    if (j->in.rank < 0 || j->in.rank == t->rank) {
+static kiln_status fit_dims(const job *j, const kiln_io *in, kiln_tensor *t) {
+    if (in->rank < 1 || in->rank == t->rank) {
         return KILN_OK;
     }
     int64_t dims[KILN_MAX_RANK];
     int32_t from = 1;
     dims[0] = t->dims[0];
-    for (int32_t d = 1; d < j->in.rank; d++) {
-        bool same = from < t->rank && (j->in.dims[d] < 0 || t->dims[from] == j->in.dims[d]);
+    for (int32_t d = 1; d < in->rank; d++) {
+        bool same = from < t->rank && (in->dims[d] < 0 || t->dims[from] == in->dims[d]);
         dims[d] = same ? t->dims[from] : 1;
         from += same;
     }
     kiln_tensor fitted = *t;
-    fitted.rank = j->in.rank;
-    memcpy(fitted.dims, dims, (size_t)j->in.rank * sizeof dims[0]);
+    fitted.rank = in->rank;
+    memcpy(fitted.dims, dims, (size_t)in->rank * sizeof dims[0]);
     if (kiln_tensor_count(&fitted) != kiln_tensor_count(t)) {
         return kiln_fail(j->diag, KILN_F_DATA_MISSING,
                          "samples of rank %d do not fit input \"%s\" of rank %d", t->rank - 1,
-                         j->in.name, j->in.rank);
+                         in->name, in->rank);
     }
     *t = fitted;
     return KILN_OK;
 }
 
-/* The samples, once they fit the input, have the shape asked for. */
-static kiln_status check_shape(const job *j, const kiln_tensor *t) {
-    const kiln_shape *s = j->o.shape;
-    if (s && s->rank != t->rank) {
-        return kiln_fail(j->diag, KILN_F_RUN_SHAPE, "the samples have rank %d, the shape given %d",
-                         t->rank, s->rank);
-    }
-    for (int32_t d = 1; s && d < s->rank; d++) {
-        if (s->dims[d] >= 0 && s->dims[d] != t->dims[d]) {
-            return kiln_hint(j->diag,
-                             kiln_fail(j->diag, KILN_F_RUN_SHAPE,
-                                       "the samples have dim %d = %lld, the shape given %lld", d,
-                                       (long long)t->dims[d], (long long)s->dims[d]),
-                             "pictures are brought to a size by --resize and --crop");
-        }
-    }
-    return KILN_OK;
-}
-
-/* A short last batch repeats its last sample up to the least that the network takes. */
+/* A short last batch repeats its last sample up to the network's fixed batch. */
 static kiln_status fill_up(job *j, kiln_tensor *t) {
-    if (t->dims[0] >= j->least_batch) {
+    if (!j->fixed_batch || t->dims[0] == j->batch) {
         return KILN_OK;
     }
     size_t have = kiln_tensor_bytes(t), one = have / (size_t)t->dims[0];
     kiln_tensor full = *t;
-    full.dims[0] = j->least_batch;
+    full.dims[0] = j->batch;
     full.cap_bytes = kiln_tensor_bytes(&full);
     full.data = full.cap_bytes == SIZE_MAX ? NULL : kiln_arena_raw(&j->scratch, full.cap_bytes);
     if (!full.data) {
@@ -212,12 +285,14 @@ static kiln_status score_batch(job *j, const kiln_tensor *y, const kiln_batch *b
 }
 
 static kiln_status run_batch(job *j, const kiln_batch *b) {
-    kiln_tensor x;
-    KILN_TRY(kiln_tensor_cast(&x, &b->inputs[0], j->in.dtype, &j->scratch, j->diag));
-    KILN_TRY(fit_dims(j, &x));
-    KILN_TRY(check_shape(j, &x));
-    KILN_TRY(fill_up(j, &x));
-    KILN_TRY(kiln_context_bind(j->context, j->in.name, &x, j->diag));
+    for (size_t i = 0; i < j->n_feeds; i++) {
+        const feed *f = &j->feeds[i];
+        kiln_tensor x;
+        KILN_TRY(kiln_tensor_cast(&x, &b->inputs[f->array], f->io.dtype, &j->scratch, j->diag));
+        KILN_TRY(fit_dims(j, &f->io, &x));
+        KILN_TRY(fill_up(j, &x));
+        KILN_TRY(kiln_context_bind(j->context, f->io.name, &x, j->diag));
+    }
     int64_t start_ns = kiln_now_ns();
     KILN_TRY(kiln_context_run(j->context, j->diag));
     double took_ms = 1e-6 * (double)(kiln_now_ns() - start_ns);
@@ -226,7 +301,7 @@ static kiln_status run_batch(job *j, const kiln_batch *b) {
     if (!y) {
         return kiln_fail(j->diag, KILN_F_DATA_MISSING, "output \"%s\" is empty", j->out.name);
     }
-    return score_batch(j, y, b, x.rank > 0 ? x.dims[0] : 1);
+    return score_batch(j, y, b, j->fixed_batch ? j->batch : b->count);
 }
 
 static kiln_status run_all(job *j) {
@@ -277,8 +352,9 @@ kiln_status kiln_evaluate(kiln_evaluate_result *out, const kiln_engine *engine,
     kiln_arena_init(&j.arena, env);
     kiln_arena_init(&j.scratch, env);
     kiln_status status = choose_io(&j);
-    status = status == KILN_OK ? choose_batch(&j) : status;
     status = status == KILN_OK ? open_set(&j) : status;
+    status = status == KILN_OK ? choose_feeds(&j) : status;
+    status = status == KILN_OK ? choose_batch(&j) : status;
     status = status == KILN_OK ? run_all(&j) : status;
     if (status == KILN_OK || status == KILN_E_CANCELLED) {
         result.cancelled = status == KILN_E_CANCELLED;

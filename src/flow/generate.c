@@ -8,6 +8,9 @@
 #include "flow/flow.h"
 #include "ops/util.h"
 
+/* Items of a generated sequence: more than one, so that order matters. */
+enum { SEQUENCE_ITEMS = 2 };
+
 /* Fowler, Noll and Vo's hash, 64 bits, variant 1a. */
 static uint64_t fnv1a(const char *text) {
     uint64_t h = 0xCBF29CE484222325u;
@@ -65,8 +68,7 @@ static kiln_status choose_dims(kiln_tensor *t, const kiln_io *io, const kiln_gen
     return KILN_OK;
 }
 
-static void fill(kiln_tensor *t, const char *name, const kiln_generate_options *o) {
-    uint64_t s0 = (o->seed ? o->seed : 1) ^ fnv1a(name);
+static void fill(kiln_tensor *t, uint64_t s0, const kiln_generate_options *o) {
     int64_t count = kiln_tensor_count(t);
     double lo = o->has_range ? o->min : 0, hi = o->has_range ? o->max : 1;
     if (kiln_dtype_is_float(t->dtype)) {
@@ -80,6 +82,24 @@ static void fill(kiln_tensor *t, const char *name, const kiln_generate_options *
     for (int64_t i = 0; i < count; i++) {
         kiln_set_i64(t->dtype, t->data, i, (int64_t)floor(lo) + (int64_t)(draw(s0, i) % span));
     }
+}
+
+/* Appends one tensor, item `item` of a sequence, from a seed of its own. */
+static kiln_status add_item(kiln_tensors *list, const kiln_io *io, uint64_t item,
+                            const kiln_generate_options *o, kiln_diag *diag) {
+    kiln_tensor t = {.dtype = io->dtype};
+    KILN_TRY(choose_dims(&t, io, o, diag));
+    t.cap_bytes = kiln_tensor_bytes(&t);
+    if (t.cap_bytes == SIZE_MAX || t.cap_bytes > kiln_env_limits(list->env)->tensor_bytes) {
+        return kiln_fail(diag, KILN_F_OVERFLOW,
+                         "input \"%s\" would be over the limit for one tensor", io->name);
+    }
+    t.data = kiln_arena_array(&list->arena, t.cap_bytes, 1);
+    if (!t.data) {
+        return KILN_E_MEMORY;
+    }
+    fill(&t, ((o->seed ? o->seed : 1) + item) ^ fnv1a(io->name), o);
+    return kiln_tensors_take(list, io->name, &t);
 }
 
 kiln_status kiln_tensors_generate(kiln_tensors *list, const kiln_io *io,
@@ -100,17 +120,8 @@ kiln_status kiln_tensors_generate(kiln_tensors *list, const kiln_io *io,
                          "input \"%s\" is %s, which is not generated", io->name,
                          kiln_dtype_name(io->dtype));
     }
-    kiln_tensor t = {.dtype = io->dtype};
-    KILN_TRY(choose_dims(&t, io, &o, diag));
-    t.cap_bytes = kiln_tensor_bytes(&t);
-    if (t.cap_bytes == SIZE_MAX || t.cap_bytes > kiln_env_limits(list->env)->tensor_bytes) {
-        return kiln_fail(diag, KILN_F_OVERFLOW,
-                         "input \"%s\" would be over the limit for one tensor", io->name);
+    for (int item = 0; item < (io->is_sequence ? SEQUENCE_ITEMS : 1); item++) {
+        KILN_TRY(kiln_diag_close(diag, add_item(list, io, (uint64_t)item, &o, diag)));
     }
-    t.data = kiln_arena_array(&list->arena, t.cap_bytes, 1);
-    if (!t.data) {
-        return kiln_diag_close(diag, KILN_E_MEMORY);
-    }
-    fill(&t, io->name, &o);
-    return kiln_diag_close(diag, kiln_tensors_take(list, io->name, &t));
+    return KILN_OK;
 }

@@ -119,7 +119,8 @@ KILN_API kiln_status kiln_tensors_write_folder(const kiln_tensors *list, const c
  *     z = (z ^ z >> 27) * 0x94D049BB133111EB;  z ^= z >> 31
  *
  * Floats are min + (max - min) * (z >> 11) * 2^-53, rounded to the type; integers and bool
- * min + z mod (max - min + 1). A sequence is given two tensors; the second is drawn from seed + 1. */
+ * min + z mod (max - min + 1). A sequence is given two tensors; the second is drawn from
+ * seed + 1. */
 typedef struct kiln_generate_options {
     size_t size;
     uint64_t seed;  /* [1] */
@@ -244,10 +245,15 @@ KILN_API void kiln_stats_of(kiln_stats *out, double *times_ms, size_t n);
 
 /* ---- Accuracy ------------------------------------------------------------------------------- */
 
+/* Samples from a function: adds one batch, a tensor for each input under its name, or nothing at
+ * the end of the data. Returning anything but KILN_OK ends the job with that status. */
+typedef kiln_status (*kiln_sample_fn)(void *user, kiln_tensors *out, kiln_diag *diag);
+
 typedef struct kiln_evaluate_options {
     size_t size;
-    const char *data; /* .npz (x, y), IDX (also .gz), CIFAR binary, folder of class folders, ... */
-    const char *labels;     /* label file, or the array of an .npz [found by name] */
+    const char *data;   /* .npz (x, y), IDX (also .gz), CIFAR binary, folder of class folders, ...;
+                         or "random:N" */
+    const char *labels; /* label file, or the array of an .npz [found by name] */
     const char *preprocess; /* of pictures, as in kiln_tensors_read */
     const char *input;      /* which input takes the samples of a set without names [the first] */
     const char *output;     /* which output has the scores [the first] */
@@ -261,6 +267,10 @@ typedef struct kiln_evaluate_options {
     const char
         *kind; /* npz npy idx cifar images raw polygraphy [told from data]; raw: type and dims
                          are the input's */
+    kiln_context *reference; /* another network's, with the same inputs and outputs, to compare
+                                with; labels are not needed then */
+    kiln_sample_fn next;     /* instead of `data` */
+    void *user;
 } kiln_evaluate_options;
 
 /* Shares are 0..1. Of equal scores the lower class number ranks first; NaN ranks last. */
@@ -268,13 +278,19 @@ typedef struct kiln_evaluate_result {
     int64_t samples, classes;
     double top1, top5;
     double loss; /* mean cross-entropy in nats; scores that are probabilities are taken as such */
-    double macro_f1, weighted_f1;
+    /* Means over the classes seen, plain and weighted by their samples. */
+    double macro_precision, macro_recall, macro_f1;
+    double weighted_precision, weighted_recall, weighted_f1;
     int64_t nan_samples; /* samples with a NaN score */
     kiln_stats latency;  /* of one run */
     double walltime_ms;  /* reading and preprocessing included */
     int64_t batch;
     bool has_scores; /* false: the network gives class numbers, so there is no top5 and no loss */
     bool cancelled;
+    /* Against the reference, NaN without one: share of samples with the same largest score, and of
+     * all elements signal to noise, cosine, mean squared error, and the range of the reference's
+     * values squared over that. */
+    double agreement, sqnr_db, cosine, mse, psnr_db;
 } kiln_evaluate_result;
 
 /* Runs a labelled data set through a context. Arrays with names of inputs go there; a set of one

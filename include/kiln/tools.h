@@ -361,6 +361,7 @@ typedef struct kiln_check_op {
     size_t count;              /* nodes in the file: main graph, bodies and functions */
     size_t by_reference;       /* layers of it that the reference runs */
     kiln_support support;
+    const char *kernels; /* that run it, "conv_f32, reference"; "" when nothing was built */
 } kiln_check_op;
 
 /* A checked model. What was found is in the diag: errors (cannot be run), warnings (questionable)

@@ -26,6 +26,7 @@ static void show_json(const cli *c, const kiln_check *check, bool passed) {
         json_key_int(&j, "nodes", (int64_t)op.count);
         json_key_text(&j, "support", kiln_support_name(op.support));
         json_key_int(&j, "reference_layers", (int64_t)op.by_reference);
+        json_key_text(&j, "kernels", op.kernels);
         json_close(&j);
     }
     json_close(&j);
@@ -54,7 +55,7 @@ static void show_json(const cli *c, const kiln_check *check, bool passed) {
 }
 
 static void show_tables(const cli *c, const kiln_check *check) {
-    table *t = table_new("operator|domain|>nodes|runs by|>reference layers");
+    table *t = table_new("operator|domain|>nodes|support|>reference layers|kernels");
     kiln_check_op op;
     for (size_t i = 0; kiln_check_get(check, i, &op); i++) {
         table_cell(t, "%s", op.name);
@@ -62,6 +63,7 @@ static void show_tables(const cli *c, const kiln_check *check) {
         table_cell(t, "%zu", op.count);
         table_cell(t, "%s", kiln_support_name(op.support));
         table_cell(t, "%s", op.by_reference ? keepf("%zu", op.by_reference) : "");
+        table_cell(t, "%s", op.kernels);
     }
     table_print(t, c->format);
     if (kiln_diag_count(c->diag) == 0) {
@@ -131,11 +133,14 @@ static const opt_group *const groups[] = {&group_build, &group_common, NULL};
 
 const verb verb_check = {
     .name = "check",
-    .summary = "lint a model: what cannot run, what runs slowly",
+    .summary = "lint a model: what cannot run, what runs slowly, what looks wrong",
     .operands = "MODEL",
     .about = "Lists every operator of the file with what becomes of it (a vector kernel, the "
-             "exact but slow reference, folded away, not supported) and every finding with "
-             "node, byte offset and hint. A model that cannot run gives the exit status that "
+             "exact but slow reference, folded away, not supported), and every finding with "
+             "node, byte offset and hint: undefined, duplicate and unused names, dangling nodes, "
+             "NaN, infinite and denormal weights, scales that are not positive or lie along the "
+             "wrong axis, casts there and back, dynamic inputs, old operator sets, data outside "
+             "of the folder. A model that cannot run gives the exit status that "
              "building it would give.",
     .exits = "there are errors, or with --strict warnings, in a model that can run",
     EXAMPLES(examples),

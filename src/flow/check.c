@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/options.h"
 #include "flow/flow.h"
+#include "flow/lint.h"
 #include "onnx/proto.h"
 #include "onnx/sniff.h"
 #include "ops/ops.h"
@@ -66,6 +67,7 @@ static kiln_status intern_op(kiln_check *c, kiln_view domain, kiln_view name, ki
     }
     kiln_check_op op = {.domain = kiln_arena_text(&c->arena, domain.p ? domain.p : "", domain.n),
                         .name = kiln_arena_text(&c->arena, name.p ? name.p : "", name.n)};
+    op.kernels = "";
     if (!op.domain || !op.name) {
         return KILN_E_MEMORY;
     }
@@ -170,22 +172,37 @@ static bool among(const char *ops, const char *op) {
     return false;
 }
 
-static void judge_built(kiln_check_op *op, const kiln_engine *engine) {
+/* Appends a name to "a, b" unless it is there. */
+static kiln_status add_name(const char **list, const char *name, kiln_arena *arena) {
+    size_t len = strlen(name);
+    for (const char *p = *list; *p; p += strcspn(p, ","), p += strspn(p, ", ")) {
+        if (strcspn(p, ",") == len && memcmp(p, name, len) == 0) {
+            return KILN_OK;
+        }
+    }
+    *list = **list ? kiln_arena_printf(arena, "%s, %s", *list, name)
+                   : kiln_arena_text(arena, name, len);
+    return *list ? KILN_OK : KILN_E_MEMORY;
+}
+
+static kiln_status judge_built(kiln_check_op *op, const kiln_engine *engine, kiln_arena *arena) {
     kiln_layer l;
     size_t layers = 0;
     for (size_t i = 0; kiln_engine_layer(engine, i, &l); i++) {
         if (l.ops && among(l.ops, op->name)) {
             layers++;
             op->by_reference += strcmp(l.kernel, "reference") == 0;
+            KILN_TRY(add_name(&op->kernels, l.kernel, arena));
         }
     }
     op->support = layers == 0            ? KILN_SUPPORT_FOLDED
                   : op->by_reference > 0 ? KILN_SUPPORT_REFERENCE
                                          : KILN_SUPPORT_KERNEL;
+    return KILN_OK;
 }
 
-static void judge_ops(kiln_check *c, const kiln_engine *engine, const kiln_diag *diag,
-                      size_t from) {
+static kiln_status judge_ops(kiln_check *c, const kiln_engine *engine, const kiln_diag *diag,
+                             size_t from) {
     for (size_t i = 0; i < c->count; i++) {
         kiln_check_op *op = &c->ops[i];
         if (is_reported(diag, from, op->name)) {
@@ -193,11 +210,12 @@ static void judge_ops(kiln_check *c, const kiln_engine *engine, const kiln_diag 
         } else if (op->support == KILN_SUPPORT_FUNCTION) {
             continue;
         } else if (engine) {
-            judge_built(op, engine);
+            KILN_TRY(judge_built(op, engine, &c->arena));
         } else {
             op->support = KILN_SUPPORT_KNOWN;
         }
     }
+    return KILN_OK;
 }
 
 /* One note for each operator that runs slowly, with a layer of it for example. */
@@ -242,7 +260,7 @@ static kiln_status build(kiln_check *c, const char *path, const kiln_open_option
     if (c->status == KILN_OK) {
         c->status = kiln_engine_build(&engine, model, o->build, diag);
     }
-    judge_ops(c, engine, diag, from);
+    kiln_status judged = judge_ops(c, engine, diag, from);
     if (model) {
         kiln_diag_at_file(diag, path);
         warn_shapes(model, diag);
@@ -253,7 +271,17 @@ static kiln_status build(kiln_check *c, const char *path, const kiln_open_option
     }
     kiln_engine_destroy(engine);
     kiln_model_destroy(model);
-    return c->status == KILN_E_MEMORY ? KILN_E_MEMORY : KILN_OK;
+    return c->status == KILN_E_MEMORY ? KILN_E_MEMORY : judged;
+}
+
+/* After the build, so that what it reported is not said again. */
+static kiln_status lint(const kiln_check *c, const char *path, const kiln_file *file,
+                        const kiln_open_options *o, kiln_diag *diag) {
+    kiln_diag_at_file(diag, path);
+    kiln_status status = kiln_lint_names(file->data, file->bytes, c->env, diag);
+    status = status == KILN_OK ? kiln_lint_graph(path, o->model, c->env, diag) : status;
+    kiln_diag_at_file(diag, NULL);
+    return status;
 }
 
 static kiln_status run(kiln_check *c, const char *path, const kiln_open_options *o,
@@ -265,9 +293,10 @@ static kiln_status run(kiln_check *c, const char *path, const kiln_open_options 
     status = status == KILN_OK ? take_census(c, &file, diag) : status;
     kiln_diag_at_file(diag, NULL);
     kiln_diag_at_offset(diag, -1);
+    status = status == KILN_OK ? build(c, path, o, diag) : status;
+    status = status == KILN_OK ? lint(c, path, &file, o, diag) : status;
     kiln_file_close(&file);
-    KILN_TRY(status);
-    return build(c, path, o, diag);
+    return status;
 }
 
 kiln_status kiln_check_run(kiln_check **out, const kiln_env *env, const char *path,

@@ -149,7 +149,7 @@ static const opt options[] = {
              "binary, or a folder (also in a .zip) of class folders of pictures"},
     {.name = "data-kind",
      .kind = OPT_CHOICE,
-     .value = "auto|npz|npy|idx|cifar|images|raw|polygraphy",
+     .value = "auto|npz|npy|idx|cifar|images|raw|polygraphy|zip",
      .at = offsetof(own, kind),
      .help = "of what --data is, where its name does not tell; raw has the input's type and dims"},
     {.name = "labels",

@@ -15,6 +15,7 @@ static const char *const kind_names[KILN_DATASET_KINDS] = {
     [KILN_DATASET_NPY] = "npy",     [KILN_DATASET_IDX] = "idx",
     [KILN_DATASET_CIFAR] = "cifar", [KILN_DATASET_IMAGES] = "images",
     [KILN_DATASET_RAW] = "raw",     [KILN_DATASET_POLYGRAPHY] = "polygraphy",
+    [KILN_DATASET_ZIP] = "zip",
 };
 
 const char *kiln_dataset_kind_name(kiln_dataset_kind kind) {
@@ -33,6 +34,7 @@ static const struct {
     [KILN_DATASET_IMAGES] = {&kiln_dataset_files, &kiln_dataset_files},
     [KILN_DATASET_RAW] = {&kiln_dataset_raw, &kiln_dataset_files},
     [KILN_DATASET_POLYGRAPHY] = {&kiln_dataset_polygraphy, NULL},
+    [KILN_DATASET_ZIP] = {&kiln_dataset_zip, NULL},
 };
 
 /* ---- Kind ---- */
@@ -52,6 +54,7 @@ static kiln_dataset_kind file_kind(const char *path, const kiln_dataset_spec *sp
         {".json", KILN_DATASET_POLYGRAPHY}, {"-ubyte", KILN_DATASET_IDX},
         {"-ubyte.gz", KILN_DATASET_IDX},    {".idx", KILN_DATASET_IDX},
         {".idx.gz", KILN_DATASET_IDX},      {".raw", KILN_DATASET_RAW},
+        {".zip", KILN_DATASET_ZIP},
     };
     for (size_t i = 0; i < KILN_COUNT_OF(endings); ++i) {
         if (kiln_ends_with(path, endings[i].ending)) {
@@ -100,7 +103,7 @@ static kiln_status choose_kind(kiln_dataset *ds, kiln_diag *diag) {
             kiln_fail(diag, KILN_F_DATA_MISSING, "\"%s\" is no data set of a known kind",
                       ds->spec.path),
             "known are .npz, .npy, IDX, CIFAR .bin, raw .bin with dims, Polygraphy JSON, "
-            "pictures and folders of them");
+            "pictures, and folders or .zip archives of them");
     }
     ds->spec.kind = kind;
     ds->ops = folder ? kind_ops[kind].folder : kind_ops[kind].file;

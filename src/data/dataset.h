@@ -20,6 +20,7 @@
  *     cifar       CIFAR-10 and CIFAR-100 (fine labels) binary, one file, also .gz
  *     images      a folder of pictures; or of folders of pictures, one for each class in order of
  *                 their names; or one picture
+ *     zip         a .zip of such a folder, read one member at a time
  *     raw         .bin, elements of spec.dtype and sample dims spec.dims without any header;
  *                 or a folder of .bin files, each one sample
  *     polygraphy  JSON of Polygraphy's save-inputs or save-outputs: each entry one batch already
@@ -50,6 +51,7 @@ typedef enum kiln_dataset_kind {
     KILN_DATASET_IMAGES,
     KILN_DATASET_RAW,
     KILN_DATASET_POLYGRAPHY,
+    KILN_DATASET_ZIP,
     KILN_DATASET_KINDS,
 } kiln_dataset_kind;
 

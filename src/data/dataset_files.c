@@ -67,9 +67,8 @@ static kiln_status add_folder(kiln_dataset *ds, const char *folder, const char *
     return KILN_OK;
 }
 
-/* Folders in order of their names are classes 0, 1, 2, ..., unless spec.classes gave the order. */
-static kiln_status class_number(int64_t *out, kiln_dataset *ds, const char *folder,
-                                kiln_diag *diag) {
+kiln_status kiln_class_number(int64_t *out, const kiln_dataset *ds, const char *folder,
+                              kiln_diag *diag) {
     for (int64_t i = 0; i < ds->class_count; ++i) {
         if (strcmp(ds->classes[i], folder) == 0) {
             *out = i;
@@ -89,7 +88,7 @@ static kiln_status add_class_folders(kiln_dataset *ds, const kiln_name_list *fol
     for (size_t i = 0; i < folders->count; ++i) {
         int64_t *label;
         KILN_ALLOC(label, &ds->arena, 1);
-        KILN_TRY(class_number(label, ds, folders->items[i], diag));
+        KILN_TRY(kiln_class_number(label, ds, folders->items[i], diag));
         const char *path = kiln_join_path(&ds->arena, ds->spec.path, folders->items[i]);
         if (!path) {
             return KILN_E_MEMORY;

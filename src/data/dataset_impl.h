@@ -31,6 +31,7 @@ extern const kiln_dataset_ops kiln_dataset_cifar;
 extern const kiln_dataset_ops kiln_dataset_raw;
 extern const kiln_dataset_ops kiln_dataset_files; /* folders of .npy, .bin or pictures */
 extern const kiln_dataset_ops kiln_dataset_polygraphy;
+extern const kiln_dataset_ops kiln_dataset_zip; /* pictures in an archive */
 
 struct kiln_dataset {
     kiln_arena arena;   /* what lives as long as the set */
@@ -85,6 +86,11 @@ kiln_status kiln_read_labels(kiln_label_list *out, const char *path, kiln_arena 
                              kiln_diag *diag);
 /* Reads class names, one a line; blank lines do not count. */
 kiln_status kiln_read_classes(kiln_dataset *ds, const char *path, kiln_diag *diag);
+
+/* The class that a folder of samples is: its place among the names, which are the folders in order
+ * unless spec.classes gave another. KILN_E_USAGE for a folder that is no class. */
+kiln_status kiln_class_number(int64_t *out, const kiln_dataset *ds, const char *folder,
+                              kiln_diag *diag);
 
 /* True for y, label, labels, target, targets. */
 bool kiln_is_label_name(const char *name);

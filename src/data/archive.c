@@ -1,5 +1,5 @@
-/* archive.c - reading ZIP archives by libzip (archive.h). The archive is mapped; libzip reads it as a
- * buffer, so that no name in it ever reaches the file system. */
+/* archive.c - reading ZIP archives by libzip (archive.h). The archive is mapped; libzip reads it as
+ * a buffer, so that no name in it ever reaches the file system. */
 #include "data/archive.h"
 
 #include <inttypes.h>

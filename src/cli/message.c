@@ -202,6 +202,7 @@ void install_signals(void) {
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* writing says EPIPE, which main() handles */
+    signal(SIGXFSZ, SIG_IGN); /* and EFBIG, so that no half-written file stays behind */
 }
 
 /* ---- Progress ---- */

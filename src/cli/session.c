@@ -216,6 +216,7 @@ int session_context(cli *c, session *s, int64_t threads) {
     if (status != KILN_OK) {
         return finish(c, status);
     }
+    print_findings(c);
     cancel_on_signal(s->context);
     return 0;
 }

@@ -5,10 +5,12 @@
 #include <zip.h>
 
 #include "base/env.h"
+#include "base/file.h"
 #include "data/archive.h"
 
 enum {
     MAX_ARRAYS = 65536,
+    COPY_BYTES = 1 << 20,
     ZIP_DATE_1980 =
         1 << 5 | 1, /* 1 January 1980 in DOS form: archives do not depend on the clock */
 };
@@ -197,28 +199,64 @@ static kiln_status add_arrays(zip_t *zip, const char *const *names, const kiln_t
     return KILN_OK;
 }
 
+static kiln_status cannot_write(kiln_diag *diag, const char *why) {
+    return kiln_fail(diag, KILN_F_FILE_WRITE, "the archive cannot be written: %s", why);
+}
+
+/* Copies what libzip made into a file that is the old one or the complete new one. */
+static kiln_status copy_out(zip_source_t *made, kiln_writer *to, kiln_arena *scratch,
+                            kiln_diag *diag) {
+    void *block = kiln_arena_raw(scratch, COPY_BYTES);
+    if (!block) {
+        return KILN_E_MEMORY;
+    }
+    for (;;) {
+        zip_int64_t n = zip_source_read(made, block, COPY_BYTES);
+        if (n < 0) {
+            return cannot_write(diag, zip_error_strerror(zip_source_error(made)));
+        }
+        if (n == 0) {
+            return kiln_writer_commit(to, diag);
+        }
+        KILN_TRY(kiln_writer_put(to, block, (size_t)n, diag));
+    }
+}
+
+static kiln_status write_file(const char *path, zip_source_t *made, kiln_arena *scratch,
+                              kiln_diag *diag) {
+    kiln_writer writer;
+    KILN_TRY(kiln_writer_open(&writer, path, diag));
+    kiln_status status = zip_source_open(made) == 0
+                             ? copy_out(made, &writer, scratch, diag)
+                             : cannot_write(diag, zip_error_strerror(zip_source_error(made)));
+    kiln_writer_abandon(&writer);
+    zip_source_close(made);
+    return status;
+}
+
+/* libzip makes the archive in memory: what it writes to files itself is not synced. */
 static kiln_status write_archive(const char *path, const char *const *names,
                                  const kiln_tensor *tensors, size_t count, kiln_arena *scratch,
                                  kiln_diag *diag) {
-    int code = 0;
-    zip_t *zip = zip_open(path, ZIP_CREATE | ZIP_TRUNCATE, &code);
+    zip_error_t error;
+    zip_error_init(&error);
+    zip_source_t *made = zip_source_buffer_create(NULL, 0, 0, &error);
+    zip_t *zip = made ? zip_open_from_source(made, ZIP_TRUNCATE, &error) : NULL;
+    kiln_status status = zip ? KILN_OK : cannot_write(diag, zip_error_strerror(&error));
+    zip_error_fini(&error);
     if (!zip) {
-        zip_error_t error;
-        zip_error_init_with_code(&error, code);
-        kiln_status status = kiln_fail(diag, KILN_F_FILE_WRITE, "the archive cannot be written: %s",
-                                       zip_error_strerror(&error));
-        zip_error_fini(&error);
+        zip_source_free(made);
         return status;
     }
-    kiln_status status = add_arrays(zip, names, tensors, count, scratch, diag);
-    /* libzip writes to a temporary file beside `path` and renames it when it is whole. */
-    if (status == KILN_OK && zip_close(zip) != 0) {
-        status = kiln_fail(diag, KILN_F_FILE_WRITE, "the archive cannot be written: %s",
-                           zip_strerror(zip));
-    } else if (status == KILN_OK) {
-        return KILN_OK;
+    zip_source_keep(made);
+    status = add_arrays(zip, names, tensors, count, scratch, diag);
+    if (status == KILN_OK && zip_close(zip) == 0) {
+        status = write_file(path, made, scratch, diag);
+    } else {
+        status = status == KILN_OK ? cannot_write(diag, zip_strerror(zip)) : status;
+        zip_discard(zip);
     }
-    zip_discard(zip);
+    zip_source_free(made);
     return status;
 }
 

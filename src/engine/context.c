@@ -4,6 +4,7 @@
 
 #include "base/diag.h"
 #include "base/env.h"
+#include "base/host.h"
 #include "base/options.h"
 #include "engine/engine.h"
 #include "exec/exec.h"
@@ -32,7 +33,8 @@ struct kiln_context {
     async_run async;
 };
 
-static kiln_status open_pool(kiln_context *c, const kiln_context_options *o, kiln_pool **out) {
+static kiln_status open_pool(kiln_context *c, const kiln_context_options *o, kiln_pool **out,
+                             kiln_diag *diag) {
     if (o->pool) {
         *out = o->pool;
         return KILN_OK;
@@ -43,6 +45,13 @@ static kiln_status open_pool(kiln_context *c, const kiln_context_options *o, kil
         return KILN_OK;
     }
     KILN_TRY(kiln_pool_create(&c->own_pool, c->env, &p));
+    int32_t got = kiln_pool_threads(c->own_pool);
+    int32_t wanted = o->threads > 0 ? o->threads : kiln_host_cores();
+    if (got < wanted) {
+        kiln_warn(diag, KILN_F_RUN_LIMIT, "only %d of %d threads could be started", got, wanted);
+        kiln_hint(diag, KILN_OK,
+                  "a limit of the system or too little memory; results are the same");
+    }
     *out = c->own_pool;
     return KILN_OK;
 }
@@ -88,7 +97,7 @@ static kiln_status fill(kiln_context *c, const kiln_context_options *given, kiln
     }
     KILN_ALLOC(c->outputs, &c->arena, g->n_outputs);
     kiln_exec_options x = {.env = c->env, .threads = o.threads, .seed = o.seed ? o.seed : 1};
-    KILN_TRY(open_pool(c, &o, &x.pool));
+    KILN_TRY(open_pool(c, &o, &x.pool, diag));
     KILN_TRY(kiln_exec_create(&c->exec, c->engine->plan, &c->engine->target, &x, diag));
     return c->engine->profile ? make_room(c, diag) : KILN_OK;
 }

@@ -1,5 +1,6 @@
 /* session.c - from options to a running context: files, generated inputs. */
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -126,6 +127,9 @@ static int read_input(cli *c, session *s, const char *word) {
     const char *file = split_input(s, word, &io);
     if (file) {
         o.like = &io;
+    } else if (strchr(word, '=') && access(word, F_OK) != 0) {
+        return usage_error(c, "`kiln inspect` lists the inputs", "there is no input \"%s\"",
+                           keep(word, strcspn(word, "=")));
     } else {
         file = word;
         o.like = only_input(s, &io);

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/checked.h"
 #include "base/env.h"
@@ -91,6 +92,11 @@ static kiln_status folder_kind(kiln_dataset_kind *out, kiln_dataset *ds, kiln_di
 
 static kiln_status choose_kind(kiln_dataset *ds, kiln_diag *diag) {
     bool folder = kiln_is_folder(ds->spec.path);
+    struct stat st;
+    if (stat(ds->spec.path, &st) != 0) {
+        return kiln_fail(diag, KILN_F_FILE_OPEN, "cannot open \"%s\": there is no such file",
+                         ds->spec.path);
+    }
     kiln_dataset_kind kind = ds->spec.kind;
     if (kind == KILN_DATASET_AUTO && folder) {
         KILN_TRY(folder_kind(&kind, ds, diag));

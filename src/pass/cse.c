@@ -22,50 +22,6 @@ static uint64_t mix(uint64_t h, uint64_t v) {
     return h ^ (h >> 32);
 }
 
-/* ---- Attributes ---- */
-
-/* Address and size of what an attribute points at, or of its field. */
-static const void *content(const kiln_attr *row, const void *attrs, size_t *bytes) {
-    const void *field = (const char *)attrs + row->offset;
-    const kiln_ints *ints = field;
-    const kiln_floats *floats = field;
-    const char *text;
-    switch (row->kind) {
-    case KILN_ATTR_INT:
-        *bytes = sizeof(int64_t);
-        return field;
-    case KILN_ATTR_FLOAT:
-    case KILN_ATTR_ENUM:
-        *bytes = 4;
-        return field;
-    case KILN_ATTR_INTS:
-        *bytes = ints->v ? (size_t)ints->n * sizeof *ints->v : 0;
-        return ints->v;
-    case KILN_ATTR_FLOATS:
-        *bytes = floats->v ? (size_t)floats->n * sizeof *floats->v : 0;
-        return floats->v;
-    case KILN_ATTR_STRING:
-        memcpy(&text, field, sizeof text);
-        *bytes = text ? strlen(text) : 0;
-        return text;
-    default: /* STRINGS, TENSOR: the same object */
-        *bytes = row->kind == KILN_ATTR_TENSOR ? sizeof(void *) : sizeof(kiln_strings);
-        return field;
-    }
-}
-
-static bool same_attrs(const kiln_node *a, const kiln_node *b) {
-    for (uint16_t i = 0; i < a->op->n_attrs; i++) {
-        size_t na, nb;
-        const void *x = content(&a->op->attrs[i], a->attrs, &na);
-        const void *y = content(&a->op->attrs[i], b->attrs, &nb);
-        if (na != nb || !x != !y || (na && memcmp(x, y, na) != 0)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* ---- Nodes ---- */
 
 static bool may_merge(const kiln_node *n) {
@@ -79,7 +35,7 @@ static uint64_t hash_node(const kiln_patch *p, const kiln_node *n) {
     }
     for (uint16_t i = 0; i < n->op->n_attrs; i++) {
         size_t bytes;
-        const void *c = content(&n->op->attrs[i], n->attrs, &bytes);
+        const void *c = kiln_attr_content(&n->op->attrs[i], n->attrs, &bytes);
         h = mix(h, bytes ? kiln_hash_64(c, bytes) : 0);
     }
     return h;
@@ -96,7 +52,7 @@ static bool same_node(const kiln_patch *p, const kiln_node *a, const kiln_node *
             return false;
         }
     }
-    return same_attrs(a, b);
+    return kiln_same_attrs(a, b);
 }
 
 static kiln_status merge_node(kiln_patch *p, table *t, const kiln_node *n) {

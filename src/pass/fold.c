@@ -97,6 +97,31 @@ double *kiln_fold_doubles(kiln_patch *p, const kiln_value *v, int64_t *n) {
     return out;
 }
 
+bool kiln_fold_same(const kiln_value *a, const kiln_value *b) {
+    if (a == b) {
+        return true;
+    }
+    if (!kiln_value_is_const(a) || !kiln_value_is_const(b)) {
+        return false;
+    }
+    const kiln_tensor *x = &a->constant->tensor, *y = &b->constant->tensor;
+    const kiln_node *f = a->constant->expr, *g = b->constant->expr;
+    if (x->dtype != y->dtype || x->dtype == KILN_DTYPE_STRING || x->rank != y->rank ||
+        !x->data != !y->data ||
+        memcmp(x->dims, y->dims, (size_t)x->rank * sizeof x->dims[0]) != 0) {
+        return false;
+    }
+    if (x->data) {
+        return x->data == y->data || memcmp(x->data, y->data, kiln_tensor_bytes(x)) == 0;
+    }
+    bool same = f && g && f->op == g->op && f->n_in == g->n_in && kiln_same_attrs(f, g) &&
+                a->constant->expr_out == b->constant->expr_out;
+    for (int32_t k = 0; same && k < f->n_in; k++) {
+        same = kiln_fold_same(f->in[k], g->in[k]);
+    }
+    return same;
+}
+
 kiln_value *kiln_fold_vector(kiln_patch *p, kiln_dtype dtype, const double *v, int32_t rank,
                              const int64_t *dims) {
     kiln_tensor t = {.dtype = dtype, .rank = rank};

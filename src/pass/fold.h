@@ -23,6 +23,8 @@ kiln_value *kiln_fold_make(kiln_patch *p, const char *op, kiln_value *const *in,
 kiln_value *kiln_fold_settle(kiln_patch *p, kiln_value *v);
 /* The elements of a constant as doubles in p's arena, or NULL (not numeric, cannot be computed). */
 double *kiln_fold_doubles(kiln_patch *p, const kiln_value *v, int64_t *n);
+/* The two constants are the same: the same bytes, or the same expression of the same constants. */
+bool kiln_fold_same(const kiln_value *a, const kiln_value *b);
 /* A new constant of these numbers. */
 kiln_value *kiln_fold_vector(kiln_patch *p, kiln_dtype dtype, const double *v, int32_t rank,
                              const int64_t *dims);

@@ -175,6 +175,47 @@ const kiln_ints *kiln_node_ints(const kiln_node *node, const char *attr) {
     return at && kind == KILN_ATTR_INTS && at->v ? at : NULL;
 }
 
+const void *kiln_attr_content(const kiln_attr *row, const void *attrs, size_t *bytes) {
+    const void *field = (const char *)attrs + row->offset;
+    const kiln_ints *ints = field;
+    const kiln_floats *floats = field;
+    const char *text;
+    switch (row->kind) {
+    case KILN_ATTR_INT:
+        *bytes = sizeof(int64_t);
+        return field;
+    case KILN_ATTR_FLOAT:
+    case KILN_ATTR_ENUM:
+        *bytes = 4;
+        return field;
+    case KILN_ATTR_INTS:
+        *bytes = ints->v ? (size_t)ints->n * sizeof *ints->v : 0;
+        return ints->v;
+    case KILN_ATTR_FLOATS:
+        *bytes = floats->v ? (size_t)floats->n * sizeof *floats->v : 0;
+        return floats->v;
+    case KILN_ATTR_STRING:
+        memcpy(&text, field, sizeof text);
+        *bytes = text ? strlen(text) : 0;
+        return text;
+    default: /* STRINGS, TENSOR: the same object */
+        *bytes = row->kind == KILN_ATTR_TENSOR ? sizeof(void *) : sizeof(kiln_strings);
+        return field;
+    }
+}
+
+bool kiln_same_attrs(const kiln_node *a, const kiln_node *b) {
+    for (uint16_t i = 0; i < a->op->n_attrs; i++) {
+        size_t na, nb;
+        const void *x = kiln_attr_content(&a->op->attrs[i], a->attrs, &na);
+        const void *y = kiln_attr_content(&a->op->attrs[i], b->attrs, &nb);
+        if (na != nb || !x != !y || (na && memcmp(x, y, na) != 0)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool kiln_transpose_perm(const kiln_node *node, int64_t *perm, int32_t *rank) {
     const kiln_ints *p = kiln_node_ints(node, "perm");
     *rank = p ? (int32_t)p->n : kiln_rank(node->in[0]);

@@ -60,6 +60,11 @@ int64_t kiln_node_int(const kiln_node *node, const char *attr, int64_t def);
 float kiln_node_float(const kiln_node *node, const char *attr, float def);
 /* NULL when absent. */
 const kiln_ints *kiln_node_ints(const kiln_node *node, const char *attr);
+/* Address and size of what the attribute of a row points at, or of its field. */
+const void *kiln_attr_content(const kiln_attr *row, const void *attrs, size_t *bytes);
+/* Two nodes of one operator have equal attributes; those that are tensors or lists of strings only
+ * when they are the same object. */
+bool kiln_same_attrs(const kiln_node *a, const kiln_node *b);
 /* The permutation of a Transpose of known rank, defaults filled in; false when unknown. */
 bool kiln_transpose_perm(const kiln_node *node, int64_t *perm, int32_t *rank);
 /* The axes of a Reduce* node as a set of bits, for a known rank <= 32; false when not known. */

@@ -1,4 +1,8 @@
-/* norm_f32.c - float32 layer, RMS, instance and group normalization, and LRN. */
+/* norm_f32.c - float32 layer, RMS, instance and group normalization, and LRN.
+ *
+ * Layer and RMS normalization take the addition along that makes their input, when no product has
+ * it in its epilogue: each row is added, kept where others read the sum, and normalized while it
+ * is in the cache. */
 #include <string.h>
 
 #include "backend/cpu/axes.h"
@@ -7,6 +11,13 @@
 #include "ops/ops.h"
 
 enum { X, SCALE, BIAS };
+
+/* What the region is, when it is not one node. */
+typedef struct norm_params {
+    kiln_node *norm;
+    int32_t residual; /* number of the claim's input that is added to x, or -1 */
+    bool keeps_sum;   /* out 1 is x + residual */
+} norm_params;
 
 typedef struct norm_state norm_state;
 typedef void norm_fn(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end);
@@ -17,7 +28,8 @@ struct norm_state {
     kiln_layernorm_args layer;
     kiln_groupnorm_args group;
     kiln_lrn_args lrn;
-    bool has_bias, has_mean, has_inv_std;
+    bool has_bias, has_mean, has_inv_std, keeps_sum;
+    int32_t residual;
     bool last; /* group norm over channels-last */
     int64_t units;
 };
@@ -40,6 +52,21 @@ static bool covers(const kiln_value *v, const kiln_type *type, int32_t axis) {
     return true;
 }
 
+/* A claim of the node with n_in inputs, those of the node. */
+static kiln_claim *new_claim(kiln_claimer *c, kiln_node *node, int32_t n_in, int32_t n_out) {
+    kiln_claim *r =
+        kiln_claim_new(c, &kiln_kernel_norm_f32, node, n_in, n_out, sizeof(norm_params));
+    if (r) {
+        *(norm_params *)r->params = (norm_params){.norm = node, .residual = -1};
+        memcpy(r->in, node->in, (size_t)n_in * sizeof *r->in);
+    }
+    return r;
+}
+
+static bool is_layer(const kiln_node *node) {
+    return KILN_IS(node, layer_normalization) || KILN_IS(node, rms_normalization);
+}
+
 static kiln_claim *claim_layer(kiln_claimer *c, kiln_node *node) {
     const kiln_norm_attrs *a = node->attrs;
     const kiln_type *x = &node->in[X]->type;
@@ -53,11 +80,63 @@ static kiln_claim *claim_layer(kiln_claimer *c, kiln_node *node) {
             return kiln_claim_refuse(c, "an output is not float32");
         }
     }
-    kiln_claim *r = kiln_claim_new(c, &kiln_kernel_norm_f32, node, bias ? 3 : 2, node->n_out, 1);
+    kiln_claim *r = new_claim(c, node, bias ? 3 : 2, node->n_out);
     if (r) {
-        memcpy(r->in, node->in, (size_t)r->n_in * sizeof *r->in);
         r->in_place = 0;
     }
+    return r;
+}
+
+/* The first reader of the sum, when it is a normalization: what else reads the sum comes after the
+ * region then. */
+static kiln_node *find_norm(const kiln_claimer *c, const kiln_node *add) {
+    const kiln_value *sum = add->out[0];
+    kiln_node *first = sum->n_users > 0 ? sum->users[0] : NULL;
+    for (int32_t i = 1; i < sum->n_users; i++) {
+        first = sum->users[i]->id < first->id ? sum->users[i] : first;
+    }
+    if (!first || !is_layer(first) || first->n_out != 1 || first->in[X] != sum ||
+        !c->is_free(c, first) || !kiln_value_is_const(first->in[SCALE]) ||
+        (kiln_node_in(first, BIAS) && !kiln_value_is_const(first->in[BIAS]))) {
+        return NULL;
+    }
+    return first;
+}
+
+/* x + residual, normalized; the sum is kept where others read it too. */
+static kiln_claim *claim_sum(kiln_claimer *c, kiln_node *add) {
+    const kiln_type *t = &add->out[0]->type;
+    if (kiln_target_is_off(c->target, "fuse_norm_residual")) {
+        return kiln_claim_refuse(c, "fuse_norm_residual is off");
+    }
+    for (int32_t i = 0; i < 2; i++) {
+        if (!kiln_value_is_f32(add->in[i]) || !kiln_type_same_shape(&add->in[i]->type, t)) {
+            return kiln_claim_refuse(c, "it adds only float32 of the same shape");
+        }
+    }
+    kiln_node *norm = find_norm(c, add);
+    kiln_claim *r = norm ? claim_layer(c, norm) : NULL;
+    if (!r) {
+        return kiln_claim_refuse(c, "no normalization follows that it runs");
+    }
+    norm_params *p = r->params;
+    const kiln_value *sum = add->out[0];
+    kiln_value **out = kiln_arena_array(c->arena, 2, sizeof(kiln_value *));
+    uint8_t *row = kiln_arena_array(c->arena, 2, 1);
+    p->residual = kiln_claim_input(c, r, add->in[1], KILN_LAYOUT_ROW);
+    p->keeps_sum = sum->n_users > 1 || sum->n_outputs > 0;
+    if (!out || !row || p->residual < 0 || !kiln_claim_add(c, r, add)) {
+        c->status = KILN_E_MEMORY;
+        return NULL;
+    }
+    memset(row, KILN_LAYOUT_ROW, 2);
+    out[0] = r->out[0];
+    out[1] = add->out[0];
+    r->anchor = add;
+    r->in[X] = add->in[0];
+    r->out = out;
+    r->out_layouts = row;
+    r->n_out = p->keeps_sum ? 2 : 1;
     return r;
 }
 
@@ -65,9 +144,8 @@ static kiln_claim *claim_channels(kiln_claimer *c, kiln_node *node) {
     if (!kiln_value_is_f32(node->in[SCALE]) || !kiln_value_is_f32(node->in[BIAS])) {
         return kiln_claim_refuse(c, "scale or bias are not float32");
     }
-    kiln_claim *r = kiln_claim_new(c, &kiln_kernel_norm_f32, node, 3, 1, 1);
+    kiln_claim *r = new_claim(c, node, 3, 1);
     if (r) {
-        memcpy(r->in, node->in, 3 * sizeof *r->in);
         r->in_layouts[0] = r->out_layouts[0] = KILN_LAYOUT_ANY;
         r->same_layout = true;
         r->in_place = 0;
@@ -76,12 +154,15 @@ static kiln_claim *claim_channels(kiln_claimer *c, kiln_node *node) {
 }
 
 static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
-    bool layer = KILN_IS(node, layer_normalization) || KILN_IS(node, rms_normalization);
+    bool layer = is_layer(node);
     bool channels = KILN_IS(node, instance_normalization) || KILN_IS(node, group_normalization);
+    if (KILN_IS(node, add)) {
+        return claim_sum(c, node);
+    }
     if (!layer && !channels && !KILN_IS(node, lrn)) {
         return kiln_claim_refuse(
             c, "it runs LayerNormalization, RMSNormalization, InstanceNormalization, "
-               "GroupNormalization and LRN");
+               "GroupNormalization and LRN, and an addition before one of the first two");
     }
     if (!kiln_value_is_f32(node->in[X]) || !kiln_value_is_f32(node->out[0])) {
         return kiln_claim_refuse(c, "it takes float32 of known rank");
@@ -89,9 +170,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     if (layer || channels) {
         return layer ? claim_layer(c, node) : claim_channels(c, node);
     }
-    kiln_claim *r = kiln_claim_new(c, &kiln_kernel_norm_f32, node, 1, 1, 1);
+    kiln_claim *r = new_claim(c, node, 1, 1);
     if (r) {
-        r->in[0] = node->in[0];
         r->in_layouts[0] = r->out_layouts[0] = KILN_LAYOUT_LAST;
     }
     return r;
@@ -104,6 +184,8 @@ static void run_layer(const norm_state *s, const kiln_call *call, int64_t begin,
     a.x = call->in[X];
     a.scale = call->in[SCALE];
     a.bias = s->has_bias ? call->in[BIAS] : NULL;
+    a.residual = s->residual >= 0 ? call->in[s->residual] : NULL;
+    a.sum = s->keeps_sum ? call->out[1] : NULL;
     a.y = call->out[0];
     a.mean = s->has_mean ? call->out[1] : NULL;
     a.inv_std = s->has_inv_std ? call->out[2] : NULL;
@@ -133,7 +215,8 @@ static void run_lrn(const norm_state *s, const kiln_call *call, int64_t begin, i
 /* ---- Binding ---- */
 
 static void bind_layer(kiln_binder *b, norm_state *s) {
-    const kiln_norm_attrs *a = b->claim->anchor->attrs;
+    const norm_params *p = b->claim->params;
+    const kiln_norm_attrs *a = p->norm->attrs;
     const kiln_tensor *x = &b->in[X].tensor;
     int64_t cols = 1, rows = 1;
     int32_t axis = kiln_axis_of(a->axis, x->rank);
@@ -144,12 +227,16 @@ static void bind_layer(kiln_binder *b, norm_state *s) {
     s->units = rows;
     s->layer = (kiln_layernorm_args){.cols = cols,
                                      .eps = a->epsilon,
-                                     .rms = KILN_IS(b->claim->anchor, rms_normalization),
+                                     .rms = KILN_IS(p->norm, rms_normalization),
                                      .x_ld = cols,
+                                     .residual_ld = cols,
+                                     .sum_ld = cols,
                                      .y_ld = cols};
-    s->has_bias = b->claim->n_in > BIAS;
-    s->has_mean = b->claim->n_out > 1;
-    s->has_inv_std = b->claim->n_out > 2;
+    s->residual = p->residual;
+    s->keeps_sum = p->keeps_sum;
+    s->has_bias = kiln_node_in(p->norm, BIAS) != NULL;
+    s->has_mean = p->norm->n_out > 1;
+    s->has_inv_std = p->norm->n_out > 2;
 }
 
 static void bind_group(kiln_binder *b, norm_state *s) {
@@ -184,9 +271,7 @@ static kiln_status bind(kiln_binder *b) {
     KILN_ALLOC(s, b->arena, 1);
     s->prims = b->target->prims->norm;
     b->state = s;
-    bool layer = KILN_IS(b->claim->anchor, layer_normalization) ||
-                 KILN_IS(b->claim->anchor, rms_normalization);
-    if (layer) {
+    if (is_layer(((const norm_params *)b->claim->params)->norm)) {
         bind_layer(b, s);
     } else if (kiln_tensor_count(&b->in[X].tensor) > 0) {
         if (KILN_IS(b->claim->anchor, lrn)) {

@@ -57,7 +57,11 @@ ROW_SUM(row_abs_sum, add_abs)
 /* out = x + residual + add, or NULL parts left out. */
 static void row_add(float *out, const float *x, const float *residual, const float *add,
                     int64_t n) {
-    for (int64_t i = 0; i < n; i += KILN_VLEN) {
+    int64_t i = 0;
+    for (; residual != NULL && add == NULL && i + KILN_VLEN <= n; i += KILN_VLEN) {
+        vf_store(out + i, vf_add(vf_load(x + i), vf_load(residual + i)));
+    }
+    for (; i < n; i += KILN_VLEN) {
         kiln_vf v = vf_load_upto(x + i, n - i);
         if (residual != NULL) {
             v = vf_add(v, vf_load_upto(residual + i, n - i));

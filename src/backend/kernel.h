@@ -83,6 +83,13 @@ typedef struct kiln_binder {
     size_t shared_bytes;  /* one buffer for the whole team */
 } kiln_binder;
 
+/* Bytes that need not move: where each output would lie within input 0, or each input within
+ * output 0. */
+typedef struct kiln_parts {
+    bool of_output; /* the parts are the inputs */
+    int64_t *at;    /* first byte of each part; -1 (as it comes): it must be moved */
+} kiln_parts;
+
 /* What the few kernels that can fail, or need memory of no fixed size, use while they run (member 0
  * only). */
 typedef struct kiln_run_env {
@@ -109,6 +116,9 @@ struct kiln_kernel {
     /* Returns the claim, or NULL with c->reason set. */
     kiln_claim *(*claim)(kiln_claimer *c, kiln_node *node);
     kiln_status (*pack)(kiln_packer *p); /* NULL: no weights */
+    /* Asked before bind, for a kernel that only moves bytes about; NULL: it does more. What the
+     * runner places so, the kernel finds at one address and leaves alone. */
+    kiln_status (*parts)(kiln_binder *b, kiln_parts *parts);
     kiln_status (*bind)(kiln_binder *b);
     void (*run)(const kiln_call *call, const kiln_team *team);
 };

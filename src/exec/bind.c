@@ -1,18 +1,8 @@
-/* bind.c - from shapes to calls: infer, place, prepare. */
+/* bind.c - from shapes to calls: infer, place (place.c), prepare. */
 #include <string.h>
 
 #include "base/env.h"
-#include "exec/frame.h"
-
-typedef struct binding {
-    kiln_frame *frame;
-    kiln_segment *seg;
-    kiln_arena scratch;
-    kiln_dims dims;
-    kiln_diag *diag;
-    kiln_lifetime *lives; /* per slot */
-    bool *folded;         /* per step of the segment: done at binding */
-} binding;
+#include "exec/binding.h"
 
 bool kiln_step_is_always_late(const kiln_plan *plan, const kiln_step *step) {
     (void)plan;
@@ -32,12 +22,11 @@ bool kiln_step_is_always_late(const kiln_plan *plan, const kiln_step *step) {
     return false;
 }
 
-static kiln_fact **fact_slot(const binding *b, const kiln_value *v) {
+static kiln_fact **fact_slot(const kiln_binding *b, const kiln_value *v) {
     return &b->seg->facts[v->id - b->frame->plan->graph->first_id];
 }
 
-/* The fact of a value at this binding; facts of constants and captures are made on demand. */
-static kiln_status get_fact(binding *b, const kiln_value *v, kiln_fact *out) {
+kiln_status kiln_binding_fact(kiln_binding *b, const kiln_value *v, kiln_fact *out) {
     memset(out, 0, sizeof *out);
     if (!v) {
         return KILN_OK;
@@ -69,7 +58,7 @@ static kiln_status get_fact(binding *b, const kiln_value *v, kiln_fact *out) {
 }
 
 /* Contents may hold expressions of this binding's table, which does not outlive it. */
-static kiln_status forget_expressions(binding *b, kiln_fact *f) {
+static kiln_status forget_expressions(kiln_binding *b, kiln_fact *f) {
     bool all = true;
     for (int64_t i = 0; f->contents && i < f->n_contents; i++) {
         all = all && kiln_dim_known(f->contents[i]);
@@ -86,7 +75,7 @@ static kiln_status forget_expressions(binding *b, kiln_fact *f) {
     return KILN_OK;
 }
 
-static kiln_status set_fact(binding *b, const kiln_value *v, const kiln_fact *fact) {
+static kiln_status set_fact(kiln_binding *b, const kiln_value *v, const kiln_fact *fact) {
     kiln_fact *copy = kiln_arena_copy(&b->seg->arena, fact, sizeof *fact);
     if (!copy) {
         return KILN_E_MEMORY;
@@ -97,17 +86,17 @@ static kiln_status set_fact(binding *b, const kiln_value *v, const kiln_fact *fa
 
 /* A datum's type alone: its values change from run to run, so nothing may be concluded from them.
  */
-static kiln_status set_datum_fact(binding *b, const kiln_value *v, const kiln_datum *d) {
+static kiln_status set_datum_fact(kiln_binding *b, const kiln_value *v, const kiln_datum *d) {
     kiln_fact f = {0};
     KILN_TRY(kiln_datum_type(d, &b->seg->arena, &f.type));
     return set_fact(b, v, &f);
 }
 
-static kiln_status infer_one(binding *b, const kiln_node *n) {
+static kiln_status infer_one(kiln_binding *b, const kiln_node *n) {
     kiln_fact *facts;
     KILN_ALLOC(facts, &b->scratch, n->n_in + n->n_out);
     for (int32_t k = 0; k < n->n_in; k++) {
-        KILN_TRY(get_fact(b, n->in[k], &facts[k]));
+        KILN_TRY(kiln_binding_fact(b, n->in[k], &facts[k]));
     }
     KILN_TRY(kiln_infer_concrete(n, facts, facts + n->n_in, &b->seg->arena, &b->dims,
                                  b->frame->exec->env, b->diag));
@@ -119,7 +108,7 @@ static kiln_status infer_one(binding *b, const kiln_node *n) {
 }
 
 /* Infers a step's nodes. *late: some output's size is not known. */
-static kiln_status infer_step(binding *b, const kiln_step *step, bool *late) {
+static kiln_status infer_step(kiln_binding *b, const kiln_step *step, bool *late) {
     const kiln_claim *claim = step->claim;
     *late = kiln_step_is_always_late(b->frame->plan, step);
     for (int32_t i = 0; i < claim->n_nodes && !*late; i++) {
@@ -134,7 +123,7 @@ static kiln_status infer_step(binding *b, const kiln_step *step, bool *late) {
 
 /* The tensor whose elements a fact knows, made in the segment's arena. False when it knows too
  * little. */
-static bool materialize(binding *b, const kiln_fact *f, kiln_tensor *t) {
+static bool materialize(kiln_binding *b, const kiln_fact *f, kiln_tensor *t) {
     memset(t, 0, sizeof *t);
     if (!f->contents || !kiln_type_to_tensor(&f->type, t) ||
         kiln_tensor_count(t) != f->n_contents) {
@@ -154,7 +143,7 @@ static bool materialize(binding *b, const kiln_fact *f, kiln_tensor *t) {
 }
 
 /* Results that follow from shapes are made now; true when that is all the step does. */
-static bool fold_step(binding *b, const kiln_step *step) {
+static bool fold_step(kiln_binding *b, const kiln_step *step) {
     const kiln_claim *claim = step->claim;
     if (step->claim_index < 0 || claim->n_out == 0) {
         return false;
@@ -177,165 +166,23 @@ static bool fold_step(binding *b, const kiln_step *step) {
     return true;
 }
 
-static int32_t root_slot(const binding *b, int32_t slot) {
-    const kiln_slot *slots = b->frame->plan->slots;
-    for (;;) {
-        if (b->seg->places[slot].kind == KILN_PLACE_ALIAS) {
-            slot = b->seg->places[slot].alias_of;
-        } else if (b->seg->places[slot].kind == KILN_PLACE_NONE && slots[slot].alias_of >= 0) {
-            slot = slots[slot].alias_of;
-        } else {
-            return slot;
-        }
-    }
-}
-
-static void touch(binding *b, int32_t slot, int32_t step) {
-    kiln_lifetime *life = &b->lives[root_slot(b, slot)];
-    life->last = step > life->last ? step : life->last;
-}
-
-/* Slots that steps at or after `end`, bodies or the outputs read must live through the segment. */
-static void touch_rest(binding *b) {
-    const kiln_plan *p = b->frame->plan;
-    for (size_t s = (size_t)b->seg->end; s < p->n_steps; s++) {
-        for (int32_t i = 0; i < p->steps[s].claim->n_in; i++) {
-            if (p->steps[s].in[i] >= 0) {
-                touch(b, p->steps[s].in[i], b->seg->end);
-            }
-        }
-    }
-    for (size_t i = 0; i < p->graph->n_outputs; i++) {
-        touch(b, p->output_slots[i], b->seg->end);
-    }
-}
-
-/* Size of the buffer that a slot needs. A constant or a capture in another layout has no fact among
- * the segment's: the place keeps it. */
-static kiln_status size_buffer(binding *b, int32_t slot, size_t *bytes) {
-    const kiln_value *v = b->frame->plan->slots[slot].value;
-    kiln_place *place = &b->seg->places[slot];
-    kiln_fact f;
-    kiln_tensor t = {0};
-    KILN_TRY(get_fact(b, v, &f));
-    if (!kiln_type_to_tensor(&f.type, &t)) {
-        return kiln_fail(b->diag, KILN_F_INTERNAL, "value \"%s\" has no size at binding", v->name);
-    }
-    *place = (kiln_place){.kind = KILN_PLACE_BUFFER};
-    *bytes = kiln_tensor_bytes(&t);
-    if (v->constant || v->home != b->frame->plan->graph) {
-        place->fact = kiln_arena_copy(&b->seg->arena, &f, sizeof f);
-        return place->fact ? KILN_OK : KILN_E_MEMORY;
-    }
-    return KILN_OK;
-}
-
-/* First sweep: which slots the segment makes, and until when each is needed. */
-static kiln_status find_lifetimes(binding *b) {
-    const kiln_plan *p = b->frame->plan;
-    for (int32_t s = b->seg->first; s < b->seg->end; s++) {
-        const kiln_step *step = &p->steps[s];
-        if (b->folded[s - b->seg->first]) {
-            continue;
-        }
-        for (int32_t i = 0; i < step->claim->n_in; i++) {
-            if (step->in[i] >= 0) {
-                touch(b, step->in[i], s);
-            }
-        }
-        for (int32_t i = 0; i < step->claim->n_out; i++) {
-            int32_t slot = step->out[i];
-            kiln_place *place = &b->seg->places[slot];
-            if (p->slots[slot].alias_of >= 0) {
-                *place =
-                    (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = p->slots[slot].alias_of};
-            } else {
-                b->lives[slot].first = b->lives[slot].last = s;
-                KILN_TRY(size_buffer(b, slot, &b->lives[slot].bytes));
-            }
-        }
-    }
-    touch_rest(b);
-    return KILN_OK;
-}
-
-/* Slots that are another layout of the same bytes have no step that makes them. */
-static void place_relabels(binding *b) {
-    const kiln_plan *p = b->frame->plan;
-    for (size_t i = 0; i < p->n_slots; i++) {
-        int32_t from = p->slots[i].alias_of;
-        if (from >= 0 && p->slots[from].value == p->slots[i].value &&
-            b->seg->places[i].kind == KILN_PLACE_NONE) {
-            b->seg->places[i] = (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = from};
-        }
-    }
-}
-
-/* Second sweep: an output takes over the buffer of an input that dies at this step. */
-static void take_over(binding *b) {
-    const kiln_plan *p = b->frame->plan;
-    for (int32_t s = b->seg->first; s < b->seg->end; s++) {
-        const kiln_step *step = &p->steps[s];
-        int32_t i = step->claim->in_place;
-        if (b->folded[s - b->seg->first] || i < 0 || i >= step->claim->n_in || step->in[i] < 0) {
-            continue;
-        }
-        int32_t from = root_slot(b, step->in[i]), to = step->out[0];
-        kiln_lifetime *in = &b->lives[from], *out = &b->lives[to];
-        if (b->seg->places[from].kind != KILN_PLACE_BUFFER ||
-            b->seg->places[to].kind != KILN_PLACE_BUFFER || in->last != s ||
-            in->bytes != out->bytes) {
-            continue;
-        }
-        bool once = true;
-        for (int32_t k = 0; k < step->claim->n_in; k++) {
-            once = once && (k == i || step->in[k] < 0 || root_slot(b, step->in[k]) != from);
-        }
-        if (once) {
-            in->last = out->last;
-            b->seg->places[to] = (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = from};
-        }
-    }
-}
-
-static kiln_status place_buffers(binding *b) {
-    const kiln_plan *p = b->frame->plan;
-    kiln_lifetime *items;
-    int32_t *owner;
-    size_t n = 0;
-    KILN_ALLOC(items, &b->scratch, p->n_slots);
-    KILN_ALLOC(owner, &b->scratch, p->n_slots);
-    for (size_t i = 0; i < p->n_slots; i++) {
-        if (b->seg->places[i].kind == KILN_PLACE_BUFFER) {
-            items[n] = b->lives[i];
-            owner[n++] = (int32_t)i;
-        }
-    }
-    KILN_TRY(kiln_plan_memory(&b->seg->activation_bytes, items, n, &b->scratch));
-    for (size_t i = 0; i < n; i++) {
-        b->seg->places[owner[i]].offset = items[i].offset;
-        b->seg->places[owner[i]].bytes = (int64_t)items[i].bytes;
-    }
-    return KILN_OK;
-}
-
 static const kiln_fact *binder_fact(const kiln_binder *self, const kiln_value *v) {
-    binding *b = (binding *)self->facts;
+    kiln_binding *b = (kiln_binding *)self->facts;
     if (v->home == b->frame->plan->graph && *fact_slot(b, v)) {
         return *fact_slot(b, v);
     }
     kiln_fact *f = kiln_arena_array(&b->scratch, 1, sizeof *f);
-    return f && get_fact(b, v, f) == KILN_OK ? f : NULL;
+    return f && kiln_binding_fact(b, v, f) == KILN_OK ? f : NULL;
 }
 
-static kiln_status make_operand(binding *b, int32_t slot, kiln_operand *out) {
+static kiln_status make_operand(kiln_binding *b, int32_t slot, kiln_operand *out) {
     memset(out, 0, sizeof *out);
     if (slot < 0) {
         return KILN_OK;
     }
     const kiln_slot *s = &b->frame->plan->slots[slot];
     kiln_fact f;
-    KILN_TRY(get_fact(b, s->value, &f));
+    KILN_TRY(kiln_binding_fact(b, s->value, &f));
     kiln_type_to_tensor(&f.type, &out->tensor);
     out->tensor.data = f.data ? f.data->data : NULL;
     out->tensor.cap_bytes = kiln_tensor_bytes(&out->tensor);
@@ -343,7 +190,7 @@ static kiln_status make_operand(binding *b, int32_t slot, kiln_operand *out) {
     return KILN_OK;
 }
 
-static kiln_status bind_step(binding *b, int32_t s) {
+kiln_status kiln_binding_open(kiln_binding *b, int32_t s, kiln_arena *arena, kiln_binder *out) {
     const kiln_plan *p = b->frame->plan;
     const kiln_step *step = &p->steps[s];
     const kiln_claim *claim = step->claim;
@@ -353,15 +200,22 @@ static kiln_status bind_step(binding *b, int32_t s) {
         int32_t slot = i < claim->n_in ? step->in[i] : step->out[i - claim->n_in];
         KILN_TRY(make_operand(b, slot, &in[i]));
     }
-    kiln_binder binder = {.claim = claim,
-                          .target = b->frame->exec->target,
-                          .in = in,
-                          .out = in + claim->n_in,
-                          .blobs = step->claim_index < 0 ? NULL : p->blobs[step->claim_index],
-                          .fact = binder_fact,
-                          .facts = b,
-                          .arena = &b->seg->arena,
-                          .diag = b->diag};
+    *out = (kiln_binder){.claim = claim,
+                         .target = b->frame->exec->target,
+                         .in = in,
+                         .out = in + claim->n_in,
+                         .blobs = step->claim_index < 0 ? NULL : p->blobs[step->claim_index],
+                         .fact = binder_fact,
+                         .facts = b,
+                         .arena = arena,
+                         .diag = b->diag};
+    return KILN_OK;
+}
+
+static kiln_status bind_step(kiln_binding *b, int32_t s) {
+    const kiln_claim *claim = b->frame->plan->steps[s].claim;
+    kiln_binder binder;
+    KILN_TRY(kiln_binding_open(b, s, &b->seg->arena, &binder));
     kiln_diag_at_node(b->diag, claim->anchor ? claim->anchor->name : NULL, NULL);
     KILN_TRY(claim->kernel->bind(&binder));
     kiln_diag_at_node(b->diag, NULL, NULL);
@@ -383,7 +237,7 @@ static kiln_status bind_step(binding *b, int32_t s) {
 }
 
 /* Infers from seg->first until a late step; folds what shapes decide. */
-static kiln_status infer_segment(binding *b) {
+static kiln_status infer_segment(kiln_binding *b) {
     const kiln_plan *p = b->frame->plan;
     int32_t s = b->seg->first;
     for (bool late = false; s < (int32_t)p->n_steps; s++) {
@@ -392,7 +246,7 @@ static kiln_status infer_segment(binding *b) {
             if (late) {
                 break;
             }
-            b->folded[s - b->seg->first] = fold_step(b, &p->steps[s]);
+            b->done[s - b->seg->first] = fold_step(b, &p->steps[s]);
         }
     }
     b->seg->end = s;
@@ -421,20 +275,16 @@ static kiln_status reserve_memory(kiln_frame *frame, kiln_segment *seg, kiln_dia
     return kiln_buffer_reserve(&x->scratch, scratch, x->env);
 }
 
-static kiln_status bind_all(binding *b) {
+static kiln_status bind_all(kiln_binding *b) {
     const kiln_plan *p = b->frame->plan;
     size_t n_steps = p->n_steps - (size_t)b->seg->first;
-    KILN_ALLOC(b->folded, &b->scratch, n_steps);
-    KILN_ALLOC(b->lives, &b->scratch, p->n_slots);
+    KILN_ALLOC(b->done, &b->scratch, n_steps);
     KILN_ALLOC(b->seg->places, &b->seg->arena, p->n_slots);
     KILN_ALLOC(b->seg->bound, &b->seg->arena, n_steps);
     KILN_TRY(infer_segment(b));
-    KILN_TRY(find_lifetimes(b));
-    place_relabels(b);
-    take_over(b);
-    KILN_TRY(place_buffers(b));
+    KILN_TRY(kiln_binding_place(b));
     for (int32_t s = b->seg->first; s < b->seg->end; s++) {
-        if (!b->folded[s - b->seg->first] && !p->steps[s].claim->alias) {
+        if (!b->done[s - b->seg->first] && !p->steps[s].claim->alias) {
             KILN_TRY(bind_step(b, s));
         }
     }
@@ -442,7 +292,7 @@ static kiln_status bind_all(binding *b) {
 }
 
 /* Facts a new segment starts from: its parent's, and those of what just came to be. */
-static kiln_status start_facts(binding *b, const kiln_segment *parent) {
+static kiln_status start_facts(kiln_binding *b, const kiln_segment *parent) {
     kiln_frame *f = b->frame;
     const kiln_graph *g = f->plan->graph;
     size_t n = (size_t)(g->end_id - g->first_id);
@@ -462,7 +312,7 @@ static kiln_status start_facts(binding *b, const kiln_segment *parent) {
 }
 
 kiln_status kiln_segment_bind(kiln_frame *frame, kiln_segment *seg, kiln_diag *diag) {
-    binding b = {.frame = frame, .seg = seg, .diag = diag};
+    kiln_binding b = {.frame = frame, .seg = seg, .diag = diag};
     kiln_arena_init(&b.scratch, frame->exec->env);
     kiln_dims_init(&b.dims, &b.scratch);
     kiln_status status = start_facts(&b, seg->parent);

@@ -30,9 +30,10 @@ typedef struct kiln_place {
         KILN_PLACE_NONE,   /* not made in this segment */
         KILN_PLACE_BUFFER, /* offset in the segment's buffer */
         KILN_PLACE_DATA,   /* data: made at binding (results that follow from shapes) */
-        KILN_PLACE_ALIAS,  /* of another slot */
+        KILN_PLACE_ALIAS,  /* of another slot, or of a part of it */
     } kind;
-    size_t offset;
+    bool is_part;  /* of an alias: the slot may be longer */
+    size_t offset; /* in the segment's buffer; of an alias: in the other slot */
     void *data;
     int32_t alias_of;
     int64_t bytes;

@@ -102,8 +102,8 @@ static void fill_dims(kiln_frame *f, const kiln_segment *seg, size_t i) {
     }
 }
 
-/* An alias has the address of what it stands for, which comes before it; another layout of the
- * same value has its dims too, whoever made it. */
+/* An alias has the address of what it stands for, or one within; another layout of the same value
+ * has its dims too, whoever made it. */
 static void fill_alias(kiln_frame *f, const kiln_segment *seg, size_t i) {
     const kiln_slot *slots = f->plan->slots;
     if (slots[i].alias_of >= 0 && slots[slots[i].alias_of].value == slots[i].value) {
@@ -112,7 +112,12 @@ static void fill_alias(kiln_frame *f, const kiln_segment *seg, size_t i) {
     } else {
         fill_dims(f, seg, i);
     }
-    f->slots[i].tensor.data = f->slots[owner(seg, (int32_t)i)].tensor.data;
+    size_t offset = 0;
+    for (int32_t s = (int32_t)i; seg->places[s].kind == KILN_PLACE_ALIAS;
+         s = seg->places[s].alias_of) {
+        offset += seg->places[s].offset;
+    }
+    f->slots[i].tensor.data = (char *)f->slots[owner(seg, (int32_t)i)].tensor.data + offset;
 }
 
 /* Fills in dims and addresses of the slots the segment makes. */

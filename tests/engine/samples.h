@@ -8,8 +8,8 @@
  *         assert_int_equal(run_engine(engine, &options, &a), KILN_OK);
  *         assert_true(same_outcome(&a, &b));
  *
- * Together they have packed weights, fused regions, bodies that capture, an embedding, sequences
- * and an output that only the data can size. */
+ * Together they have packed weights, fused regions, bodies that capture, an embedding, sequences,
+ * an output that only the data can size, and values within one another. */
 #ifndef KILN_TESTS_ENGINE_SAMPLES_H
 #define KILN_TESTS_ENGINE_SAMPLES_H
 
@@ -231,10 +231,42 @@ static inline kiln_status make_scan(kiln_model **out, const kiln_env *env, kiln_
     return kiln_builder_finish(out, b, diag);
 }
 
+/* x[first ..] along axis 0. */
+static inline kiln_ref_value rows_from(kiln_builder *b, kiln_ref_value x, int64_t first,
+                                       kiln_diag *diag) {
+    static const int64_t all = INT64_MAX;
+    const kiln_ref_value in[] = {x, constant_i64(b, 1, 1, &first, diag),
+                                 constant_i64(b, 1, 1, &all, diag)};
+    return kiln_builder_node(b, "", "Slice", in, 3, NULL, 0, diag);
+}
+
+/* Rows taken out of values and joined again: parts of the input, of one another and of outputs. */
+static inline kiln_status make_parts(kiln_model **out, const kiln_env *env, kiln_diag *diag) {
+    kiln_builder *b;
+    KILN_TRY(kiln_builder_create(&b, env));
+    const kiln_attribute axis[] = {{.name = "axis", .kind = KILN_ATTRIBUTE_INT, .i = 0}};
+    kiln_ref_value x =
+        kiln_builder_input(b, "x", KILN_DTYPE_F32, 2, (const int64_t[]){-1, 6}, diag);
+    kiln_ref_value rest = rows_from(b, x, 1, diag), last = rows_from(b, x, -1, diag);
+    kiln_ref_value p = apply(b, "Sigmoid", rest, KILN_NO_VALUE, diag);
+    kiln_ref_value q = apply(b, "Tanh", last, KILN_NO_VALUE, diag);
+    const kiln_ref_value inner[] = {apply(b, "Exp", q, KILN_NO_VALUE, diag),
+                                    apply(b, "Neg", p, KILN_NO_VALUE, diag)};
+    const kiln_ref_value outer[] = {p, q};
+    kiln_ref_value i = kiln_builder_node(b, "", "Concat", inner, 2, axis, 1, diag);
+    kiln_ref_value o = kiln_builder_node(b, "", "Concat", outer, 2, axis, 1, diag);
+    (void)kiln_builder_output(b, rest, "input_part", diag);
+    (void)kiln_builder_output(b, o, "joined", diag);
+    (void)kiln_builder_output(b, q, "joined_part", diag);
+    (void)kiln_builder_output(b, rows_from(b, i, 1, diag), "inner_part", diag);
+    (void)kiln_builder_output(b, apply(b, "Sub", i, o, diag), "difference", diag);
+    return kiln_builder_finish(out, b, diag);
+}
+
 static const sample samples[] = {
     {"digits", make_digits},   {"conv", make_conv},           {"if", make_if},
     {"loop", make_loop},       {"embedding", make_embedding}, {"sequence", make_sequence},
-    {"nonzero", make_nonzero}, {"scan", make_scan},
+    {"nonzero", make_nonzero}, {"scan", make_scan},           {"parts", make_parts},
 };
 
 enum { N_SAMPLES = sizeof samples / sizeof *samples, MAX_INPUTS = 4 };

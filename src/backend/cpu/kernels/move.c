@@ -2,7 +2,8 @@
  *
  * * Each is one copy per piece between an input and an output. Strides come from where the
  * operands lie, so that any layout will do; a transpose reads any and writes rows. Element types
- * matter by size alone. */
+ * matter by size alone. A piece that is one run of bytes on both sides is no copy where the runner
+ * can place one side within the other. */
 #include "backend/cpu/prims/move.h"
 #include "backend/cpu/axes.h"
 #include "backend/cpu/operand.h"
@@ -27,6 +28,7 @@ typedef kiln_status bind_fn(kiln_binder *b, move_state *s);
 
 typedef struct move_params {
     bind_fn *bind;
+    bool alias; /* bytes that need not move stay where they are */
 } move_params;
 
 /* ---- Parts ---- */
@@ -197,7 +199,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     if (!r) {
         return NULL;
     }
-    ((move_params *)r->params)->bind = bind;
+    *(move_params *)r->params =
+        (move_params){.bind = bind, .alias = !kiln_target_is_off(c->target, "alias_parts")};
     bool same_rank = node->in[0]->type.rank == node->out[0]->type.rank;
     bool moves = bind == bind_transpose;
     for (int32_t i = 0; i < r->n_in; i++) {
@@ -211,14 +214,40 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     return concat || kiln_claim_shape_inputs(c, r, node, 1) ? r : NULL;
 }
 
-static kiln_status bind(kiln_binder *b) {
+static kiln_status make_state(kiln_binder *b, move_state **out) {
     const move_params *p = b->claim->params;
     move_state *s;
     KILN_ALLOC(s, b->arena, 1);
     KILN_ALLOC(s->parts, b->arena, b->claim->n_in + b->claim->n_out);
     s->prims = b->target->prims->move;
-    b->state = s;
+    *out = s;
     return p->bind(b, s);
+}
+
+static kiln_status find_parts(kiln_binder *b, kiln_parts *parts) {
+    const move_params *p = b->claim->params;
+    move_state *s;
+    if (!p->alias) {
+        return KILN_OK;
+    }
+    KILN_TRY(make_state(b, &s));
+    parts->of_output = p->bind == bind_concat;
+    for (int32_t i = 0; i < s->n_parts; i++) {
+        const move_part *part = &s->parts[i];
+        const kiln_copy_plan *c = &part->plan;
+        if (c->units > 0 && c->rank == 1 && c->src[0] == 1 && c->dst[0] == 1) {
+            parts->at[parts->of_output ? part->in : part->out] =
+                parts->of_output ? part->dst_bytes : part->src_bytes;
+        }
+    }
+    return KILN_OK;
+}
+
+static kiln_status bind(kiln_binder *b) {
+    move_state *s;
+    KILN_TRY(make_state(b, &s));
+    b->state = s;
+    return KILN_OK;
 }
 
 static void run(const kiln_call *call, const kiln_team *team) {
@@ -229,9 +258,10 @@ static void run(const kiln_call *call, const kiln_team *team) {
         const move_part *p = &s->parts[i];
         int64_t from = begin > at ? begin - at : 0,
                 to = end - at < p->plan.units ? end - at : p->plan.units;
-        if (from < to) {
-            s->prims->copy(&p->plan, (const char *)call->in[p->in] + p->src_bytes,
-                           (char *)call->out[p->out] + p->dst_bytes, from, to);
+        const char *src = (const char *)call->in[p->in] + p->src_bytes;
+        char *dst = (char *)call->out[p->out] + p->dst_bytes;
+        if (from < to && src != dst) {
+            s->prims->copy(&p->plan, src, dst, from, to);
         }
         at += p->plan.units;
     }
@@ -240,6 +270,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
 const kiln_kernel kiln_kernel_move = {
     .name = "move",
     .claim = claim,
+    .parts = find_parts,
     .bind = bind,
     .run = run,
 };

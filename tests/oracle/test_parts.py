@@ -2,6 +2,7 @@
 bytes need not move they become parts of one another, and nothing may be overwritten by that. All
 arithmetic is exact, so outputs must be equal to the bit; with `alias_parts` off as well."""
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -202,9 +203,43 @@ def every_value(model: onnx.ModelProto, feeds: dict) -> dict:
     return dict(zip(names, session.run(names, feeds)))
 
 
+def simple() -> onnx.ModelProto:
+    """Rows taken apart, worked on and joined: nothing needs to move."""
+    nodes = [
+        helper.make_node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2),
+        helper.make_node("Exp", ["a"], ["c"]),
+        helper.make_node("Tanh", ["b"], ["d"]),
+        helper.make_node("Concat", ["d", "c"], ["e"], axis=1),
+        helper.make_node("Sqrt", ["e"], ["y"]),
+    ]
+    shape = (1, 6, 4)
+    graph = helper.make_graph(nodes, "simple", [info("x", shape)], [info("y", shape)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def copies(kiln: common.Kiln, model: Path, *extra: str) -> int:
+    """Steps of the kernel `move` that a run has."""
+    short = ("--profile", "--format", "json", "--duration=0.02", "--warmUp=0")
+    report = json.loads(kiln.call("bench", str(model), *short, *extra).stdout)
+    return sum(layer["kernel"] == "move" for layer in report["results"][0]["layers"])
+
+
+def check_copies(tally: common.Tally, kiln: common.Kiln, folder: str) -> None:
+    file = Path(folder, "simple.onnx")
+    onnx.save(simple(), file)
+    models = {"simple": file}
+    shared = common.shared_dir() / "models" / "byte_bilstm" / "model.onnx"
+    if shared.exists():
+        models["byte_bilstm"] = shared
+    for name, model in models.items():
+        n, before = copies(kiln, model), copies(kiln, model, "--off", "alias_parts")
+        tally.check(f"{name}, copies", n == 0 and before > 0, f"{n}, {before} without parts")
+
+
 def main() -> int:
     tally, kiln = common.Tally("parts"), common.Kiln()
     with tempfile.TemporaryDirectory(prefix="kiln-parts-") as folder:
+        check_copies(tally, kiln, folder)
         for seed in range(GRAPHS):
             model, feeds = make(seed)
             file = Path(folder, "graph.onnx")

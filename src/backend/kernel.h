@@ -72,7 +72,7 @@ typedef struct kiln_binder {
     const kiln_cpu_target *target;
     const kiln_operand *in, *out;
     const kiln_blob *blobs;
-    /* The concrete fact of any value of the region, inner ones too. */
+    /* The concrete fact of any value of the region, inner ones too; NULL: out of memory. */
     const kiln_fact *(*fact)(const struct kiln_binder *self, const kiln_value *value);
     const void *facts;
     kiln_arena *arena; /* state lives here */

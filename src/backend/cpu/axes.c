@@ -37,7 +37,10 @@ kiln_status kiln_bind_ints(const kiln_binder *b, const kiln_node *node, int32_t 
         return KILN_OK;
     }
     const kiln_fact *f = b->fact(b, node->in[i]);
-    if (!f || !f->contents) {
+    if (!f) {
+        return KILN_E_MEMORY;
+    }
+    if (!f->contents) {
         return kiln_fail(b->diag, KILN_F_INTERNAL, "input %d is not known at binding", i);
     }
     for (int64_t k = 0; k < f->n_contents; k++) {
@@ -64,7 +67,10 @@ bool kiln_claim_ints(const kiln_value *v, const int64_t **data, int64_t *n) {
 kiln_status kiln_bind_tensor(const kiln_binder *b, const kiln_value *v, kiln_tensor *out) {
     const kiln_fact *f = b->fact(b, v);
     *out = (kiln_tensor){0};
-    return f && kiln_type_to_tensor(&f->type, out) ? KILN_OK : KILN_E_INTERNAL;
+    if (!f) {
+        return KILN_E_MEMORY;
+    }
+    return kiln_type_to_tensor(&f->type, out) ? KILN_OK : KILN_E_INTERNAL;
 }
 
 int64_t kiln_perm_at(const kiln_node *transpose, int32_t rank, int32_t d) {

@@ -2,6 +2,7 @@
  * everything elementwise that follows fused. Depthwise problems have prims of their own. */
 #include <string.h>
 
+#include "backend/cpu/axes.h"
 #include "backend/cpu/fuse.h"
 #include "backend/cpu/operand.h"
 #include "backend/cpu/prims/conv.h"
@@ -134,11 +135,8 @@ static kiln_status bind(kiln_binder *b) {
     const conv_params *p = b->claim->params;
     conv_state *s;
     KILN_ALLOC(s, b->arena, 1);
-    const kiln_fact *out = b->fact(b, b->claim->anchor->out[0]);
-    kiln_tensor y = {0};
-    if (!out || !kiln_type_to_tensor(&out->type, &y)) {
-        return KILN_E_INTERNAL;
-    }
+    kiln_tensor y;
+    KILN_TRY(kiln_bind_tensor(b, b->claim->anchor->out[0], &y));
     kiln_window w = p->window;
     const kiln_tensor *x = &b->in[0].tensor;
     if (p->args.transposed) {

@@ -105,6 +105,36 @@ static kiln_value *clip(const kiln_node *n) {
     return open_min && open_max ? n->in[0] : NULL;
 }
 
+/* Element i of x along the axis, as a slice of size one: x, else NULL. */
+static kiln_value *element(const kiln_value *slice, int64_t i, int64_t axis) {
+    const kiln_node *reshape = kiln_made_by(slice, "Reshape");
+    reshape = reshape ? reshape : kiln_made_by(slice, "Unsqueeze");
+    const kiln_node *gather = reshape ? kiln_made_by(reshape->in[0], "Gather") : NULL;
+    int64_t index;
+    if (!gather || kiln_rank(gather->in[1]) != 0 ||
+        kiln_known_ints(gather->in[1], &index, 1) != 1 || index != i ||
+        kiln_node_int(gather, "axis", 0) != axis || kiln_dim_at(slice, (int32_t)axis) != 1) {
+        return NULL;
+    }
+    return gather->in[0];
+}
+
+/* All parts of one value, joined again in their order: those of a Split, or all its elements. */
+static kiln_value *concat(const kiln_node *n) {
+    int64_t axis = kiln_node_int(n, "axis", 0);
+    const kiln_node *split = kiln_made_by(n->in[0], "Split");
+    if (n->n_in == 1 || axis < 0) {
+        return alone(n);
+    }
+    kiln_value *x = split ? split->in[0] : element(n->in[0], 0, axis);
+    bool whole = x && kiln_same_type(x, n->out[0]) &&
+                 (!split || (split->n_out == n->n_in && kiln_node_int(split, "axis", 0) == axis));
+    for (int32_t i = 0; whole && i < n->n_in; i++) {
+        whole = split ? n->in[i] == split->out[i] : element(n->in[i], i, axis) == x;
+    }
+    return whole ? x : NULL;
+}
+
 static const struct rule {
     const char *op;
     kiln_value *(*equal)(const kiln_node *n);
@@ -122,7 +152,7 @@ static const struct rule {
     {"Pad", pad},
     {"Tile", tile},
     {"Transpose", transpose},
-    {"Concat", alone},
+    {"Concat", concat},
     {"Sum", alone},
     {"Max", alone},
     {"Min", alone},

@@ -4,6 +4,7 @@
 
 #include "engine/engine.h"
 #include "onnx/onnx.h"
+#include "quant/place.h"
 
 struct kiln_model {
     const kiln_env *env;
@@ -14,6 +15,7 @@ struct kiln_model {
     const kiln_op **ops; /* distinct, in order of first use */
     size_t *op_counts;
     size_t n_ops;
+    kiln_placed placed; /* by kiln_quantize */
 };
 
 /* Infers the model's graph and fills in what is known of it. */
@@ -23,5 +25,7 @@ kiln_status kiln_model_complete(kiln_model *model, kiln_diag *diag);
 kiln_arena *kiln_hold_arena(kiln_hold *hold);
 kiln_files *kiln_hold_files(kiln_hold *hold);
 kiln_status kiln_hold_new(kiln_hold **out, const kiln_env *env);
+/* Keeps `parent`, too, as long as `hold` is held. */
+void kiln_hold_keep(kiln_hold *hold, kiln_hold *parent);
 
 #endif

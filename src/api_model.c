@@ -14,6 +14,7 @@ struct kiln_hold {
     const kiln_env *env;
     kiln_arena arena;
     kiln_files files;
+    kiln_hold *parent; /* kept for its files and constants, or NULL */
 };
 
 kiln_status kiln_hold_new(kiln_hold **out, const kiln_env *env) {
@@ -37,15 +38,20 @@ kiln_hold *kiln_hold_take(kiln_hold *hold) {
 }
 
 void kiln_hold_drop(kiln_hold *hold) {
-    if (!hold || atomic_fetch_sub(&hold->count, 1) != 1) {
-        return;
+    while (hold && atomic_fetch_sub(&hold->count, 1) == 1) {
+        const kiln_env *env = hold->env;
+        kiln_hold *parent = hold->parent;
+        for (size_t i = 0; i < hold->files.count; i++) {
+            kiln_file_close(hold->files.items[i]);
+        }
+        kiln_arena_free(&hold->arena);
+        kiln_env_release(env, hold, sizeof *hold);
+        hold = parent;
     }
-    const kiln_env *env = hold->env;
-    for (size_t i = 0; i < hold->files.count; i++) {
-        kiln_file_close(hold->files.items[i]);
-    }
-    kiln_arena_free(&hold->arena);
-    kiln_env_release(env, hold, sizeof *hold);
+}
+
+void kiln_hold_keep(kiln_hold *hold, kiln_hold *parent) {
+    hold->parent = kiln_hold_take(parent);
 }
 
 kiln_arena *kiln_hold_arena(kiln_hold *hold) {

@@ -1,4 +1,5 @@
-/* quant.h - calibrate: watch a network's values, find the ranges that 8 bits are to cover.
+/* quant.h - calibrate and quantize: watch a network's values, find the ranges that 8 bits are to
+ * cover, and write the network with QuantizeLinear and DequantizeLinear in it.
  *
  * A calibration holds one histogram for each watched tensor, filled batch by batch; nothing else of
  * the data is kept. The result depends on the data alone, not on the order or size of batches, so
@@ -7,10 +8,15 @@
  *
  *     kiln_calibration *cal;
  *     kiln_calibration_create(&cal, NULL);
- *     while (...) { kiln_calibration_observe(cal, "conv1_out", &tensor, diag); }   // or by a tap
+ *     kiln_calibrate(cal, engine, context, NULL,                   // engine: of the float model
+ *                    &(kiln_calibrate_run){.size = sizeof(kiln_calibrate_run), .data = "calib/"},
+ *                    NULL, diag);
+ *     kiln_calibration_write(cal, "net.calib", diag);
  *     kiln_range r;
  *     kiln_calibration_range(cal, "conv1_out", NULL, &r, diag);    // the best by error
- *     kiln_calibration_write(cal, "net.calib", diag);
+ *     kiln_model *int8;
+ *     kiln_quantize(&int8, model, cal, NULL, NULL, diag);          // then build it, or
+ *     kiln_model_export(int8, "net.qdq.onnx", 0, diag);
  *
  * Ranges alone, as other tools keep them, are a kiln_ranges: TensorRT's text cache is read and
  * written, ONNX Runtime's JSON read.
@@ -20,7 +26,7 @@
 #ifndef KILN_QUANT_H
 #define KILN_QUANT_H
 
-#include "kiln/kiln.h"
+#include "kiln/tools.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -175,6 +181,91 @@ KILN_API kiln_status kiln_ranges_read(kiln_ranges **out, const kiln_env *env, co
  * names with line breaks, IO, MEMORY. */
 KILN_API kiln_status kiln_ranges_write_trt(const kiln_ranges *ranges, const char *path,
                                            kiln_diag *diag);
+
+/* ---- Quantizing a model --------------------------------------------------------------------- */
+
+/* For whom. The graphs are ONNX in each case. */
+typedef enum kiln_qdq_style {
+    KILN_QDQ_KILN,        /* uint8 activations, int8 weights per channel, float bias */
+    KILN_QDQ_TENSORRT,    /* int8 activations and weights, zero point 0, float bias */
+    KILN_QDQ_ONNXRUNTIME, /* uint8 activations, int8 weights, int32 bias; also what layers give to
+                             an Add is quantized */
+} kiln_qdq_style;
+
+/* What is special about nodes whose type or name fits; the last entry that fits counts. */
+typedef struct kiln_layer_option {
+    const char *pattern;                       /* "type:GLOB" or "name:GLOB" */
+    int32_t weight_bits;                       /* 2..8 [8] */
+    bool per_tensor;                           /* one scale for all weights */
+    kiln_calibrator weight_calibrator;         /* MAX or MSE [MAX] */
+    const kiln_calibrate_options *activations; /* how the inputs' ranges are found [as all] */
+} kiln_layer_option;
+
+/* What is quantized and how. */
+typedef struct kiln_quantize_options {
+    size_t size;
+    kiln_qdq_style style;
+    /* Rules separated by commas or line ends, the last that fits a node counts: "type:Conv=int8",
+     * "name:/fc*=fp32", or a bare type for all. A name is the node's, that of an ONNX node it came
+     * from, or the PyTorch module that made it. [int8] */
+    const char *precision;
+    int32_t keep_first, keep_last;   /* layers with weights that stay float */
+    const kiln_layer_option *layers; /* n_layers of them */
+    size_t n_layers;
+    const kiln_calibrate_options *calibrate; /* how ranges are found; symmetric for TensorRT */
+    const char *const *off;                  /* as kiln_build_options.off; of both the engine that
+                                                is calibrated and the model quantized */
+} kiln_quantize_options;
+
+/* Calibration data, as kiln_evaluate takes it but for labels. */
+typedef struct kiln_calibrate_run {
+    size_t size;
+    const char *data;
+    const char *preprocess; /* of pictures, as in kiln_tensors_read */
+    const char *input;      /* which input takes the samples of a set without names [the first] */
+    int64_t count;          /* samples [all] */
+    int64_t batch; /* samples a run [the model's fixed batch, opt of its profile, else 1] */
+    bool shuffle;  /* choose samples at random */
+    uint64_t seed;
+    kiln_sample_fn next; /* instead of `data` */
+    void *user;
+    const kiln_progress *progress;
+} kiln_calibrate_run;
+
+/* Runs the data through a float engine built in this process and its context, and adds every value
+ * that quantizing with these options needs to the calibration, which is described by the model's
+ * hash. The context's tap is replaced. On CANCELLED (by progress) the calibration holds what was
+ * run until then. Errors: those of reading data and of running; USAGE when data and network do not
+ * fit each other, or the calibration is of another model; UNSUPPORTED when a rule demands what
+ * cannot be had. */
+KILN_API kiln_status kiln_calibrate(kiln_calibration *calibration, const kiln_engine *engine,
+                                    kiln_context *context, const kiln_env *env,
+                                    const kiln_calibrate_run *run,
+                                    const kiln_quantize_options *options, kiln_diag *diag);
+
+/* Makes the quantized form of a model: canonicalised as by kiln_engine_build, with
+ * QuantizeLinear and DequantizeLinear where 8 bits are to be used. Ranges come from `ranges` and,
+ * for values not there, from `calibration`; either may be NULL. A value without range leaves the
+ * layers that read it float; a warning says how many. `model` may be given back before *out.
+ * Errors: USAGE, UNSUPPORTED when a rule demands int8 that cannot be had, MEMORY. */
+KILN_API kiln_status kiln_quantize(kiln_model **out, const kiln_model *model,
+                                   const kiln_calibration *calibration, const kiln_ranges *ranges,
+                                   const kiln_quantize_options *options, kiln_diag *diag);
+
+/* What quantizing did with a node that has an 8-bit form. Strings are borrowed from the model. */
+typedef struct kiln_node_precision {
+    const char *name, *op;
+    bool layer; /* has weights */
+    bool int8;
+    const char *reason; /* why not, or NULL */
+} kiln_node_precision;
+/* Node i of a model made by kiln_quantize; false past the end, and for other models. */
+KILN_API bool kiln_model_precision(const kiln_model *model, size_t i, kiln_node_precision *out);
+
+/* Writes a model as ONNX; weights above `external_threshold` bytes go to PATH.data (0: none).
+ * Errors: IO, MEMORY. */
+KILN_API kiln_status kiln_model_export(const kiln_model *model, const char *path,
+                                       size_t external_threshold, kiln_diag *diag);
 
 #ifdef __cplusplus
 }

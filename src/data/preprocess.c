@@ -13,7 +13,7 @@ enum { LEVELS = 256 };
 bool kiln_preprocess_is_identity(const kiln_preprocess *pre) {
     return pre->resize == KILN_RESIZE_NONE && pre->crop_w == 0 && pre->color == KILN_COLOR_RGB &&
            (pre->scale == 0 || pre->scale == 1) && pre->mean_count == 0 && pre->std_count == 0 &&
-           pre->layout == KILN_LAYOUT_NCHW && pre->dtype == KILN_DTYPE_NONE;
+           pre->layout == KILN_PIXELS_NCHW && pre->dtype == KILN_DTYPE_NONE;
 }
 
 static bool valid_side(int32_t side) {
@@ -217,7 +217,7 @@ static void write_values(kiln_tensor *out, const kiln_preprocess *pre, const vie
                          int32_t channels) {
     size_t element = out->dtype == KILN_DTYPE_U8 ? 1 : sizeof(float);
     size_t plane = (size_t)v->width * (size_t)v->height;
-    bool nhwc = pre->layout == KILN_LAYOUT_NHWC;
+    bool nhwc = pre->layout == KILN_PIXELS_NHWC;
     for (int32_t c = 0; c < channels; ++c) {
         size_t first = nhwc ? (size_t)c : (size_t)c * plane;
         write_channel((uint8_t *)out->data + first * element, out->dtype,
@@ -247,7 +247,7 @@ static kiln_status apply(kiln_tensor *out, const kiln_preprocess *pre, const kil
     KILN_TRY(crop(&v, &resized, pre, diag));
     int32_t channels = kiln_preprocess_channels(pre, image);
     KILN_TRY(check_counts(pre, channels, diag));
-    bool nhwc = pre->layout == KILN_LAYOUT_NHWC;
+    bool nhwc = pre->layout == KILN_PIXELS_NHWC;
     *out = (kiln_tensor){
         .dtype = pre->dtype == KILN_DTYPE_NONE ? KILN_DTYPE_F32 : pre->dtype,
         .rank = 3,

@@ -50,7 +50,7 @@ typedef enum kiln_interp {
 
 typedef enum kiln_pad_at { KILN_PAD_CENTER, KILN_PAD_TOP_LEFT } kiln_pad_at;
 typedef enum kiln_color { KILN_COLOR_RGB, KILN_COLOR_BGR, KILN_COLOR_GRAY } kiln_color;
-typedef enum kiln_layout { KILN_LAYOUT_NCHW, KILN_LAYOUT_NHWC } kiln_layout;
+typedef enum kiln_pixel_layout { KILN_PIXELS_NCHW, KILN_PIXELS_NHWC } kiln_pixel_layout;
 
 enum { KILN_PREPROCESS_CHANNELS = 3 };
 
@@ -67,7 +67,7 @@ typedef struct kiln_preprocess {
     int32_t std_count;
     double mean[KILN_PREPROCESS_CHANNELS];
     double std[KILN_PREPROCESS_CHANNELS];
-    kiln_layout layout;
+    kiln_pixel_layout layout;
     kiln_dtype dtype; /* NONE: F32; else F32 or U8 */
 } kiln_preprocess;
 

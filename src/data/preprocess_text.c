@@ -137,8 +137,8 @@ static const word colors[] = {
     {NULL, 0},
 };
 static const word layouts[] = {
-    {"nchw", KILN_LAYOUT_NCHW},
-    {"nhwc", KILN_LAYOUT_NHWC},
+    {"nchw", KILN_PIXELS_NCHW},
+    {"nhwc", KILN_PIXELS_NHWC},
     {NULL, 0},
 };
 
@@ -213,7 +213,7 @@ static bool set_color(kiln_preprocess *pre, const char *text) {
 static bool set_layout(kiln_preprocess *pre, const char *text) {
     int32_t v;
     bool ok = read_word(text, layouts, &v);
-    pre->layout = ok ? (kiln_layout)v : pre->layout;
+    pre->layout = ok ? (kiln_pixel_layout)v : pre->layout;
     return ok;
 }
 

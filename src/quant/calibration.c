@@ -224,7 +224,7 @@ kiln_status kiln_calibration_candidates(const kiln_calibration *calibration, con
     kiln_arena_init(&scratch, calibration->env);
     kiln_status status = kiln_spread_init(&spread, &calibration->tensors[at]->seen, &scratch);
     if (status == KILN_OK) {
-        *n = kiln_calibrate(&spread, &plan, all);
+        *n = kiln_find_ranges(&spread, &plan, all);
         for (size_t i = 0; i < *n && i < cap; i++) {
             out[i] = all[i];
             out[i].name = calibration->tensors[at]->name;

@@ -333,8 +333,8 @@ static size_t insert(kiln_range *out, size_t n, kiln_range r) {
     return n + 1;
 }
 
-size_t kiln_calibrate(const kiln_spread *s, const kiln_calibrate_plan *plan,
-                      kiln_range out[KILN_MAX_CANDIDATES]) {
+size_t kiln_find_ranges(const kiln_spread *s, const kiln_calibrate_plan *plan,
+                        kiln_range out[KILN_MAX_CANDIDATES]) {
     const kiln_scheme *scheme = &plan->scheme;
     kiln_calibrator c = plan->calibrator;
     bool all = c == KILN_CALIBRATOR_AUTO;

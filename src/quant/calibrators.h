@@ -6,7 +6,7 @@
  *     kiln_spread s;
  *     KILN_TRY(kiln_spread_init(&s, observer, arena));
  *     kiln_range all[KILN_MAX_CANDIDATES];
- *     size_t n = kiln_calibrate(&s, &plan, all);          // best first
+ *     size_t n = kiln_find_ranges(&s, &plan, all);          // best first
  *
  * Errors count every element of a bin at the bin's middle. With at least 4096 bins below the
  * greatest value and at most 256 levels, that changes an error by less than a percent.
@@ -63,7 +63,7 @@ typedef struct kiln_calibrate_plan {
 kiln_status kiln_calibrate_plan_of(kiln_calibrate_plan *out, const kiln_calibrate_options *options,
                                    kiln_diag *diag);
 /* Writes the ranges of the plan, by falling SQNR, and returns how many there are (at least one). */
-size_t kiln_calibrate(const kiln_spread *s, const kiln_calibrate_plan *plan,
-                      kiln_range out[KILN_MAX_CANDIDATES]);
+size_t kiln_find_ranges(const kiln_spread *s, const kiln_calibrate_plan *plan,
+                        kiln_range out[KILN_MAX_CANDIDATES]);
 
 #endif

@@ -9,37 +9,12 @@ histogram: Kiln's threshold has the least, ONNX Runtime's no less.
 
 import ctypes
 import os
-import pathlib
 import sys
 
 import numpy as np
 from onnxruntime.quantization.calibrate import HistogramCollector
 
-
-class Tensor(ctypes.Structure):
-    _fields_ = [
-        ("dtype", ctypes.c_int), ("rank", ctypes.c_int32), ("dims", ctypes.c_int64 * 32),
-        ("data", ctypes.c_void_p), ("cap_bytes", ctypes.c_size_t),
-    ]  # fmt: skip
-
-
-class Options(ctypes.Structure):
-    _fields_ = [
-        ("size", ctypes.c_size_t), ("calibrator", ctypes.c_int),
-        ("percentiles", ctypes.POINTER(ctypes.c_double)), ("n_percentiles", ctypes.c_size_t),
-        ("symmetric", ctypes.c_bool), ("bits", ctypes.c_int32),
-    ]  # fmt: skip
-
-
-class Range(ctypes.Structure):
-    _fields_ = [
-        ("name", ctypes.c_char_p), ("lo", ctypes.c_double), ("hi", ctypes.c_double),
-        ("calibrator", ctypes.c_int), ("percentile", ctypes.c_double), ("sqnr_db", ctypes.c_double),
-    ]  # fmt: skip
-
-
-lib = ctypes.CDLL(str(pathlib.Path(os.environ["KILN_BUILD"]) / "libkiln.so"))
-PERCENTILE, ENTROPY = 2, 3
+from quant_api import ENTROPY, PERCENTILE, CalibrateOptions, Range, Tensor, lib
 
 
 class Calibration:
@@ -54,9 +29,12 @@ class Calibration:
 
     def range(self, calibrator, symmetric, percentile=99.9):
         p = (ctypes.c_double * 1)(percentile)
-        o = Options(ctypes.sizeof(Options), calibrator, p, 1, symmetric, 8)
+        o = CalibrateOptions(ctypes.sizeof(CalibrateOptions), calibrator, p, 1, symmetric, 8)
         r = Range()
-        assert lib.kiln_calibration_range(self.handle, b"x", ctypes.byref(o), ctypes.byref(r), None) == 0
+        status = lib.kiln_calibration_range(
+            self.handle, b"x", ctypes.byref(o), ctypes.byref(r), None
+        )
+        assert status == 0
         return r.lo, r.hi
 
 

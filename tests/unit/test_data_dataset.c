@@ -167,7 +167,7 @@ static void cifar_sets(void **state) {
     bytes[3073] = 9;
     write_bytes(f, path, bytes, 2 * 3073);
     kiln_dataset_spec spec = {.path = path};
-    spec.preprocess.layout = KILN_LAYOUT_NHWC;
+    spec.preprocess.layout = KILN_PIXELS_NHWC;
     kiln_dataset *ds = open_set(f, spec);
     kiln_batch b = next(f, ds, 2);
     assert_int_equal(b.count, 2);

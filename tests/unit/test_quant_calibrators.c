@@ -219,14 +219,14 @@ static void test_choice(void **state) {
     bench_open(&b);
     kiln_spread s = spread_of(&b, draw_all(&b, OUTLIER, N, 3), N);
     assert_int_equal(kiln_calibrate_plan_of(&plan, &o, b.diag), KILN_OK);
-    assert_int_equal(kiln_calibrate(&s, &plan, all), 5);
+    assert_int_equal(kiln_find_ranges(&s, &plan, all), 5);
     for (size_t i = 1; i < 5; i++) {
         assert_true(all[i - 1].sqnr_db >= all[i].sqnr_db);
     }
     assert_int_equal(all[0].calibrator, KILN_CALIBRATOR_MSE);
     o.calibrator = KILN_CALIBRATOR_PERCENTILE;
     assert_int_equal(kiln_calibrate_plan_of(&plan, &o, b.diag), KILN_OK);
-    assert_int_equal(kiln_calibrate(&s, &plan, all), 2);
+    assert_int_equal(kiln_find_ranges(&s, &plan, all), 2);
     for (int c = 0; c < KILN_CALIBRATOR_COUNT; c++) {
         assert_int_equal(kiln_calibrator_parse(kiln_calibrator_name((kiln_calibrator)c)), c);
     }
@@ -259,7 +259,7 @@ static void test_degenerate(void **state) {
             kiln_spread s = spread_of(&b, none ? NULL : cases[c], none ? 0 : 4);
             assert_int_equal(kiln_calibrate_plan_of(&plan, NULL, b.diag), KILN_OK);
             plan.scheme = schemes[k];
-            size_t n = kiln_calibrate(&s, &plan, all);
+            size_t n = kiln_find_ranges(&s, &plan, all);
             assert_int_equal(n, 6);
             for (size_t i = 0; i < n; i++) {
                 assert_true(isfinite(all[i].lo) && isfinite(all[i].hi));

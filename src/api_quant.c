@@ -1,0 +1,121 @@
+/* api_quant.c - a model's quantized form: canonicalise, find the ranges, place, export. */
+#include <string.h>
+
+#include "api.h"
+#include "base/diag.h"
+#include "base/env.h"
+#include "pass/pass.h"
+#include "quant/options.h"
+
+typedef struct job {
+    kiln_model *model; /* being made */
+    const kiln_calibration *calibration;
+    const kiln_ranges *ranges;
+    kiln_quantize_options options;
+    kiln_place_options place;
+    kiln_diag *diag;
+} job;
+
+/* A copy of the graph after the passes. */
+static kiln_status canonicalise(job *j, const kiln_model *from) {
+    kiln_model *m = j->model;
+    kiln_arena *arena = kiln_hold_arena(m->hold);
+    kiln_pass_info *infos;
+    size_t n;
+    kiln_dims *dims;
+    KILN_ALLOC(dims, arena, 1);
+    kiln_dims_init(dims, arena);
+    m->import = from->import;
+    KILN_TRY(kiln_graph_clone(&m->import.graph, from->import.graph, arena, dims, m->env));
+    KILN_TRY(dims->oom ? KILN_E_MEMORY : KILN_OK);
+    kiln_pass_options passes = {.off = j->options.off};
+    KILN_TRY(kiln_passes_run(m->import.graph, &passes, &infos, &n, j->diag));
+    return dims->oom ? KILN_E_MEMORY : KILN_OK;
+}
+
+static kiln_status place(job *j) {
+    kiln_needed *needed;
+    kiln_ranges *ranges;
+    size_t n;
+    kiln_model *m = j->model;
+    KILN_TRY(kiln_place_needed(&needed, &n, m->import.graph, &j->place, kiln_hold_arena(m->hold),
+                               j->diag));
+    KILN_TRY(kiln_ranges_create(&ranges, m->env));
+    kiln_status status =
+        kiln_ranges_needed(ranges, needed, n, j->ranges, j->calibration, &j->options, j->diag);
+    if (status == KILN_OK) {
+        status = kiln_place(&m->placed, m->import.graph, &j->place, ranges, j->diag);
+    }
+    kiln_ranges_destroy(ranges);
+    return status;
+}
+
+/* The calibration is of this model, where it says of which. */
+static kiln_status check_model(const job *j, const kiln_model *from) {
+    kiln_calibration_info info;
+    if (!j->calibration) {
+        return KILN_OK;
+    }
+    kiln_calibration_get_info(j->calibration, &info);
+    bool said = strspn(info.model_hash, "0") < strlen(info.model_hash);
+    if (said && strcmp(info.model_hash, from->info.hash) != 0) {
+        return kiln_fail(j->diag, KILN_F_CALIBRATION, "the calibration is of model %s, this is %s",
+                         info.model_hash, from->info.hash);
+    }
+    return KILN_OK;
+}
+
+static kiln_status quantize(job *j, const kiln_model *from, const kiln_quantize_options *options) {
+    kiln_model *m = j->model;
+    KILN_TRY(kiln_hold_new(&m->hold, m->env));
+    kiln_hold_keep(m->hold, from->hold);
+    KILN_TRY(kiln_quantize_options_read(&j->options, &j->place, options, kiln_hold_arena(m->hold),
+                                        j->diag));
+    KILN_TRY(check_model(j, from));
+    KILN_TRY(canonicalise(j, from));
+    KILN_TRY(place(j));
+    KILN_TRY(kiln_model_complete(m, j->diag));
+    return KILN_OK;
+}
+
+kiln_status kiln_quantize(kiln_model **out, const kiln_model *model,
+                          const kiln_calibration *calibration, const kiln_ranges *ranges,
+                          const kiln_quantize_options *options, kiln_diag *diag) {
+    if (!model) {
+        return kiln_fail(diag, KILN_F_OPTION, "there is no model to quantize");
+    }
+    kiln_model *m = kiln_env_alloc(model->env, sizeof *m);
+    if (!m) {
+        return kiln_diag_close(diag, KILN_E_MEMORY);
+    }
+    memset(m, 0, sizeof *m);
+    m->env = model->env;
+    job j = {.model = m, .calibration = calibration, .ranges = ranges, .diag = diag};
+    kiln_diag_enter(diag, "quantizing");
+    kiln_status status = quantize(&j, model, options);
+    kiln_diag_leave(diag);
+    if (status == KILN_OK) {
+        *out = m;
+    } else {
+        kiln_model_destroy(m);
+    }
+    return kiln_diag_close(diag, status);
+}
+
+bool kiln_model_precision(const kiln_model *model, size_t i, kiln_node_precision *out) {
+    if (i >= model->placed.n_nodes) {
+        return false;
+    }
+    *out = model->placed.nodes[i];
+    return true;
+}
+
+kiln_status kiln_model_export(const kiln_model *model, const char *path, size_t external_threshold,
+                              kiln_diag *diag) {
+    if (!model || !path) {
+        return kiln_fail(diag, KILN_F_OPTION, "there is no model or no path to export to");
+    }
+    kiln_export_options o = {.external_threshold = external_threshold,
+                             .producer_version = kiln_version()};
+    return kiln_diag_close(diag, kiln_export_file(model->import.graph, path, &o, model->env, diag));
+}

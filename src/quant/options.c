@@ -1,0 +1,75 @@
+#include "quant/options.h"
+
+#include "base/options.h"
+#include "quant/calibration.h"
+
+static kiln_status check_layers(const kiln_quantize_options *o, kiln_diag *diag) {
+    for (size_t i = 0; i < o->n_layers; i++) {
+        const kiln_layer_option *l = &o->layers[i];
+        bool known = l->weight_calibrator == KILN_CALIBRATOR_AUTO ||
+                     l->weight_calibrator == KILN_CALIBRATOR_MAX ||
+                     l->weight_calibrator == KILN_CALIBRATOR_MSE;
+        if (!l->pattern || !known ||
+            (l->weight_bits && (l->weight_bits < 2 || l->weight_bits > 8))) {
+            return kiln_fail(diag, KILN_F_OPTION,
+                             "layer option %zu has no pattern, a calibrator that weights have not, "
+                             "or not 2 to 8 bits",
+                             i);
+        }
+    }
+    return KILN_OK;
+}
+
+kiln_status kiln_quantize_options_read(kiln_quantize_options *out, kiln_place_options *place,
+                                       const kiln_quantize_options *options, kiln_arena *arena,
+                                       kiln_diag *diag) {
+    if (kiln_options_read(out, sizeof *out, options) != KILN_OK ||
+        (unsigned)out->style > KILN_QDQ_ONNXRUNTIME || out->keep_first < 0 || out->keep_last < 0) {
+        return kiln_fail(diag, KILN_F_OPTION,
+                         "the options have no size, unknown fields or impossible values");
+    }
+    KILN_TRY(check_layers(out, diag));
+    *place = (kiln_place_options){.style = out->style,
+                                  .keep_first = out->keep_first,
+                                  .keep_last = out->keep_last,
+                                  .layers = out->layers,
+                                  .n_layers = out->n_layers};
+    return kiln_rules_parse(&place->rules, out->precision, arena, diag);
+}
+
+static kiln_status range_of(kiln_range *out, const kiln_needed *needed,
+                            const kiln_calibration *calibration,
+                            const kiln_quantize_options *options, kiln_diag *diag) {
+    const kiln_calibrate_options *how = needed->how ? needed->how : options->calibrate;
+    kiln_calibrate_options o;
+    if (kiln_options_read(&o, sizeof o, how) != KILN_OK) {
+        return kiln_fail(diag, KILN_F_OPTION, "the calibration options have no size");
+    }
+    o.symmetric = o.symmetric || options->style == KILN_QDQ_TENSORRT;
+    return kiln_calibration_range(calibration, needed->name, &o, out, diag);
+}
+
+kiln_status kiln_ranges_needed(kiln_ranges *out, const kiln_needed *needed, size_t n,
+                               const kiln_ranges *given, const kiln_calibration *calibration,
+                               const kiln_quantize_options *options, kiln_diag *diag) {
+    for (size_t i = 0; i < n; i++) {
+        const kiln_range *r = given ? kiln_ranges_find(given, needed[i].name) : NULL;
+        const kiln_observer *o =
+            calibration ? kiln_calibration_find(calibration, needed[i].name) : NULL;
+        kiln_range found;
+        if (!r && o && o->count > 0) {
+            KILN_TRY(range_of(&found, &needed[i], calibration, options, diag));
+            r = &found;
+        }
+        if (r) {
+            KILN_TRY(kiln_ranges_set(out, r, diag));
+        }
+        if (o && o->nans + o->infs > 0) {
+            kiln_warn(diag, KILN_F_CALIBRATION,
+                      "\"%s\" was NaN or infinite in %llu of %llu elements", needed[i].name,
+                      (unsigned long long)(o->nans + o->infs),
+                      (unsigned long long)(o->count + o->nans + o->infs));
+        }
+    }
+    return KILN_OK;
+}

@@ -65,7 +65,8 @@ typedef struct opt_group {
     size_t count;
 } opt_group;
 
-extern const opt_group group_common, group_build, group_input, group_picture, group_tolerance;
+extern const opt_group group_common, group_build, group_input, group_picture, group_quant,
+    group_tolerance;
 
 typedef struct example {
     const char *command, *what;
@@ -125,6 +126,11 @@ struct cli {
     list inputs, shapes, range, preprocess;
     int64_t seed;
     double atol, rtol, range_tol, min_cosine, min_sqnr_db, min_top1;
+    /* quantizing */
+    list calib, percentiles, precision;
+    const char *calibrator, *ranges_file, *save_calib;
+    int64_t calib_count, calib_batch, keep_first, keep_last;
+    bool calib_shuffle, symmetric;
     /* what runs */
     const char *command; /* the words given, for the records */
     kiln_env *env;

@@ -3,11 +3,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "cli.h"
+#include "quant.h"
 
 typedef struct own {
     const char *output;
-    bool portable;
+    bool portable, int8;
     int64_t threads;
 } own;
 
@@ -59,6 +59,24 @@ static void report(const cli *c, const char *path, const kiln_engine *engine, do
     verdict(c, true, "%s", "");
 }
 
+/* Puts the quantized form in the model's place. */
+static int quantize(cli *c, const kiln_build_options *build, kiln_model **model) {
+    kiln_quantize_options options;
+    kiln_calibration *calibration = NULL;
+    kiln_model *quantized = NULL;
+    int failed = quant_options(c, NULL, &options);
+    failed = failed ? failed : quant_model(c, *model, build, &options, &calibration, &quantized);
+    if (failed == 0) {
+        size_t layers, int8;
+        quant_count(quantized, &layers, &int8);
+        say(c, KILN_LOG_INFO, "%-8s %zu of %zu layers in int8", "quantize", int8, layers);
+        kiln_model_destroy(*model);
+        *model = quantized;
+    }
+    kiln_calibration_destroy(calibration);
+    return failed;
+}
+
 static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine) {
     kiln_open_options open;
     int failed = session_options(c, c->operands.items[0], &open);
@@ -68,6 +86,12 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
     kiln_status status = kiln_model_load(model, c->env, c->operands.items[0], open.model, c->diag);
     if (status != KILN_OK || c->dry_run) {
         return finish(c, status);
+    }
+    if (o->int8 || c->precision.count > 0) {
+        failed = quantize(c, open.build, model);
+        if (failed != 0) {
+            return failed;
+        }
     }
     kiln_build_options b = *open.build;
     b.portable = o->portable;
@@ -105,6 +129,10 @@ static const opt options[] = {
      .kind = OPT_FLAG,
      .at = offsetof(own, portable),
      .help = "keep the source weights too, so that another machine can rebuild"},
+    {.name = "int8",
+     .kind = OPT_FLAG,
+     .at = offsetof(own, int8),
+     .help = "quantize, by --calib or --ranges"},
     {.name = "threads",
      .kind = OPT_INT,
      .value = "N",
@@ -119,10 +147,12 @@ static const example examples[] = {
      "with a fixed shape, for the fastest plan"},
     {"kiln build net.onnx --dynamic-shape input:1..8..32x3x224x224",
      "for batches of 1 to 32, most often 8"},
+    {"kiln build net.onnx --int8 --calib train/ --scale 1/255", "in 8 bits where they pay"},
     {"kiln build net.onnx --max-isa avx2 --portable", "for other machines"},
 };
 
-static const opt_group *const groups[] = {&group_build, &group_common, NULL};
+static const opt_group *const groups[] = {&group_quant, &group_picture, &group_build, &group_common,
+                                          NULL};
 
 const verb verb_build = {
     .name = "build",

@@ -7,6 +7,7 @@
 
 #include "ops/bulk.h"
 #include "ops/narrow.h"
+#include "ops/ops.h"
 #include "ops/requantize.h"
 
 #define T_F8 (KILN_T(F8E4M3FN) | KILN_T(F8E4M3FNUZ) | KILN_T(F8E5M2) | KILN_T(F8E5M2FNUZ))
@@ -200,6 +201,68 @@ static kiln_status ref_dequantize(kiln_ref *c) {
         kiln_set_f64(y->dtype, y->data, i, v);
     }
     return KILN_OK;
+}
+
+/* ---- Constant parameters ---- */
+
+/* Far from overflow and from the subnormals, times or divided by 2^16. */
+#define LEAST_SCALE 0x1p-100f
+#define GREATEST_SCALE 0x1p100f
+
+static bool good_scales(const kiln_tensor *t) {
+    const float *v = t->data;
+    int64_t n = kiln_tensor_count(t);
+    for (int64_t i = 0; i < n; i++) {
+        if (!(v[i] >= LEAST_SCALE && v[i] <= GREATEST_SCALE)) {
+            return false;
+        }
+    }
+    return n > 0;
+}
+
+static bool good_attrs(const kiln_quant_attrs *a, bool quantizes) {
+    bool no_blocks = a->block_size == 0;
+    return quantizes ? no_blocks && (a->precision == 0 || a->precision == KILN_DTYPE_F32)
+                     : no_blocks && (a->output_dtype == 0 || a->output_dtype == KILN_DTYPE_F32);
+}
+
+bool kiln_quant_read(const kiln_node *node, kiln_quant *out) {
+    bool quantizes = node->op == &kiln_op_quantize_linear;
+    if (!quantizes && node->op != &kiln_op_dequantize_linear) {
+        return false;
+    }
+    const kiln_value *floats = quantizes ? node->in[0] : node->out[0];
+    const kiln_value *ints = quantizes ? node->out[0] : node->in[0];
+    const kiln_quant_attrs *a = node->attrs;
+    const kiln_value *zero = kiln_node_in(node, 2);
+    const kiln_tensor *scale = kiln_value_data(node->in[1]);
+    bool narrow = dtype_in(ints->type.dtype, KILN_T(I8) | KILN_T(U8) | KILN_T(I16) | KILN_T(U16));
+    if (!narrow || floats->type.dtype != KILN_DTYPE_F32 || !scale ||
+        scale->dtype != KILN_DTYPE_F32 || !good_scales(scale) || !good_attrs(a, quantizes)) {
+        return false;
+    }
+    *out = (kiln_quant){.dtype = ints->type.dtype,
+                        .scale = scale->data,
+                        .zero = kiln_value_data(zero),
+                        .n = kiln_tensor_count(scale)};
+    if (zero && (!out->zero || kiln_tensor_count(out->zero) != out->n)) {
+        return false;
+    }
+    int32_t rank = ints->type.rank;
+    out->axis = (int32_t)(a->axis < 0 ? a->axis + rank : a->axis);
+    return out->n == 1 || (rank > 0 && out->axis >= 0 && out->axis < rank);
+}
+
+bool kiln_quant_same(const kiln_quant *a, const kiln_quant *b) {
+    if (a->dtype != b->dtype || a->n != b->n || (a->n > 1 && a->axis != b->axis)) {
+        return false;
+    }
+    for (int64_t i = 0; i < a->n; i++) {
+        if (a->scale[i] != b->scale[i] || kiln_quant_zero(a, i) != kiln_quant_zero(b, i)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 const kiln_op kiln_op_quantize_linear = {

@@ -1,4 +1,4 @@
-/* api.c - the pipeline on one screen: import -> canonicalise -> widen -> cover -> compile ->
+/* api.c - the pipeline on one screen: import -> canonicalise -> lower -> cover -> compile ->
  * pack. */
 #include <string.h>
 
@@ -7,14 +7,19 @@
 #include "base/diag.h"
 #include "base/env.h"
 #include "base/options.h"
+#include "build/unsigned.h"
 #include "build/widen.h"
 #include "pass/pass.h"
 
 /* ---- Options ---- */
 
+static bool is_lowering(const char *name) {
+    return strcmp(name, "widen") == 0 || strcmp(name, "unsigned") == 0;
+}
+
 static kiln_status check_off(const char *const *off, kiln_diag *diag) {
     for (; off && *off; off++) {
-        if (strcmp(*off, "widen") != 0 && !kiln_pass_exists(*off) && !kiln_kernel_find(*off) &&
+        if (!is_lowering(*off) && !kiln_pass_exists(*off) && !kiln_kernel_find(*off) &&
             !kiln_fusion_exists(*off)) {
             return kiln_hint(
                 diag,
@@ -87,14 +92,10 @@ static kiln_status write_command(kiln_engine *e, const kiln_model *m, const kiln
     return text ? KILN_OK : KILN_E_MEMORY;
 }
 
-/* The kernels work on float32: half-width floats are converted, in a graph of the plan's own.
- * Switched off, they run by the reference kernels, which round every step. */
+/* The kernels work on float32: half-width floats are converted. Switched off, they run by the
+ * reference kernels, which round every step. */
 static kiln_status widen(kiln_engine *e, kiln_diag *diag) {
-    if (kiln_target_is_off(&e->target, "widen") || !kiln_needs_widening(e->graph)) {
-        return KILN_OK;
-    }
     size_t n;
-    KILN_TRY(kiln_graph_clone(&e->canonical, e->graph, &e->arena, &e->canonical_dims, e->env));
     KILN_TRY(kiln_widen(e->graph, &n, diag));
     e->n_widened = (uint32_t)n;
     kiln_note(diag, KILN_F_PRECISION, "%zu nodes of float16 or bfloat16 run in float32 on this CPU",
@@ -118,6 +119,24 @@ static kiln_status clone(kiln_engine *e, const kiln_model *m, const kiln_build_o
     return kiln_profile_fix(e->graph, e->profile, diag);
 }
 
+/* What the CPU kernels want of a graph, in one of the plan's own: the canonical one is kept. */
+static kiln_status lower(kiln_engine *e, kiln_diag *diag) {
+    bool halves = kiln_needs_widening(e->graph) && !kiln_target_is_off(&e->target, "widen");
+    bool quantized = kiln_is_quantized(e->graph);
+    size_t n;
+    if (!halves && !quantized) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_graph_clone(&e->canonical, e->graph, &e->arena, &e->canonical_dims, e->env));
+    if (halves) {
+        KILN_TRY(widen(e, diag));
+    }
+    if (quantized && !kiln_target_is_off(&e->target, "unsigned")) {
+        KILN_TRY(kiln_make_unsigned(e->graph, &n, diag));
+    }
+    return quantized ? kiln_split_dequantize(e->graph, &n, diag) : KILN_OK;
+}
+
 static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_options *o,
                          kiln_diag *diag) {
     e->hold = kiln_hold_take(m->hold);
@@ -132,7 +151,7 @@ static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_o
     KILN_TRY(kiln_passes_run(e->graph, &passes, &e->passes, &e->n_passes, diag));
     KILN_TRY(e->dims.oom ? KILN_E_MEMORY : KILN_OK);
     if (!o->canonical_only) {
-        KILN_TRY(widen(e, diag));
+        KILN_TRY(lower(e, diag));
         KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, note_refusal,
                                      e, diag));
     }

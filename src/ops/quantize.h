@@ -1,5 +1,5 @@
-/* quantize.h - how scales and zero points lie over a tensor: per tensor, per axis, or per block; and
- * what a node with constant ones says.
+/* quantize.h - how scales and zero points lie over a tensor: per tensor, per axis, or per block.
+ * And what a node with constant ones says:
  *
  *     kiln_quant q, d;
  *     if (kiln_quant_read(quantize, &q) && kiln_quant_read(dequantize, &d) &&

@@ -1,0 +1,31 @@
+/* unsigned.h - quantized graphs as the CPU kernels want them: uint8 activations, and a
+ * DequantizeLinear for each reader.
+ *
+ * Both rewrites are exact and belong to the plan's own graph, never to the one that is exported.
+ *
+ *     KILN_TRY(kiln_make_unsigned(graph, &n_values, diag));
+ *     KILN_TRY(kiln_split_dequantize(graph, &n_nodes, diag));
+ *
+ * kiln_make_unsigned: int8 values that only stand between QuantizeLinear and DequantizeLinear, also
+ * through nodes that move or compare elements, become uint8, their zero points 128 more: q + 128
+ * saturates where q does. Constants (weights), graph inputs and outputs, and values that any other
+ * node reads or makes stay int8.
+ *
+ * kiln_split_dequantize: a DequantizeLinear that several nodes read becomes one for each of them,
+ * so that every kernel can take its own into its region. */
+#ifndef KILN_BUILD_UNSIGNED_H
+#define KILN_BUILD_UNSIGNED_H
+
+#include "ir/graph.h"
+
+/* Whether a node of the graph or its bodies is QuantizeLinear or DequantizeLinear. */
+bool kiln_is_quantized(const kiln_graph *graph);
+
+/* Rewrites an indexed, inferred root graph; *n_values is how many values are uint8 now. Afterwards
+ * the graph is indexed and inferred. Errors: MEMORY. */
+kiln_status kiln_make_unsigned(kiln_graph *graph, size_t *n_values, kiln_diag *diag);
+
+/* Likewise; *n_nodes is how many nodes were added. */
+kiln_status kiln_split_dequantize(kiln_graph *graph, size_t *n_nodes, kiln_diag *diag);
+
+#endif

@@ -36,8 +36,9 @@ static void fill(parser *p, kiln_tensor *t) {
         if (kiln_dtype_is_float(t->dtype)) {
             kiln_set_f64(t->dtype, t->data, i, (double)(r % 4000001) / 1e6 - 2);
         } else {
-            kiln_set_i64(t->dtype, t->data, i,
-                         (int64_t)(r % (t->dtype == KILN_DTYPE_BOOL ? 2 : 4)));
+            bool byte = t->dtype == KILN_DTYPE_U8 || t->dtype == KILN_DTYPE_I8;
+            uint64_t count = t->dtype == KILN_DTYPE_BOOL ? 2 : byte ? 256 : 4;
+            kiln_set_i64(t->dtype, t->data, i, (int64_t)(r % count));
         }
     }
 }

@@ -10,11 +10,9 @@
  *     kernel_shape=3,3  mode=edge                   attributes as ONNX names them
  *     >3              the node has 3 outputs
  *
- * Random floats are in [-2, 2], integers in [0, 3], bools are both. Outputs of nodes that no node
- * reads
- * are the graph's. Each kernel of the name before the colon must claim a node of the case;
- * "!kernel" must
- * claim none. '#' begins a comment.
+ * Random floats are in [-2, 2], bytes any, other integers in [0, 3], bools are both. Outputs of
+ * nodes that no node reads are the graph's. Each kernel of the name before the colon must claim a
+ * node of the case; "!kernel" must claim none. '#' begins a comment.
  */
 #ifndef KILN_TESTS_OPS_CASE_H
 #define KILN_TESTS_OPS_CASE_H

@@ -51,6 +51,16 @@ static double d_mod(double x, double y) {
     double r = fmod(x, y);
     return r != 0 && (r < 0) != (y < 0) ? r + y : r;
 }
+/* In float, as QuantizeLinear and DequantizeLinear are defined. */
+static double d_quantize(double x, double scale, double zero, double lo, double hi) {
+    float v = (float)x / (float)scale;
+    v = isnan(v) ? 0 : rintf(v);
+    return d_clamp(v + (float)zero, lo, hi);
+}
+static double d_dequantize(double x, double scale, double zero) {
+    float distance = (float)x - (float)zero;
+    return distance * (float)scale;
+}
 static double d_nanmin(double x, double y) {
     return isnan(x) || isnan(y) ? NAN : x < y ? x : y;
 }
@@ -146,7 +156,13 @@ typedef struct op_case {
     C(XOR, 2, 0, 0, -2, 2, 0, 0, (x != 0) != (y != 0))                                           \
     C(WHERE, 3, 0, 0, -2, 2, 0, 0, x != 0 ? y : z)                                               \
     C(ISNAN, 1, 0, 0, -2, 2, 0, 0, isnan(x))                                                     \
-    C(ISINF, 1, 0, 1, -2, 2, 0, 0, isinf(x) && x > 0)
+    C(ISINF, 1, 0, 1, -2, 2, 0, 0, isinf(x) && x > 0)                                            \
+    C(DEQUANT, 1, 0.013f, 7, 0, 255, 0, 0, d_dequantize(x, p, q))                                \
+    C(DEQUANT_BY, 3, 0, 0, 0, 255, 0, 0, d_dequantize(x, y, z))                                  \
+    C(QUANT_U8, 1, 0.013f, 7, -2, 5, 0, 0, d_quantize(x, p, q, 0, 255))                          \
+    C(QUANT_U8_BY, 3, 0, 0, -3, 3, 0, 0, d_quantize(x, y, z, 0, 255))                            \
+    C(QUANT_S8, 1, 0.013f, -7, -2, 5, 0, 0, d_quantize(x, p, q, -128, 127))                      \
+    C(QUANT_S8_BY, 3, 0, 0, -3, 3, 0, 0, d_quantize(x, y, z, -128, 127))
 #define CASE_WANT(op, operands, p, q, lo, hi, ulp, floor, expr) WANT(op, expr)
 #define CASE_ROW(op, operands, p, q, lo, hi, ulp, floor, expr) \
     {KILN_PROG_##op, #op, operands, p, q, lo, hi, ulp, floor, want_##op},

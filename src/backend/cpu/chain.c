@@ -5,6 +5,7 @@
 
 #include "ops/attrs.h"
 #include "ops/ops.h"
+#include "ops/quantize.h"
 
 /* Registers while the chain grows: inputs from 0, constants from CONST, temporaries from TEMP.
  * finish numbers them densely. */
@@ -112,8 +113,50 @@ static bool clip_bounds(const kiln_node *node, float *lo, float *hi) {
     return *lo <= *hi;
 }
 
+/* ---- QuantizeLinear and DequantizeLinear ---- */
+
+static bool is_byte(const kiln_value *v) {
+    return v->type.kind == KILN_KIND_TENSOR && v->type.rank >= 0 &&
+           (v->type.dtype == KILN_DTYPE_U8 || v->type.dtype == KILN_DTYPE_I8);
+}
+
+/* Number of elements of a parameter: known, and at most one dim. -1 otherwise. */
+static int64_t parameter_count(const kiln_value *v) {
+    const kiln_type *t = &v->type;
+    if (t->kind != KILN_KIND_TENSOR || t->rank < 0 || t->rank > 1 || !kiln_type_is_static(t)) {
+        return -1;
+    }
+    return t->rank == 0 ? 1 : t->dims[0];
+}
+
+/* The axis that the node's scales run along, counted from the end; 0 for a single scale. */
+static int32_t scale_axis(const kiln_node *node) {
+    int32_t rank = node->in[0]->type.rank;
+    int64_t axis = ((const kiln_quant_attrs *)node->attrs)->axis;
+    return parameter_count(node->in[1]) == 1 ? 0 : (int32_t)(axis < 0 ? axis : axis - rank);
+}
+
+static bool takes_quantizer(const kiln_node *node) {
+    bool quantizes = KILN_IS(node, quantize_linear);
+    const kiln_value *scale = node->in[1], *zero = kiln_node_in(node, 2);
+    const kiln_value *floats = quantizes ? node->in[0] : node->out[0];
+    const kiln_value *bytes = quantizes ? node->out[0] : node->in[0];
+    const kiln_quant_attrs *a = node->attrs;
+    int64_t n = parameter_count(scale);
+    return kiln_value_is_f32(floats) && is_byte(bytes) && kiln_value_is_f32(scale) && n > 0 &&
+           (!zero || (zero->type.dtype == bytes->type.dtype && parameter_count(zero) == n)) &&
+           a->block_size == 0 && (a->precision == 0 || a->precision == KILN_DTYPE_F32);
+}
+
+static bool is_quantizer(const kiln_node *node) {
+    return KILN_IS(node, quantize_linear) || KILN_IS(node, dequantize_linear);
+}
+
 bool kiln_chain_takes(const kiln_node *node) {
     const rule *r = find_rule(node);
+    if (is_quantizer(node)) {
+        return takes_quantizer(node);
+    }
     if (!r || node->n_out != 1 || !is_f32_or_bool(node->out[0])) {
         return false;
     }
@@ -136,13 +179,8 @@ void kiln_chain_init(kiln_chain *chain) {
     memset(chain, 0, sizeof *chain);
 }
 
-/* A scalar constant becomes a register of the program itself. */
-static int32_t constant_register(kiln_chain *chain, const kiln_value *v) {
-    const kiln_tensor *t = kiln_small_data(v);
-    if (!t || t->dtype != KILN_DTYPE_F32 || kiln_tensor_count(t) != 1) {
-        return -1;
-    }
-    float x = *(const float *)t->data;
+/* The register of a number, which the program itself holds. */
+static int32_t number_register(kiln_chain *chain, float x) {
     for (int32_t i = 0; i < chain->n_consts; i++) {
         if (memcmp(&chain->constant[i], &x, sizeof x) == 0) {
             return CONST + i;
@@ -155,9 +193,15 @@ static int32_t constant_register(kiln_chain *chain, const kiln_value *v) {
     return CONST + chain->n_consts++;
 }
 
+static int32_t constant_register(kiln_chain *chain, const kiln_value *v) {
+    const kiln_tensor *t = kiln_small_data(v);
+    bool scalar = t && t->dtype == KILN_DTYPE_F32 && kiln_tensor_count(t) == 1;
+    return scalar ? number_register(chain, *(const float *)t->data) : -1;
+}
+
 /* The register that holds v, an input of the chain if nothing in it made it; -1 when there is no
- * room. */
-static int32_t register_of(kiln_chain *chain, const kiln_value *v) {
+ * room. axis: as in kiln_chain. */
+static int32_t register_along(kiln_chain *chain, const kiln_value *v, int32_t axis) {
     for (int32_t i = 0; i < chain->n_made; i++) {
         if (chain->made[i].value == v) {
             return chain->made[i].reg;
@@ -168,7 +212,7 @@ static int32_t register_of(kiln_chain *chain, const kiln_value *v) {
         return constant;
     }
     for (int32_t i = 0; i < chain->n_in; i++) {
-        if (chain->in[i] == v) {
+        if (chain->in[i] == v && chain->axis[i] == axis) {
             return i;
         }
     }
@@ -176,7 +220,12 @@ static int32_t register_of(kiln_chain *chain, const kiln_value *v) {
         return -1;
     }
     chain->in[chain->n_in] = v;
+    chain->axis[chain->n_in] = (int8_t)axis;
     return chain->n_in++;
+}
+
+static int32_t register_of(kiln_chain *chain, const kiln_value *v) {
+    return register_along(chain, v, 0);
 }
 
 static void set_immediates(kiln_prog_instr *instr, const kiln_node *node) {
@@ -229,8 +278,45 @@ static bool emit(kiln_chain *chain, kiln_prog_op code, const int32_t *regs, cons
     return true;
 }
 
+static void note_made(kiln_chain *chain, const kiln_node *node, int32_t reg) {
+    chain->made[chain->n_made].value = node->out[0];
+    chain->made[chain->n_made++].reg = (uint8_t)reg;
+}
+
+/* Scale and zero point are immediates where both are constants of one element, else registers. */
+static bool add_quantizer(kiln_chain *chain, const kiln_node *node) {
+    kiln_quant q;
+    const kiln_value *zero = kiln_node_in(node, 2);
+    bool quantizes = KILN_IS(node, quantize_linear);
+    bool is_u8 = (quantizes ? node->out[0] : node->in[0])->type.dtype == KILN_DTYPE_U8;
+    bool immediate = kiln_quant_read(node, &q) && q.n == 1;
+    int32_t regs[3] = {register_of(chain, node->in[0]), 0, 0}, dst;
+    kiln_prog_op code = !quantizes ? KILN_PROG_DEQUANT
+                        : is_u8    ? KILN_PROG_QUANT_U8
+                                   : KILN_PROG_QUANT_S8;
+    if (!immediate) {
+        code = !quantizes ? KILN_PROG_DEQUANT_BY
+               : is_u8    ? KILN_PROG_QUANT_U8_BY
+                          : KILN_PROG_QUANT_S8_BY;
+        regs[1] = register_along(chain, node->in[1], scale_axis(node));
+        regs[2] = zero ? register_along(chain, zero, scale_axis(node)) : number_register(chain, 0);
+    }
+    if (regs[0] < 0 || regs[1] < 0 || regs[2] < 0 || !emit(chain, code, regs, node, &dst)) {
+        return false;
+    }
+    if (immediate) {
+        chain->instr[chain->n_instrs - 1].p = q.scale[0];
+        chain->instr[chain->n_instrs - 1].q = (float)kiln_quant_zero(&q, 0);
+    }
+    note_made(chain, node, dst);
+    return true;
+}
+
 static bool add_node(kiln_chain *chain, const kiln_node *node) {
     const rule *r = find_rule(node);
+    if (is_quantizer(node)) {
+        return add_quantizer(chain, node);
+    }
     int32_t regs[3] = {0, 0, 0}, dst = 0;
     int32_t n = r->arity ? r->arity : node->n_in;
     for (int32_t i = 0; i < n; i++) {
@@ -255,8 +341,7 @@ static bool add_node(kiln_chain *chain, const kiln_node *node) {
     if (!r->arity && n == 1 && !emit(chain, KILN_PROG_COPY, regs, node, &dst)) {
         return false;
     }
-    chain->made[chain->n_made].value = node->out[0];
-    chain->made[chain->n_made++].reg = (uint8_t)dst;
+    note_made(chain, node, dst);
     return true;
 }
 

@@ -2,6 +2,8 @@
  *
  * A chain collects nodes whose outputs all have one shape; values flow between them in registers.
  * It is built at claim time and used by the elementwise kernel and by the epilogues of products.
+ * QuantizeLinear and DequantizeLinear of 8-bit integers are such nodes too: bytes are read and
+ * written at the chain's edges, bit for bit as their references do.
  *
  *     kiln_chain_init(&chain);
  *     for each node: if (!kiln_chain_add(&chain, node)) { stop; }
@@ -20,6 +22,9 @@ typedef struct kiln_chain {
     kiln_prog_instr instr[KILN_CHAIN_INSTRS];
     float constant[KILN_CHAIN_CONSTS];
     const kiln_value *in[KILN_PROG_INPUTS]; /* value of each input register */
+    /* Where the input is not broadcast by shape but a vector along one axis (scales, zero points):
+     * that axis counted from the end, -1 the last. Else 0. */
+    int8_t axis[KILN_PROG_INPUTS];
     int32_t n_in, n_consts, n_instrs;
     struct {
         const kiln_value *value;
@@ -30,7 +35,7 @@ typedef struct kiln_chain {
 
 void kiln_chain_init(kiln_chain *chain);
 /* True when the operator and its element types are ones that programs compute exactly enough:
- * float32 in and out, bool for conditions. */
+ * float32 in and out, bool for conditions, 8-bit integers beside Q and DQ. */
 bool kiln_chain_takes(const kiln_node *node);
 /* Appends the node's work; false when it does not fit (registers, inputs), the chain is then
  * unchanged. */

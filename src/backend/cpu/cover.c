@@ -3,6 +3,7 @@
 
 #include "backend/cpu/kernel.h"
 #include "base/diag.h"
+#include "ops/ops.h"
 
 typedef struct cover {
     kiln_claim **owner; /* per node id: the claim it is in, or NULL */
@@ -46,27 +47,43 @@ static kiln_claim *try_kernel(kiln_claimer *c, const kiln_kernel *kernel, kiln_n
     return claim;
 }
 
+/* Regions begin at the node that computes and take what dequantizes its operands along, so that a
+ * DequantizeLinear waits until all others have chosen. */
+static bool waits(const kiln_node *node) {
+    return KILN_IS(node, dequantize_linear);
+}
+
+static kiln_status cover_node(kiln_plan *plan, cover *cv, kiln_claimer *c, kiln_node *node,
+                              kiln_refusal_fn refused, void *user, kiln_diag *diag) {
+    kiln_claim *claim = NULL;
+    for (size_t k = 0; is_free(c, node) && !claim && k < kiln_kernel_count(); k++) {
+        const kiln_kernel *kernel = kiln_kernel_at(k);
+        claim = try_kernel(c, kernel, node);
+        KILN_TRY(c->status);
+        if (!claim && refused) {
+            refused(user, node, kernel, c->reason);
+        }
+    }
+    if (claim) {
+        return take(plan, cv, claim);
+    }
+    if (is_free(c, node)) {
+        return kiln_fail(diag, KILN_F_INTERNAL, "no kernel takes node \"%s\" (%s)", node->name,
+                         node->op->name);
+    }
+    return KILN_OK;
+}
+
 kiln_status kiln_cpu_cover(kiln_plan *plan, const kiln_cpu_target *target, kiln_arena *arena,
                            kiln_refusal_fn refused, void *user, kiln_diag *diag) {
     cover cv;
     kiln_claimer c;
     KILN_TRY(start(plan, target, arena, &cv, &c));
-    for (size_t i = 0; i < plan->graph->n_nodes; i++) {
-        kiln_node *node = plan->graph->nodes[i];
-        kiln_claim *claim = NULL;
-        for (size_t k = 0; is_free(&c, node) && !claim && k < kiln_kernel_count(); k++) {
-            const kiln_kernel *kernel = kiln_kernel_at(k);
-            claim = try_kernel(&c, kernel, node);
-            KILN_TRY(c.status);
-            if (!claim && refused) {
-                refused(user, node, kernel, c.reason);
+    for (int round = 0; round < 2; round++) {
+        for (size_t i = 0; i < plan->graph->n_nodes; i++) {
+            if (waits(plan->graph->nodes[i]) == (round == 1)) {
+                KILN_TRY(cover_node(plan, &cv, &c, plan->graph->nodes[i], refused, user, diag));
             }
-        }
-        if (claim) {
-            KILN_TRY(take(plan, &cv, claim));
-        } else if (is_free(&c, node)) {
-            return kiln_fail(diag, KILN_F_INTERNAL, "no kernel takes node \"%s\" (%s)", node->name,
-                             node->op->name);
         }
     }
     return KILN_OK;
@@ -87,6 +104,22 @@ static kiln_status list_by_anchor(const kiln_plan *plan, const kiln_decision *de
     return KILN_OK;
 }
 
+static kiln_status reclaim_node(kiln_plan *plan, cover *cv, kiln_claimer *c, const kiln_decision *d,
+                                size_t i, kiln_diag *diag) {
+    const kiln_kernel *kernel = kiln_kernel_find(d->kernel);
+    kiln_claim *claim = NULL;
+    if (kernel && !cv->owner[i]) {
+        claim = try_kernel(c, kernel, plan->graph->nodes[i]);
+        KILN_TRY(c->status);
+    }
+    if (!claim || claim->n_nodes != d->n_nodes) {
+        return kiln_fail(diag, KILN_F_ENGINE_DAMAGED,
+                         "the region at node %zu (kernel \"%s\") cannot be made again", i,
+                         d->kernel);
+    }
+    return take(plan, cv, claim);
+}
+
 /* Which nodes a region takes depends on those that are taken already, so regions are made again
  * in the order in which kiln_cpu_cover made them: that of their anchors. */
 kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target,
@@ -97,23 +130,12 @@ kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target,
     const kiln_decision **by_anchor;
     KILN_TRY(start(plan, target, arena, &cv, &c));
     KILN_TRY(list_by_anchor(plan, decisions, n, &by_anchor, arena, diag));
-    for (size_t i = 0; i < plan->graph->n_nodes; i++) {
-        const kiln_decision *d = by_anchor[i];
-        if (!d) {
-            continue;
+    for (int round = 0; round < 2; round++) {
+        for (size_t i = 0; i < plan->graph->n_nodes; i++) {
+            if (by_anchor[i] && waits(plan->graph->nodes[i]) == (round == 1)) {
+                KILN_TRY(reclaim_node(plan, &cv, &c, by_anchor[i], i, diag));
+            }
         }
-        const kiln_kernel *kernel = kiln_kernel_find(d->kernel);
-        kiln_claim *claim = NULL;
-        if (kernel && !cv.owner[i]) {
-            claim = try_kernel(&c, kernel, plan->graph->nodes[i]);
-            KILN_TRY(c.status);
-        }
-        if (!claim || claim->n_nodes != d->n_nodes) {
-            return kiln_fail(diag, KILN_F_ENGINE_DAMAGED,
-                             "the region at node %zu (kernel \"%s\") cannot be made again", i,
-                             d->kernel);
-        }
-        KILN_TRY(take(plan, &cv, claim));
     }
     for (size_t i = 0; i < plan->graph->n_nodes; i++) {
         if (!cv.owner[i]) {

@@ -108,7 +108,13 @@ enum {
     X(XOR, 2)                                                                       \
     X(WHERE, 3) /* a != 0 ? b : c */                                                \
     X(ISNAN, 1)                                                                     \
-    X(ISINF, 1) /* p != 0 takes -inf, q != 0 takes +inf */
+    X(ISINF, 1)       /* p != 0 takes -inf, q != 0 takes +inf */                    \
+    X(DEQUANT, 1)     /* (a - q) p: scale p, zero point q */                        \
+    X(DEQUANT_BY, 3)  /* (a - c) b */                                               \
+    X(QUANT_U8, 1)    /* a / p to the nearest, + q, to [0, 255]; NaN gives q */     \
+    X(QUANT_U8_BY, 3) /* the same with b and c */                                   \
+    X(QUANT_S8, 1)    /* to [-128, 127] */                                          \
+    X(QUANT_S8_BY, 3)
 
 #define KILN_PROG_ENUM(name, operands) KILN_PROG_##name,
 typedef enum kiln_prog_op { KILN_PROG_OPS(KILN_PROG_ENUM) KILN_PROG_OP_COUNT } kiln_prog_op;

@@ -114,6 +114,13 @@ KILN_INLINE kiln_vf isinf_signed(kiln_vf x, kiln_vf minus, kiln_vf plus) {
     return TRUTH(vm_or(lo, hi));
 }
 
+/* QuantizeLinear: a true division, halves to even, NaN as 0. */
+KILN_INLINE kiln_vf quantize(kiln_vf x, kiln_vf scale, kiln_vf zero, float lo, float hi) {
+    kiln_vf v = vf_div(x, scale);
+    v = vf_select(vf_isnan(v), vf_zero(), vf_round(v));
+    return vf_clamp(vf_add(v, zero), vf_set1(lo), vf_set1(hi));
+}
+
 OP1(COPY, x)
 OP2(ADD, vf_add(x, y))
 OP2(SUB, vf_sub(x, y))
@@ -183,6 +190,12 @@ OP2(XOR, vf_sub(TRUTH(vm_or(IS_TRUE(x), IS_TRUE(y))), TRUTH(vm_and(IS_TRUE(x), I
 OP3(WHERE, vf_select(IS_TRUE(x), y, z))
 OP1(ISNAN, TRUTH(vf_isnan(x)))
 OP1(ISINF, isinf_signed(x, P, Q))
+OP1(DEQUANT, vf_mul(vf_sub(x, Q), P))
+OP3(DEQUANT_BY, vf_mul(vf_sub(x, z), y))
+OP1(QUANT_U8, quantize(x, P, Q, 0.0f, 255.0f))
+OP3(QUANT_U8_BY, quantize(x, y, z, 0.0f, 255.0f))
+OP1(QUANT_S8, quantize(x, P, Q, -128.0f, 127.0f))
+OP3(QUANT_S8_BY, quantize(x, y, z, -128.0f, 127.0f))
 
 /* x^0.5 differs from sqrt at -0 and -inf. */
 OP1(pow_half,
@@ -248,14 +261,10 @@ static float saturate(float x, float lo, float hi) {
     }
 READER(f32, float)
 READER(f64, double)
-READER(u8, uint8_t)
-READER(i8, int8_t)
 READER(i32, int32_t)
 READER(i64, int64_t)
 WRITER(f32, float, x)
 WRITER(f64, double, x)
-WRITER(u8, uint8_t, saturate(x, 0.0f, 255.0f))
-WRITER(i8, int8_t, saturate(x, -128.0f, 127.0f))
 WRITER(bool, uint8_t, x != 0.0f)
 WRITER(i32, int32_t, (int64_t)saturate(x, -2147483648.0f, 2147483520.0f))
 WRITER(i64, int64_t, saturate(x, -0x1p63f, 0x1.fffffep62f))
@@ -266,6 +275,32 @@ static void read_bool(float *d, const void *src, int64_t stride, int64_t n) {
         d[i] = s[i * stride] != 0 ? 1.0f : 0.0f;
     }
 }
+
+/* vf_max gives its second operand for NaN: the lower bound, as saturate does. */
+#define BYTE_IO(name, type, load, store, lo, hi)                                     \
+    static void read_##name(float *d, const void *src, int64_t stride, int64_t n) {  \
+        const type *s = src;                                                         \
+        int64_t i = 0;                                                               \
+        for (; stride == 1 && i + KILN_VLEN <= n; i += KILN_VLEN) {                  \
+            vf_store(d + i, vf_from_vi(load(s + i)));                                \
+        }                                                                            \
+        for (; i < n; i++) {                                                         \
+            d[i] = (float)s[i * stride];                                             \
+        }                                                                            \
+    }                                                                                \
+    static void write_##name(void *dst, const float *s, int64_t stride, int64_t n) { \
+        type *d = dst;                                                               \
+        int64_t i = 0;                                                               \
+        for (; stride == 1 && i + KILN_VLEN <= n; i += KILN_VLEN) {                  \
+            kiln_vf v = vf_min(vf_max(vf_load(s + i), vf_set1(lo)), vf_set1(hi));    \
+            store(d + i, vi_trunc(v));                                               \
+        }                                                                            \
+        for (; i < n; i++) {                                                         \
+            d[i * stride] = (type)saturate(s[i], lo, hi);                            \
+        }                                                                            \
+    }
+BYTE_IO(u8, uint8_t, vi_load_u8, vi_store_u8, 0.0f, 255.0f)
+BYTE_IO(i8, int8_t, vi_load_s8, vi_store_s8, -128.0f, 127.0f)
 
 #define HALF_IO(name)                                                                \
     static void read_##name(float *d, const void *src, int64_t stride, int64_t n) {  \

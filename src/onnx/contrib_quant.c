@@ -1,5 +1,5 @@
 /* contrib_quant.c - see contrib.h: quantized operators as DequantizeLinear, the operator,
- * QuantizeLinear, and integer products as MatMulInteger, Cast, Mul. */
+ * QuantizeLinear, and products of run-time integers as MatMulInteger, Cast, Mul. */
 #include <string.h>
 
 #include "onnx/contrib.h"
@@ -207,35 +207,36 @@ void kiln_contrib_dynamic_quantize_matmul(kiln_contrib *c) {
                    kiln_contrib_in(c, 4));
 }
 
-static kiln_value *transposed(kiln_contrib *c, kiln_value *x, const char *attr) {
-    static const int64_t swap[] = {1, 0};
-    if (kiln_contrib_get_int(c, attr, 0) == 0) {
-        return x;
-    }
-    kiln_contrib_ints(c, "perm", (kiln_ints){swap, 2});
-    return KILN_CONTRIB_NODE(c, "Transpose", x);
+/* DequantizeLinear of inputs i to i + 2 along an axis, should there be several scales. */
+static kiln_value *dequantize_along(kiln_contrib *c, int32_t i, int64_t axis) {
+    kiln_contrib_int(c, "axis", axis);
+    return dequantize(c, i);
 }
 
-/* Inputs: A, scale, zero, B, scale, zero, int32 C, scale and zero point of the output, absent for a
- * float one. */
+/* Inputs: A, scale, zero, B, scale, zero, int32 C (in steps of alpha times both scales), scale and
+ * zero point of the output, absent for a float one. */
 void kiln_contrib_qgemm(kiln_contrib *c) {
-    kiln_value *a = transposed(c, kiln_contrib_need(c, 0), "transA");
-    kiln_value *b = transposed(c, kiln_contrib_need(c, 3), "transB");
-    kiln_value *scale = product_scale(c, kiln_contrib_need(c, 1), kiln_contrib_need(c, 4));
-    kiln_value *sums =
-        KILN_CONTRIB_NODE(c, "MatMulInteger", a, b, kiln_contrib_in(c, 2), kiln_contrib_in(c, 5));
+    int64_t trans_a = kiln_contrib_get_int(c, "transA", 0) != 0;
+    int64_t trans_b = kiln_contrib_get_int(c, "transB", 0) != 0;
     float alpha = kiln_contrib_get_float(c, "alpha", 1);
-    if (alpha != 1) {
-        scale = KILN_CONTRIB_NODE(c, "Mul", scale, kiln_contrib_scalar_like(c, alpha, scale));
+    kiln_value *in[3] = {dequantize_along(c, 0, 0), dequantize_along(c, 3, trans_b ? 0 : 1), NULL};
+    kiln_value *bias = kiln_contrib_in(c, 6);
+    if (bias) {
+        kiln_value *scale = product_scale(c, kiln_contrib_need(c, 1), kiln_contrib_need(c, 4));
+        if (alpha != 1) {
+            scale = KILN_CONTRIB_NODE(c, "Mul", scale, kiln_contrib_scalar_like(c, alpha, scale));
+        }
+        kiln_contrib_int(c, "axis", -1);
+        in[2] = KILN_CONTRIB_NODE(c, "DequantizeLinear", bias, scale);
     }
-    sums = kiln_contrib_add(c, sums, kiln_contrib_in(c, 6));
-    kiln_contrib_int(c, "to", KILN_DTYPE_F32);
-    sums = KILN_CONTRIB_NODE(c, "Cast", sums);
+    kiln_contrib_int(c, "transA", trans_a);
+    kiln_contrib_int(c, "transB", trans_b);
+    kiln_contrib_float(c, "alpha", alpha);
     if (!kiln_contrib_in(c, 7)) {
-        KILN_CONTRIB_LAST(c, "Mul", sums, scale);
+        kiln_contrib_last(c, "Gemm", in, 3);
         return;
     }
-    kiln_value *y = KILN_CONTRIB_NODE(c, "Mul", sums, scale);
+    kiln_value *y = kiln_contrib_node(c, "Gemm", in, 3);
     KILN_CONTRIB_LAST(c, "QuantizeLinear", y, kiln_contrib_need(c, 7), kiln_contrib_need(c, 8));
 }
 

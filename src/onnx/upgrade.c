@@ -42,7 +42,8 @@ typedef struct rule {
     kiln_rewrite *function; /* EDIT, REWRITE */
 } rule;
 
-static kiln_rewrite edit_split, edit_resize, edit_resize_10, edit_batch_norm, refuse_old;
+static kiln_rewrite edit_split, edit_resize, edit_resize_10, edit_batch_norm, edit_scale,
+    refuse_old;
 
 /* Operators on two inputs that had their own rule for broadcasting before opset 7. */
 #define BROADCAST(op) \
@@ -71,6 +72,7 @@ static const rule rules[] = {
     {"Clip", 11, FLOAT_TO_LIKE, .attr = "max", .number = 2},
     {"Concat", 4, DEFAULT_INT, .attr = "axis", .number = 1},
     {"Crop", ALWAYS, REWRITE, .function = kiln_rewrite_crop},
+    {"DequantizeLinear", ALWAYS, EDIT, .function = edit_scale},
     {"DFT", 20, INT_TO_SCALAR, .attr = "axis", .number = 2, .int_default = 1},
     {"Dropout", 7, DROP, .attr = "is_test", .number = 1},
     {"Dropout", 12, FLOAT_TO_SCALAR, .attr = "ratio", .number = 1},
@@ -87,6 +89,7 @@ static const rule rules[] = {
     {"Pad", 11, INTS_TO_INPUT, .attr = "pads", .number = 1},
     {"Pad", 11, FLOAT_TO_LIKE, .attr = "value", .number = 2},
     {"ParametricSoftplus", ALWAYS, REWRITE, .function = kiln_rewrite_parametric_softplus},
+    {"QuantizeLinear", ALWAYS, EDIT, .function = edit_scale},
     AXES_INPUT("ReduceL1", 18),
     AXES_INPUT("ReduceL2", 18),
     AXES_INPUT("ReduceLogSum", 18),
@@ -170,6 +173,15 @@ static kiln_status edit_batch_norm(kiln_importer *im, kiln_frame *frame, kiln_so
     }
     s->n_out = s->n_out > 1 ? 1 : s->n_out;
     return KILN_OK;
+}
+
+/* Exporters have written the scale as the double it was computed in; ONNX knows none of them. */
+static kiln_status edit_scale(kiln_importer *im, kiln_frame *frame, kiln_source *s) {
+    kiln_value *scale = s->n_in > 1 ? s->in[1] : NULL;
+    if (!kiln_value_is_const(scale) || scale->type.dtype != KILN_DTYPE_F64) {
+        return KILN_OK;
+    }
+    return kiln_make(im, frame, s, "Cast", &s->in[1], 1, "to", KILN_DTYPE_F32, &s->in[1]);
 }
 
 static kiln_status refuse_old(kiln_importer *im, kiln_frame *frame, kiln_source *s) {

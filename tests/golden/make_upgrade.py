@@ -228,11 +228,23 @@ def before_7():
          expect=[up.repeat(2, 2).repeat(3, 3)])
 
 
+def quantization():
+    """Scales in double, as an initializer and as a Constant node: no ONNX, but it has been exported."""
+    x = f32(4, 3)
+    scale, zero = np.float32(0.1), np.uint8(100)
+    q = np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.uint8)
+    nodes = [n("QuantizeLinear", ["x0", "s", "z"], ["q"]),
+             n("Constant", (), ["t"], value=numpy_helper.from_array(np.array(0.1))),
+             n("DequantizeLinear", ["q", "t", "z"])]
+    case("quantize_13_double_scale", 13, nodes, [x], init=[("s", np.array(0.1)), ("z", np.array(zero))],
+         expect=[(q.astype(np.float32) - zero) * scale])
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     for old in os.listdir(OUT):
         os.remove(os.path.join(OUT, old))
-    for make in (attributes_to_inputs, softmax, resize, several_nodes, functions, constants, before_7):
+    for make in (attributes_to_inputs, softmax, resize, several_nodes, functions, constants, before_7, quantization):
         make()
     with open(os.path.join(OUT, "list.txt"), "w", encoding="ascii") as f:
         f.write("\n".join(names) + "\n")

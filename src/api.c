@@ -134,7 +134,11 @@ static kiln_status lower(kiln_engine *e, kiln_diag *diag) {
     if (quantized && !kiln_target_is_off(&e->target, "unsigned")) {
         KILN_TRY(kiln_make_unsigned(e->graph, &n, diag));
     }
-    return quantized ? kiln_split_dequantize(e->graph, &n, diag) : KILN_OK;
+    if (quantized) {
+        KILN_TRY(kiln_split_dequantize(e->graph, &n, diag));
+        KILN_TRY(kiln_fold_weights(e->graph, &e->target, &n, diag));
+    }
+    return KILN_OK;
 }
 
 static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_options *o,

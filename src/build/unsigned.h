@@ -1,10 +1,11 @@
-/* unsigned.h - quantized graphs as the CPU kernels want them: uint8 activations, and a
- * DequantizeLinear for each reader.
+/* unsigned.h - quantized graphs as the CPU kernels want them: uint8 activations, a
+ * DequantizeLinear for each reader, and floats where no kernel reads weights as integers.
  *
- * Both rewrites are exact and belong to the plan's own graph, never to the one that is exported.
+ * All rewrites are exact and belong to the plan's own graph, never to the one that is exported.
  *
  *     KILN_TRY(kiln_make_unsigned(graph, &n_values, diag));
  *     KILN_TRY(kiln_split_dequantize(graph, &n_nodes, diag));
+ *     KILN_TRY(kiln_fold_weights(graph, &target, &n_nodes, diag));
  *
  * kiln_make_unsigned: int8 values that only stand between QuantizeLinear and DequantizeLinear, also
  * through nodes that move or compare elements, become uint8, their zero points 128 more: q + 128
@@ -12,11 +13,15 @@
  * node reads or makes stay int8.
  *
  * kiln_split_dequantize: a DequantizeLinear that several nodes read becomes one for each of them,
- * so that every kernel can take its own into its region. */
+ * so that every kernel can take its own into its region.
+ *
+ * kiln_fold_weights: a DequantizeLinear of constants that no kernel takes into a region becomes a
+ * constant, which float kernels pack like any other weight: it would be computed in every run
+ * otherwise. A cover for trial tells which they are. */
 #ifndef KILN_BUILD_UNSIGNED_H
 #define KILN_BUILD_UNSIGNED_H
 
-#include "ir/graph.h"
+#include "backend/kernel.h"
 
 /* Whether a node of the graph or its bodies is QuantizeLinear or DequantizeLinear. */
 bool kiln_is_quantized(const kiln_graph *graph);
@@ -27,5 +32,9 @@ kiln_status kiln_make_unsigned(kiln_graph *graph, size_t *n_values, kiln_diag *d
 
 /* Likewise; *n_nodes is how many nodes were added. */
 kiln_status kiln_split_dequantize(kiln_graph *graph, size_t *n_nodes, kiln_diag *diag);
+
+/* Likewise; *n_nodes is how many nodes became constants. */
+kiln_status kiln_fold_weights(kiln_graph *graph, const kiln_cpu_target *target, size_t *n_nodes,
+                              kiln_diag *diag);
 
 #endif

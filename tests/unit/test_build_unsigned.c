@@ -1,6 +1,8 @@
 /* The rewrites of quantized graphs for the CPU compute the same, and change what they should. */
 #include "build/unsigned.h"
 
+#include "backend/backend.h"
+#include "base/cpu.h"
 #include "pass/graphs.h"
 
 typedef kiln_status rewrite_fn(kiln_graph *graph, size_t *n, kiln_diag *diag);
@@ -97,12 +99,43 @@ static void test_split(void **state) {
           1, NULL);
 }
 
+static kiln_status fold(kiln_graph *graph, size_t *n, kiln_diag *diag) {
+    kiln_cpu_target target;
+    kiln_cpu_target_init(&target, kiln_cpu_features(), NULL);
+    return kiln_fold_weights(graph, &target, n, diag);
+}
+
+static void test_fold(void **state) {
+    (void)state;
+    /* Weight and bias of a float product; large weights stay expressions. */
+    check(fold,
+          "graph \"g\"\nin x: float32[2,3]\nconst s: float32[] = {0.5}\n"
+          "const w: int8[3,2] = {1, -2, 3, 4, -5, 6}\nconst c: int32[2] = {4, 5}\n"
+          "const v: int8[2,9000] = rand(3)\n"
+          "a = DequantizeLinear(w, s)\nb = DequantizeLinear(c, s)\ny = Gemm(x, a, b)\n"
+          "d = DequantizeLinear(v, s)\nz = MatMul(y, d)\nout y\nout z\nend\n",
+          3, "float32[2,9000] = DequantizeLinear(v, s)");
+    /* One that an elementwise region reads as bytes stays, and so does an output. */
+    check(fold,
+          "graph \"g\"\nin x: float32[2,3]\nconst s: float32[] = {0.5}\n"
+          "const w: int8[3] = {1, -2, 3}\na = DequantizeLinear(w, s)\ny = Add(x, a)\n"
+          "b = DequantizeLinear(w, s)\nout y\nout b\nend\n",
+          0, NULL);
+    /* In a body. */
+    check(fold,
+          "graph \"g\"\nin x: float32[2,3]\nin p: bool[]\nconst s: float32[] = {0.5}\n"
+          "const w: int8[3,2] = {1, -2, 3, 4, -5, 6}\n"
+          "y = If(p) {\n  then_branch = graph \"t\"\n    d = DequantizeLinear(w, s)\n"
+          "    u = MatMul(x, d)\n    out u\n  end\n  else_branch = graph \"e\"\n"
+          "    e = DequantizeLinear(w, s)\n    v = MatMul(x, e)\n    out v\n  end\n}\n"
+          "out y\nend\n",
+          2, NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pair),
-        cmocka_unit_test(test_movers),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_split),
+        cmocka_unit_test(test_pair),  cmocka_unit_test(test_movers), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_split), cmocka_unit_test(test_fold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

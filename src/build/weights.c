@@ -1,0 +1,85 @@
+/* weights.c - quantized weights that no kernel reads as integers are floats: see unsigned.h. */
+#include "backend/backend.h"
+#include "build/unsigned.h"
+#include "ops/ops.h"
+#include "ops/util.h"
+
+/* Constants up to this size are computed now, so that claims can read them. */
+enum { EAGER_BYTES = 64 * 1024 };
+
+typedef struct folder {
+    const kiln_cpu_target *target;
+    kiln_arena scratch;
+    kiln_diag *diag;
+    size_t n_folded;
+} folder;
+
+/* A DequantizeLinear of constants that stands in a region of its own. */
+static bool is_lonely(const kiln_claim *claim) {
+    const kiln_node *n = claim->anchor;
+    if (claim->n_nodes != 1 || n->op != &kiln_op_dequantize_linear || n->out[0]->n_outputs > 0) {
+        return false;
+    }
+    for (int32_t k = 0; k < n->n_in; k++) {
+        if (n->in[k] && !n->in[k]->constant) {
+            return false;
+        }
+    }
+    return kiln_type_is_static(&n->out[0]->type);
+}
+
+/* The node's output becomes a constant: the node is its recipe. */
+static kiln_status fold(folder *f, kiln_graph *g, kiln_node *n) {
+    kiln_value *v = n->out[0];
+    kiln_const *c;
+    KILN_ALLOC(c, g->arena, 1);
+    kiln_type_to_tensor(&v->type, &c->tensor);
+    c->tensor.cap_bytes = kiln_tensor_bytes(&c->tensor);
+    c->expr = n;
+    v->constant = c;
+    if (c->tensor.cap_bytes <= EAGER_BYTES) {
+        kiln_tensor t;
+        KILN_TRY(kiln_const_eval(v, &t, &f->scratch, f->diag));
+        c->tensor.data = kiln_arena_copy(g->arena, t.data, c->tensor.cap_bytes);
+        c->expr = NULL;
+        KILN_TRY(c->tensor.data ? KILN_OK : KILN_E_MEMORY);
+    }
+    f->n_folded++;
+    return KILN_OK;
+}
+
+static kiln_status fold_graph(folder *f, kiln_graph *g) {
+    kiln_plan trial = {.graph = g};
+    KILN_TRY(kiln_cpu_cover(&trial, f->target, &f->scratch, NULL, NULL, f->diag));
+    for (size_t i = 0; i < trial.n_claims; i++) {
+        if (is_lonely(trial.claims[i])) {
+            KILN_TRY(fold(f, g, trial.claims[i]->anchor));
+        }
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        kiln_node *node = g->nodes[i];
+        if (!node->out[0]->constant) {
+            g->nodes[n++] = node;
+        }
+        for (int32_t b = 0; b < node->n_bodies; b++) {
+            KILN_TRY(fold_graph(f, node->bodies[b]));
+        }
+    }
+    g->n_nodes = n;
+    return KILN_OK;
+}
+
+kiln_status kiln_fold_weights(kiln_graph *graph, const kiln_cpu_target *target, size_t *n_nodes,
+                              kiln_diag *diag) {
+    folder f = {.target = target, .diag = diag};
+    kiln_arena_init(&f.scratch, graph->env);
+    kiln_status status = fold_graph(&f, graph);
+    kiln_arena_free(&f.scratch);
+    *n_nodes = f.n_folded;
+    if (status != KILN_OK || f.n_folded == 0) {
+        return status;
+    }
+    KILN_TRY(kiln_graph_index(graph));
+    return kiln_infer_graph(graph, diag);
+}

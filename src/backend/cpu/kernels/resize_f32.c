@@ -1,6 +1,7 @@
-/* resize_f32.c - float32 Resize of the spatial dims of channels-last images: nearest, linear,
- * cubic. */
+/* resize_f32.c - Resize of the spatial dims of channels-last images: nearest, linear, cubic of
+ * float32, nearest of every other type. */
 #include <math.h>
+#include <string.h>
 
 #include "backend/cpu/axes.h"
 #include "backend/cpu/prims/move.h"
@@ -14,6 +15,7 @@ typedef struct resize_state {
     const kiln_move_prims *prims;
     kiln_resize_args args;
     int64_t rows;
+    int64_t pixel_bytes; /* of a type that is only copied; 0: float32 */
 } resize_state;
 
 /* A length l of the input corresponds to l * up / down of the output. */
@@ -59,9 +61,12 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     const kiln_resize_attrs *a = node->attrs;
     const kiln_value *x = node->in[X];
     bool by_size = given(node, SIZES);
-    if (!kiln_value_is_f32(x) || x->type.rank < 3 || x->type.rank > 5 ||
+    bool copies =
+        a->mode == 0 && x->type.kind == KILN_KIND_TENSOR && kiln_move_bytes(x->type.dtype);
+    if (!(copies || kiln_value_is_f32(x)) || x->type.rank < 3 || x->type.rank > 5 ||
         node->out[0]->type.rank < 0) {
-        return kiln_claim_refuse(c, "it takes float32 with 1 to 3 spatial dims");
+        return kiln_claim_refuse(
+            c, "it takes float32, or any type for nearest, with 1 to 3 spatial dims");
     }
     if (a->antialias || a->coordinate_transformation_mode == KILN_RESIZE_TF_CROP ||
         a->keep_aspect_ratio_policy != 0 ||
@@ -194,8 +199,29 @@ static kiln_status bind(kiln_binder *b) {
     }
     s->args.channels = x->dims[1];
     s->rows = x->dims[0] * s->args.axis[0].out * s->args.axis[1].out;
+    if (x->dtype != KILN_DTYPE_F32) {
+        s->pixel_bytes = x->dims[1] * kiln_move_bytes(x->dtype);
+        return KILN_OK;
+    }
     b->scratch_bytes = (size_t)kiln_resize_scratch(&s->args) * sizeof(float);
     return KILN_OK;
+}
+
+/* Output rows [begin, end), pixel by pixel. */
+static void copy_rows(const resize_state *s, const char *x, char *y, int64_t begin, int64_t end) {
+    const kiln_resize_axis *depth = &s->args.axis[0], *height = &s->args.axis[1],
+                           *width = &s->args.axis[2];
+    size_t bytes = (size_t)s->pixel_bytes;
+    y += begin * width->out * s->pixel_bytes;
+    for (int64_t r = begin; r < end; r++) {
+        int64_t image = r / height->out / depth->out;
+        int64_t plane = image * depth->in + depth->index[r / height->out % depth->out];
+        int64_t row = plane * height->in + height->index[r % height->out];
+        const char *line = x + row * width->in * s->pixel_bytes;
+        for (int64_t i = 0; i < width->out; i++, y += bytes) {
+            memcpy(y, line + width->index[i] * s->pixel_bytes, bytes);
+        }
+    }
 }
 
 static void run(const kiln_call *call, const kiln_team *team) {
@@ -203,6 +229,10 @@ static void run(const kiln_call *call, const kiln_team *team) {
     int64_t begin, end;
     kiln_team_split(team, s->rows, &begin, &end);
     if (begin >= end) {
+        return;
+    }
+    if (s->pixel_bytes > 0) {
+        copy_rows(s, call->in[0], call->out[0], begin, end);
         return;
     }
     kiln_resize_args args = s->args;

@@ -1,4 +1,4 @@
-/* pool.h - pooling over channels-last images.
+/* pool.h - pooling over channels-last images of floats or bytes.
  *
  * x[batch, D, H, W, C] -> y[batch, OD, OH, OW, C], float32; lower ranks have leading dims of 1.
  * Output dims are given (ceil_mode is the caller's arithmetic); windows may hang over the padding's
@@ -43,11 +43,28 @@ typedef struct kiln_global_pool_args {
     float *y;
 } kiln_global_pool_args;
 
+/* Pools of bytes. MAX takes uint8 or int8 and gives the same. AVG takes uint8 and sums integers:
+ * with s = sum of (x - x_zero) over the elements inside, n what the average divides by, and
+ * m = x_step / n, the result is float(s) * m, or with q bytes
+ * sat(round_half_even(float(s) * m) + y_zero), m = x_step / (n * y_step): m is computed in double
+ * and rounded to float once. Fewer than 2^23 elements to a window. */
+typedef struct kiln_pool_q8_args {
+    kiln_pool_args shape; /* its x and y are not used */
+    bool is_signed;       /* MAX: int8 */
+    bool to_float;        /* AVG: y is float32 */
+    int32_t x_zero, y_zero;
+    double x_step, y_step;
+    const uint8_t *x;
+    void *y;
+} kiln_pool_q8_args;
+
 typedef struct kiln_pool_prims {
     /* Output pixels [begin, end). */
     void (*pool)(const kiln_pool_args *args, int64_t begin, int64_t end);
     /* Results [begin, end) of 0 .. batch * channels, by partial sums of 64 pixels. */
     void (*global_pool)(const kiln_global_pool_args *args, int64_t begin, int64_t end);
+    /* Output pixels [begin, end). */
+    void (*pool_q8)(const kiln_pool_q8_args *args, int64_t begin, int64_t end);
 } kiln_pool_prims;
 
 extern const kiln_pool_prims kiln_pool_prims_portable;

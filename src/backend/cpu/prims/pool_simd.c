@@ -119,19 +119,25 @@ POOL_PIXEL(pixel_max, KILN_POOL_MAX)
 POOL_PIXEL(pixel_avg, KILN_POOL_AVG)
 POOL_PIXEL(pixel_lp, KILN_POOL_LP)
 
+/* The window of output pixel i, and its image. */
+static window window_of(const kiln_pool_args *a, int64_t i, int64_t *image) {
+    int64_t o[3];
+    for (int d = 2; d >= 0; d--) {
+        o[d] = i % a->out[d];
+        i /= a->out[d];
+    }
+    *image = i;
+    return window_at(a, o);
+}
+
 static void pool(const kiln_pool_args *a, int64_t begin, int64_t end) {
     static void (*const pixel[])(const kiln_pool_args *, const window *, const float *, float *) = {
         [KILN_POOL_MAX] = pixel_max, [KILN_POOL_AVG] = pixel_avg, [KILN_POOL_LP] = pixel_lp};
     int64_t image = a->in[0] * a->in[1] * a->in[2] * a->channels;
     for (int64_t i = begin; i < end; i++) {
-        int64_t o[3];
-        int64_t rest = i;
-        for (int d = 2; d >= 0; d--) {
-            o[d] = rest % a->out[d];
-            rest /= a->out[d];
-        }
-        window w = window_at(a, o);
-        pixel[a->op](a, &w, a->x + rest * image, a->y + i * a->channels);
+        int64_t n;
+        window w = window_of(a, i, &n);
+        pixel[a->op](a, &w, a->x + n * image, a->y + i * a->channels);
     }
 }
 
@@ -194,7 +200,110 @@ static void global_pool(const kiln_global_pool_args *a, int64_t begin, int64_t e
     }
 }
 
+/* ---- Bytes ---- */
+
+enum { BYTES = 64 }; /* channels that a block of the maximum keeps in registers */
+
+/* Calls visit(x) for the pixel x of each tap inside the window. */
+#define FOR_TAPS(a, w, image, visit)                                                            \
+    for (int64_t d = 0; d < (w)->taps[0]; d++) {                                                \
+        for (int64_t h = 0; h < (w)->taps[1]; h++) {                                            \
+            int64_t row = ((w)->first[0] + d * (a)->dilation[0]) * (a)->in[1] + (w)->first[1] + \
+                          h * (a)->dilation[1];                                                 \
+            const uint8_t *x = (image) + (row * (a)->in[2] + (w)->first[2]) * (a)->channels;    \
+            for (int64_t k = 0; k < (w)->taps[2]; k++, x += (a)->dilation[2] * (a)->channels) { \
+                visit;                                                                          \
+            }                                                                                   \
+        }                                                                                       \
+    }
+
+/* `flip` turns int8 into uint8 of the same order. n <= BYTES. */
+KILN_INLINE void max_block(const kiln_pool_args *a, const window *w, const uint8_t *image,
+                           uint8_t *y, int64_t n, uint8_t flip) {
+    uint8_t best[BYTES] = {0};
+    FOR_TAPS(
+        a, w, image, for (int64_t c = 0; c < n; c++) {
+            uint8_t v = x[c] ^ flip;
+            best[c] = v > best[c] ? v : best[c];
+        })
+    for (int64_t c = 0; c < n; c++) {
+        y[c] = best[c] ^ flip;
+    }
+}
+
+static void max_pixel(const kiln_pool_q8_args *a, const window *w, const uint8_t *image,
+                      uint8_t *y) {
+    int64_t c = 0, channels = a->shape.channels;
+    uint8_t flip = a->is_signed ? 0x80 : 0;
+    for (; c + BYTES <= channels; c += BYTES) {
+        max_block(&a->shape, w, image + c, y + c, BYTES, flip);
+    }
+    if (c < channels) {
+        max_block(&a->shape, w, image + c, y + c, channels - c, flip);
+    }
+}
+
+/* nv vectors of channels, the last of them possibly partial. */
+KILN_INLINE void sum_vectors(const kiln_pool_q8_args *a, const window *w, const uint8_t *image,
+                             int64_t at, float m, int64_t lanes, int nv) {
+    const kiln_pool_args *g = &a->shape;
+    int64_t inside = w->taps[0] * w->taps[1] * w->taps[2];
+    kiln_vi s[4];
+    for (int v = 0; v < nv; v++) {
+        s[v] = vi_set1((int32_t)(-inside * a->x_zero));
+    }
+    FOR_TAPS(
+        g, w, image, for (int v = 0; v < nv; v++) {
+            kiln_vi part = nv > 1 || lanes >= KILN_VLEN ? vi_load_u8(x + v * KILN_VLEN)
+                                                        : vi_load_u8_tail(x, lanes);
+            s[v] = vi_add(s[v], part);
+        })
+    for (int v = 0; v < nv; v++, at += KILN_VLEN) {
+        int64_t left = nv > 1 ? KILN_VLEN : lanes;
+        kiln_vf r = vf_mul(vf_from_vi(s[v]), vf_set1(m));
+        if (a->to_float) {
+            vf_store_upto((float *)a->y + at, left, r);
+            continue;
+        }
+        r = vf_add(vf_round(r), vf_set1((float)a->y_zero));
+        kiln_vi q = vi_trunc(vf_clamp(r, vf_zero(), vf_set1(255.0f)));
+        if (left >= KILN_VLEN) {
+            vi_store_u8((uint8_t *)a->y + at, q);
+        } else {
+            vi_store_u8_tail((uint8_t *)a->y + at, left, q);
+        }
+    }
+}
+
+static void average_pixel(const kiln_pool_q8_args *a, const window *w, const uint8_t *image,
+                          int64_t at) {
+    int64_t c = 0, channels = a->shape.channels;
+    double step = a->to_float ? 1.0 : a->y_step;
+    float m = (float)(a->x_step / ((double)w->count * step));
+    for (; c + 4 * KILN_VLEN <= channels; c += 4 * KILN_VLEN) {
+        sum_vectors(a, w, image + c, at + c, m, 4 * KILN_VLEN, 4);
+    }
+    for (; c < channels; c += KILN_VLEN) {
+        sum_vectors(a, w, image + c, at + c, m, channels - c, 1);
+    }
+}
+
+static void pool_q8(const kiln_pool_q8_args *a, int64_t begin, int64_t end) {
+    const kiln_pool_args *g = &a->shape;
+    int64_t image = g->in[0] * g->in[1] * g->in[2] * g->channels;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t n;
+        window w = window_of(g, i, &n);
+        if (g->op == KILN_POOL_MAX) {
+            max_pixel(a, &w, a->x + n * image, (uint8_t *)a->y + i * g->channels);
+        } else {
+            average_pixel(a, &w, a->x + n * image, i * g->channels);
+        }
+    }
+}
+
 const kiln_pool_prims KILN_ISA_SYMBOL(kiln_pool_prims) = {
     .pool = pool,
     .global_pool = global_pool,
+    .pool_q8 = pool_q8,
 };

@@ -7,7 +7,7 @@
 #include "base/diag.h"
 #include "base/env.h"
 #include "base/options.h"
-#include "build/unsigned.h"
+#include "build/quantized.h"
 #include "build/widen.h"
 #include "pass/pass.h"
 

@@ -378,6 +378,36 @@ KILN_API bool kiln_check_get(const kiln_check *check, size_t i, kiln_check_op *o
 /* OK when the model can be run. */
 KILN_API kiln_status kiln_check_status(const kiln_check *check);
 
+/* ---- Repair of quantized models -------------------------------------------------------------- */
+
+typedef enum kiln_repair_for {
+    KILN_REPAIR_FOR_TENSORRT,    /* int8 with zero points of 0 where that is exact, float biases */
+    KILN_REPAIR_FOR_ONNXRUNTIME, /* types and zero points as they are, int32 biases */
+} kiln_repair_for;
+
+typedef struct kiln_repair_options {
+    size_t size;
+    kiln_repair_for runtime;
+    /* Takes away QuantizeLinear and DequantizeLinear between a convolution or product and the
+     * addition behind it, so that runtimes fuse the two. Not exact: one rounding less. */
+    bool fuse_residual;
+    size_t external_threshold; /* as of kiln_engine_export */
+} kiln_repair_options;
+
+typedef struct kiln_repair kiln_repair; /* what was done */
+
+/* Writes a model quantized by other tools (PyTorch's eager mode, QLinear operators) in the standard
+ * form: QuantizeLinear and DequantizeLinear with constant float32 scales around float operators,
+ * no Casts between. Exact in real arithmetic but for fuse_residual. Errors: as of
+ * kiln_engine_build and kiln_engine_export. */
+KILN_API kiln_status kiln_model_repair(kiln_repair **out, const kiln_model *model, const char *path,
+                                       const kiln_repair_options *options, kiln_diag *diag);
+KILN_API void kiln_repair_destroy(kiln_repair *repair);
+/* The i-th kind of change and how often it was made; NULL past the end. */
+KILN_API const char *kiln_repair_change(const kiln_repair *repair, size_t i, size_t *count);
+/* The i-th quantized value that the runtime will not take, and why it stays; NULL past the end. */
+KILN_API const char *kiln_repair_kept(const kiln_repair *repair, size_t i, const char **why);
+
 /* ---- This machine --------------------------------------------------------------------------- */
 
 /* Zero or "" for what is not known. */

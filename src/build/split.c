@@ -1,5 +1,5 @@
-/* split.c - a DequantizeLinear for each reader: see unsigned.h. */
-#include "build/unsigned.h"
+/* split.c - a DequantizeLinear for each reader: see quantized.h. */
+#include "build/quantized.h"
 #include "ops/attrs.h"
 #include "ops/ops.h"
 

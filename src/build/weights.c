@@ -1,6 +1,6 @@
-/* weights.c - quantized weights that no kernel reads as integers are floats: see unsigned.h. */
+/* weights.c - quantized weights that no kernel reads as integers are floats: see quantized.h. */
 #include "backend/backend.h"
-#include "build/unsigned.h"
+#include "build/quantized.h"
 #include "ops/ops.h"
 #include "ops/util.h"
 
@@ -8,16 +8,15 @@
 enum { EAGER_BYTES = 64 * 1024 };
 
 typedef struct folder {
-    const kiln_cpu_target *target;
+    const kiln_cpu_target *target; /* NULL: biases, whatever the kernels */
     kiln_arena scratch;
     kiln_diag *diag;
     size_t n_folded;
 } folder;
 
-/* A DequantizeLinear of constants that stands in a region of its own. */
-static bool is_lonely(const kiln_claim *claim) {
-    const kiln_node *n = claim->anchor;
-    if (claim->n_nodes != 1 || n->op != &kiln_op_dequantize_linear || n->out[0]->n_outputs > 0) {
+/* A DequantizeLinear of constants, its result no output. */
+static bool is_foldable(const kiln_node *n) {
+    if (n->op != &kiln_op_dequantize_linear || n->out[0]->n_outputs > 0) {
         return false;
     }
     for (int32_t k = 0; k < n->n_in; k++) {
@@ -48,14 +47,31 @@ static kiln_status fold(folder *f, kiln_graph *g, kiln_node *n) {
     return KILN_OK;
 }
 
-static kiln_status fold_graph(folder *f, kiln_graph *g) {
+/* Those that a cover leaves in regions of their own. */
+static kiln_status fold_lonely(folder *f, kiln_graph *g) {
     kiln_plan trial = {.graph = g};
     KILN_TRY(kiln_cpu_cover(&trial, f->target, &f->scratch, NULL, NULL, f->diag));
     for (size_t i = 0; i < trial.n_claims; i++) {
-        if (is_lonely(trial.claims[i])) {
-            KILN_TRY(fold(f, g, trial.claims[i]->anchor));
+        const kiln_claim *c = trial.claims[i];
+        if (c->n_nodes == 1 && is_foldable(c->anchor)) {
+            KILN_TRY(fold(f, g, c->anchor));
         }
     }
+    return KILN_OK;
+}
+
+static kiln_status fold_biases(folder *f, kiln_graph *g) {
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        kiln_node *n = g->nodes[i];
+        if (is_foldable(n) && n->in[0]->type.dtype == KILN_DTYPE_I32) {
+            KILN_TRY(fold(f, g, n));
+        }
+    }
+    return KILN_OK;
+}
+
+static kiln_status fold_graph(folder *f, kiln_graph *g) {
+    KILN_TRY(f->target ? fold_lonely(f, g) : fold_biases(f, g));
     size_t n = 0;
     for (size_t i = 0; i < g->n_nodes; i++) {
         kiln_node *node = g->nodes[i];
@@ -70,16 +86,25 @@ static kiln_status fold_graph(folder *f, kiln_graph *g) {
     return KILN_OK;
 }
 
-kiln_status kiln_fold_weights(kiln_graph *graph, const kiln_cpu_target *target, size_t *n_nodes,
-                              kiln_diag *diag) {
-    folder f = {.target = target, .diag = diag};
-    kiln_arena_init(&f.scratch, graph->env);
-    kiln_status status = fold_graph(&f, graph);
-    kiln_arena_free(&f.scratch);
-    *n_nodes = f.n_folded;
-    if (status != KILN_OK || f.n_folded == 0) {
+static kiln_status run(folder *f, kiln_graph *graph, size_t *n_nodes) {
+    kiln_arena_init(&f->scratch, graph->env);
+    kiln_status status = fold_graph(f, graph);
+    kiln_arena_free(&f->scratch);
+    *n_nodes = f->n_folded;
+    if (status != KILN_OK || f->n_folded == 0) {
         return status;
     }
     KILN_TRY(kiln_graph_index(graph));
-    return kiln_infer_graph(graph, diag);
+    return kiln_infer_graph(graph, f->diag);
+}
+
+kiln_status kiln_fold_weights(kiln_graph *graph, const kiln_cpu_target *target, size_t *n_nodes,
+                              kiln_diag *diag) {
+    folder f = {.target = target, .diag = diag};
+    return run(&f, graph, n_nodes);
+}
+
+kiln_status kiln_fold_biases(kiln_graph *graph, size_t *n_nodes, kiln_diag *diag) {
+    folder f = {.diag = diag};
+    return run(&f, graph, n_nodes);
 }

@@ -24,8 +24,8 @@ struct kiln_engine {
     kiln_arena arena;
     kiln_dims dims;
     kiln_graph *graph; /* what the plan runs */
-    /* Where the plan runs a lowered graph (build/widen.h, build/unsigned.h): the graph as exported,
-     * and its dims. Else NULL. */
+    /* Where the plan runs a lowered graph (build/widen.h, build/quantized.h): the graph as it is
+     * exported, and its dims. Else NULL. */
     kiln_graph *canonical;
     kiln_dims canonical_dims;
     uint32_t n_widened; /* nodes that were of half-width floats; kept in the file */

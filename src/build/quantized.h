@@ -1,7 +1,7 @@
-/* unsigned.h - quantized graphs as the CPU kernels want them: uint8 activations, a
+/* quantized.h - quantized graphs as the CPU kernels want them: uint8 activations, a
  * DequantizeLinear for each reader, and floats where no kernel reads weights as integers.
  *
- * All rewrites are exact and belong to the plan's own graph, never to the one that is exported.
+ * These rewrites are exact and belong to the plan's own graph, not to the one that is exported.
  *
  *     KILN_TRY(kiln_make_unsigned(graph, &n_values, diag));
  *     KILN_TRY(kiln_split_dequantize(graph, &n_nodes, diag));
@@ -17,9 +17,13 @@
  *
  * kiln_fold_weights: a DequantizeLinear of constants that no kernel takes into a region becomes a
  * constant, which float kernels pack like any other weight: it would be computed in every run
- * otherwise. A cover for trial tells which they are. */
-#ifndef KILN_BUILD_UNSIGNED_H
-#define KILN_BUILD_UNSIGNED_H
+ * otherwise. A cover for trial tells which they are.
+ *
+ * kiln_make_signed is for exports: uint8 values all of whose zero points are 128 become int8 with
+ * zero points of 0, which is what TensorRT takes; constants behind DequantizeLinear too. There also
+ * kiln_fold_biases: int32 constants behind DequantizeLinear become floats. */
+#ifndef KILN_BUILD_QUANTIZED_H
+#define KILN_BUILD_QUANTIZED_H
 
 #include "backend/kernel.h"
 
@@ -30,11 +34,15 @@ bool kiln_is_quantized(const kiln_graph *graph);
  * the graph is indexed and inferred. Errors: MEMORY. */
 kiln_status kiln_make_unsigned(kiln_graph *graph, size_t *n_values, kiln_diag *diag);
 
+/* Likewise; *n_values is how many are int8 now. */
+kiln_status kiln_make_signed(kiln_graph *graph, size_t *n_values, kiln_diag *diag);
+
 /* Likewise; *n_nodes is how many nodes were added. */
 kiln_status kiln_split_dequantize(kiln_graph *graph, size_t *n_nodes, kiln_diag *diag);
 
 /* Likewise; *n_nodes is how many nodes became constants. */
 kiln_status kiln_fold_weights(kiln_graph *graph, const kiln_cpu_target *target, size_t *n_nodes,
                               kiln_diag *diag);
+kiln_status kiln_fold_biases(kiln_graph *graph, size_t *n_nodes, kiln_diag *diag);
 
 #endif

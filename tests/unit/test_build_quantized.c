@@ -1,5 +1,5 @@
 /* The rewrites of quantized graphs for the CPU compute the same, and change what they should. */
-#include "build/unsigned.h"
+#include "build/quantized.h"
 
 #include "backend/backend.h"
 #include "base/cpu.h"
@@ -83,6 +83,20 @@ static void test_refused(void **state) {
           0, NULL);
 }
 
+static void test_signed(void **state) {
+    (void)state;
+    /* A chain and a weight; another zero point stays, and so does what meets it. */
+    check(kiln_make_signed,
+          "graph \"g\"\nin x: float32[2,3]\nconst s: float32[] = {0.01}\n"
+          "const z: uint8[] = {128}\nconst o: uint8[] = {100}\n"
+          "const w: uint8[3,2] = {1, 2, 3, 128, 255, 0}\n"
+          "q = QuantizeLinear(x, s, z)\nt = Transpose(q)\na = DequantizeLinear(t, s, z)\n"
+          "b = DequantizeLinear(w, s, z)\ny = Add(a, b)\n"
+          "e = QuantizeLinear(x, s, o)\nf = QuantizeLinear(x, s, z)\ng = Concat(e, f) {axis=0}\n"
+          "h = DequantizeLinear(g, s, z)\nout y\nout h\nend\n",
+          3, "int8[3,2] = {-127, -126, -125, 0, 127, -128}");
+}
+
 static void test_split(void **state) {
     (void)state;
     check(kiln_split_dequantize,
@@ -134,8 +148,9 @@ static void test_fold(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pair),  cmocka_unit_test(test_movers), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_split), cmocka_unit_test(test_fold),
+        cmocka_unit_test(test_pair),    cmocka_unit_test(test_movers),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_signed),
+        cmocka_unit_test(test_split),   cmocka_unit_test(test_fold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,11 @@
 /* pool_q8.c - pools of bytes over channels-last images.
  *
- * MaxPool of uint8 or int8 stands alone. AveragePool and GlobalAveragePool are regions:
- * [DequantizeLinear] pool [QuantizeLinear], computed by integer sums and one rounding (prims/pool.h
+ * MaxPool of uint8 or int8 stands alone. AveragePool, GlobalAveragePool and ReduceMean over all
+ * spatial axes are regions: DequantizeLinear, the pool, [QuantizeLinear], computed by integer sums and one rounding (prims/pool.h
  * has the formula). Against ONNX's formula, which rounds every float sum and quotient, the result
  * is the same but where the exact quotient lies within some float ulps of a tie; there it may be
  * one step off. */
+#include "backend/cpu/axes.h"
 #include "backend/cpu/kernels/pool_shape.h"
 #include "ops/ops.h"
 #include "ops/quantize.h"
@@ -79,12 +80,29 @@ static kiln_claim *claim_average(kiln_claimer *c, kiln_node *node, const kiln_po
     return r;
 }
 
-static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
-    kiln_pool_kind kind;
-    if (!kiln_pool_kind_of(node, &kind) || kind.op == KILN_POOL_LP) {
-        return kiln_claim_refuse(c, "it runs MaxPool, AveragePool and GlobalAveragePool");
+/* ReduceMean over all spatial axes and no other. */
+static bool means_image(const kiln_node *node) {
+    const int64_t *axes;
+    int64_t n;
+    int32_t rank = node->in[0]->type.rank;
+    uint32_t seen = 0;
+    if (!KILN_IS(node, reduce_mean) || rank < 3 ||
+        !kiln_claim_ints(kiln_node_in(node, 1), &axes, &n)) {
+        return false;
     }
-    const char *refusal = kiln_pool_refusal(node, &kind);
+    for (int64_t i = 0; i < n; i++) {
+        seen |= UINT32_C(1) << kiln_axis_of(axes[i], rank);
+    }
+    return seen == (UINT32_C(1) << rank) - 4;
+}
+
+static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
+    kiln_pool_kind kind = {KILN_POOL_AVG, true};
+    bool mean = means_image(node);
+    if (!mean && (!kiln_pool_kind_of(node, &kind) || kind.op == KILN_POOL_LP)) {
+        return kiln_claim_refuse(c, "it runs MaxPool, AveragePool and means of whole images");
+    }
+    const char *refusal = mean ? NULL : kiln_pool_refusal(node, &kind);
     if (refusal) {
         return kiln_claim_refuse(c, "%s", refusal);
     }

@@ -265,7 +265,8 @@ KILN_INLINE void sum_vectors(const kiln_pool_q8_args *a, const window *w, const 
             vf_store_upto((float *)a->y + at, left, r);
             continue;
         }
-        r = vf_add(vf_round(r), vf_set1((float)a->y_zero));
+        r = vf_select(vf_isnan(r), vf_zero(), vf_round(r)); /* an empty image */
+        r = vf_add(r, vf_set1((float)a->y_zero));
         kiln_vi q = vi_trunc(vf_clamp(r, vf_zero(), vf_set1(255.0f)));
         if (left >= KILN_VLEN) {
             vi_store_u8((uint8_t *)a->y + at, q);

@@ -333,7 +333,7 @@ typedef struct kiln_engine kiln_engine;
 
 typedef struct kiln_build_options {
     size_t size;
-    const char *max_isa;    /* "portable", "avx2", "avx512" [the best of this machine] */
+    const char *max_isa;    /* "portable", "avx2", "avx512vnni", ... [the best of this machine] */
     const char *const *off; /* passes, kernels and fusions to leave out, by name; NULL-terminated */
     bool portable; /* keep the source weights in the file, so that another machine can rebuild */
     bool canonical_only; /* stop after the passes: for kiln_engine_export */

@@ -33,7 +33,7 @@ typedef struct kiln_cpu_target {
     const char *const *off; /* kernels and fusions switched off by name; NULL-terminated, or NULL */
 } kiln_cpu_target;
 
-/* "portable", "avx2", "avx512": the rung of the target's vector code. */
+/* "portable", "avx2", "avxvnni", "avx512", "avx512vnni": the rung of the target's vector code. */
 const char *kiln_target_isa(const kiln_cpu_target *target);
 bool kiln_target_is_off(const kiln_cpu_target *target, const char *name);
 
@@ -121,6 +121,12 @@ struct kiln_kernel {
     kiln_status (*parts)(kiln_binder *b, kiln_parts *parts);
     kiln_status (*bind)(kiln_binder *b);
     void (*run)(const kiln_call *call, const kiln_team *team);
+    /* Kernels that compute a region of 8-bit numbers by integers: their own arithmetic in plain C,
+     * which run equals bit for bit. `in` are the claim's inputs as data in ONNX's order (constants
+     * among them may be left out), out its outputs, made in arena. NULL: the operators' references
+     * say what the region computes. */
+    kiln_status (*reference)(const kiln_claim *claim, const kiln_datum *in, kiln_datum *out,
+                             kiln_arena *arena, kiln_diag *diag);
 };
 
 /* Fusions that can be switched off by name apart from kernels: those of kernels.def's
@@ -147,6 +153,9 @@ kiln_claim *kiln_claim_refuse(kiln_claimer *c, const char *fmt, ...) KILN_PRINTF
 /* The one node that uses v and may be taken along, if v has exactly one use, is no graph output and
  * that node is free; else NULL. */
 kiln_node *kiln_claim_next(const kiln_claimer *c, const kiln_value *v);
+/* Node that makes v if it is `op`, v has no other reader and the node may be taken along; or NULL.
+ */
+kiln_node *kiln_claim_producer(const kiln_claimer *c, const kiln_value *v, const kiln_op *op);
 /* Data of a constant of at most KILN_SMALL_BYTES bytes, or NULL. */
 enum { KILN_SMALL_BYTES = 4096 };
 const kiln_tensor *kiln_small_data(const kiln_value *v);

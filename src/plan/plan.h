@@ -65,7 +65,7 @@ typedef struct kiln_plan kiln_plan;
 struct kiln_plan {
     const kiln_graph *graph;
     kiln_plan *parent;   /* of a body's plan */
-    kiln_claim **claims; /* the cover, in topological order of the anchors */
+    kiln_claim **claims; /* the cover, as it was made; once compiled, in the order of last nodes */
     size_t n_claims, cap_claims;
     kiln_blob **blobs; /* per claim: kernel's blobs (weights), NULL when it has none */
     int32_t *n_blobs;

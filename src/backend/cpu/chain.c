@@ -95,8 +95,7 @@ static bool is_f32_or_bool(const kiln_value *v) {
            (v->type.dtype == KILN_DTYPE_F32 || v->type.dtype == KILN_DTYPE_BOOL);
 }
 
-/* The bounds of a Clip when they are constants. */
-static bool clip_bounds(const kiln_node *node, float *lo, float *hi) {
+bool kiln_clip_bounds(const kiln_node *node, float *lo, float *hi) {
     float *bound[2] = {lo, hi};
     *lo = -INFINITY;
     *hi = INFINITY;
@@ -167,7 +166,7 @@ bool kiln_chain_takes(const kiln_node *node) {
     }
     float lo, hi;
     if (node->op == &kiln_op_clip) {
-        return clip_bounds(node, &lo, &hi);
+        return kiln_clip_bounds(node, &lo, &hi);
     }
     if (node->op == &kiln_op_mod) {
         return ((const kiln_mod_attrs *)node->attrs)->fmod != 0;
@@ -232,7 +231,7 @@ static void set_immediates(kiln_prog_instr *instr, const kiln_node *node) {
     const kiln_activation_attrs *a = node->attrs;
     switch (instr->op) {
     case KILN_PROG_CLIP:
-        clip_bounds(node, &instr->p, &instr->q);
+        kiln_clip_bounds(node, &instr->p, &instr->q);
         break;
     case KILN_PROG_HARDSIGMOID:
         instr->p = a->alpha;

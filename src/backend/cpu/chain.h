@@ -37,6 +37,8 @@ void kiln_chain_init(kiln_chain *chain);
 /* True when the operator and its element types are ones that programs compute exactly enough:
  * float32 in and out, bool for conditions, 8-bit integers beside Q and DQ. */
 bool kiln_chain_takes(const kiln_node *node);
+/* The bounds of a Clip when they are constants and in order. */
+bool kiln_clip_bounds(const kiln_node *node, float *lo, float *hi);
 /* Appends the node's work; false when it does not fit (registers, inputs), the chain is then
  * unchanged. */
 bool kiln_chain_add(kiln_chain *chain, const kiln_node *node);

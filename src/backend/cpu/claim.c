@@ -150,6 +150,14 @@ kiln_node *kiln_claim_next(const kiln_claimer *c, const kiln_value *v) {
     return user->n_bodies == 0 && v->home == c->graph && c->is_free(c, user) ? user : NULL;
 }
 
+kiln_node *kiln_claim_producer(const kiln_claimer *c, const kiln_value *v, const kiln_op *op) {
+    kiln_node *n = v ? v->producer : NULL;
+    return n && n->op == op && v->n_users == 1 && v->n_outputs == 0 && v->home == c->graph &&
+                   c->is_free(c, n)
+               ? n
+               : NULL;
+}
+
 const kiln_tensor *kiln_small_data(const kiln_value *v) {
     const kiln_tensor *t = kiln_value_data(v);
     return t && kiln_tensor_bytes(t) <= KILN_SMALL_BYTES ? t : NULL;

@@ -14,30 +14,57 @@
     X(attention)              \
     X(rnn)
 
+/* Families with a form of their own for 8-bit dot products. */
+#define KILN_Q8_FAMILIES(X) \
+    X(gemm_q8)              \
+    X(conv_q8)
+
 #define DECLARE(family)                                                       \
     extern const struct kiln_##family##_prims kiln_##family##_prims_portable; \
     extern const struct kiln_##family##_prims kiln_##family##_prims_avx2;     \
     extern const struct kiln_##family##_prims kiln_##family##_prims_avx512;
+#define DECLARE_VNNI(family)                                                 \
+    extern const struct kiln_##family##_prims kiln_##family##_prims_avxvnni; \
+    extern const struct kiln_##family##_prims kiln_##family##_prims_avx512vnni;
 KILN_PRIM_FAMILIES(DECLARE)
+KILN_Q8_FAMILIES(DECLARE)
+KILN_Q8_FAMILIES(DECLARE_VNNI)
 
 #define PORTABLE(family) .family = &kiln_##family##_prims_portable,
 #define AVX2(family) .family = &kiln_##family##_prims_avx2,
+#define AVXVNNI(family) .family = &kiln_##family##_prims_avxvnni,
 #define AVX512(family) .family = &kiln_##family##_prims_avx512,
+#define AVX512VNNI(family) .family = &kiln_##family##_prims_avx512vnni,
 
-static const kiln_prims rungs[] = {
-    [KILN_ISA_PORTABLE] = {.isa = "portable", KILN_PRIM_FAMILIES(PORTABLE)},
+/* From low to high; a processor gets the last one it has everything for. */
+static const struct {
+    kiln_isa isa;
+    uint32_t flag;
+    kiln_prims prims;
+} rungs[] = {
+    {KILN_ISA_PORTABLE,
+     0,
+     {.isa = "portable", KILN_PRIM_FAMILIES(PORTABLE) KILN_Q8_FAMILIES(PORTABLE)}},
 #if defined(__x86_64__)
-    [KILN_ISA_AVX2] = {.isa = "avx2", KILN_PRIM_FAMILIES(AVX2)},
-    [KILN_ISA_AVX512] = {.isa = "avx512", KILN_PRIM_FAMILIES(AVX512)},
+    {KILN_ISA_AVX2, 0, {.isa = "avx2", KILN_PRIM_FAMILIES(AVX2) KILN_Q8_FAMILIES(AVX2)}},
+    {KILN_ISA_AVX2,
+     KILN_CPU_AVXVNNI,
+     {.isa = "avxvnni", KILN_PRIM_FAMILIES(AVX2) KILN_Q8_FAMILIES(AVXVNNI)}},
+    {KILN_ISA_AVX512, 0, {.isa = "avx512", KILN_PRIM_FAMILIES(AVX512) KILN_Q8_FAMILIES(AVX512)}},
+    {KILN_ISA_AVX512,
+     KILN_CPU_VNNI,
+     {.isa = "avx512vnni", KILN_PRIM_FAMILIES(AVX512) KILN_Q8_FAMILIES(AVX512VNNI)}},
 #endif
 };
 
 void kiln_cpu_target_init(kiln_cpu_target *target, uint32_t features, const char *const *off) {
-    size_t rung = (size_t)kiln_cpu_isa(features);
-    if (rung >= KILN_COUNT_OF(rungs)) {
-        rung = KILN_COUNT_OF(rungs) - 1;
+    size_t best = 0;
+    for (size_t i = 1; i < KILN_COUNT_OF(rungs); i++) {
+        bool has =
+            kiln_cpu_isa(features) >= rungs[i].isa && (features & rungs[i].flag) == rungs[i].flag;
+        best = has ? i : best;
     }
-    *target = (kiln_cpu_target){.features = features, .prims = &rungs[rung], .off = off};
+    *target = (kiln_cpu_target){.features = features, .prims = &rungs[best].prims, .off = off};
 }
 
 const char *kiln_target_isa(const kiln_cpu_target *target) {

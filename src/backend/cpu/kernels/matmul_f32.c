@@ -47,11 +47,8 @@ typedef struct matmul_state {
 
 /* The Transpose that makes v and has no other reader. */
 static kiln_node *single_transpose(const kiln_claimer *c, const kiln_value *v) {
-    kiln_node *t = v->producer;
-    return t && KILN_IS(t, transpose) && v->home == c->graph && v->n_users == 1 &&
-                   v->n_outputs == 0 && c->is_free(c, t) && kiln_value_is_f32(t->in[0])
-               ? t
-               : NULL;
+    kiln_node *t = kiln_claim_producer(c, v, &kiln_op_transpose);
+    return t && kiln_value_is_f32(t->in[0]) ? t : NULL;
 }
 
 static kiln_claim *fuse_full(kiln_claimer *c, kiln_claim *r, kiln_fused *f, kiln_node *gemm) {

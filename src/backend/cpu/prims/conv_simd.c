@@ -4,8 +4,7 @@
  * channels of a group, taps * depth the length K of an output's sum; cols the output channels of a
  * group; lines are rows of output pixels along W.
  */
-#include "backend/cpu/prims/conv.h"
-#include "backend/cpu/prims/simd.h"
+#include "backend/cpu/prims/conv_walk.h"
 
 enum {
     PATCH_DEPTH = 16,            /* auto: fewer channels than this are copied as patches */
@@ -23,10 +22,6 @@ static const kiln_gemm_prims *gemm(void) {
     return &KILN_ISA_SYMBOL(kiln_gemm_prims);
 }
 
-static int64_t volume(const int64_t v[3]) {
-    return v[0] * v[1] * v[2];
-}
-
 /* The problem with what follows from it. */
 typedef struct conv_job {
     const kiln_conv_args *a;
@@ -38,22 +33,6 @@ typedef struct conv_job {
     int64_t group_panels; /* panels of a unit */
     int64_t col_blocks;
 } conv_job;
-
-static bool is_gemm(const kiln_conv_args *a) {
-    bool unit = a->groups == 1 && !a->transposed && a->x_channel == 1 && volume(a->kernel) == 1;
-    int64_t distance = a->x_stride[2];
-    for (int i = 2; i >= 0; i--) {
-        bool flat = a->in[i] == 1 || a->x_stride[i] == distance;
-        unit = unit && flat && a->stride[i] == 1 && a->pad[i] == 0 && a->in[i] == a->out[i];
-        distance *= a->in[i];
-    }
-    return unit && (a->batch == 1 || a->x_batch == distance);
-}
-
-/* Pixels of a line that share a residue modulo the stride, at most. */
-static int64_t line_pixels(const kiln_conv_args *a) {
-    return i64_ceil_div(a->out[2], a->stride[2]);
-}
 
 static conv_job describe(const kiln_conv_args *a) {
     conv_job c = {.a = a, .depth = a->c_in / a->groups, .cols = a->c_out / a->groups};
@@ -101,10 +80,6 @@ typedef struct conv_scratch {
     float *patches;
 } conv_scratch;
 
-static int64_t round64(int64_t bytes) {
-    return (bytes + 63) / 64 * 64;
-}
-
 static int64_t lay_out(const conv_job *c, char *base, conv_scratch *s) {
     int64_t zeros = round64(c->depth * (int64_t)sizeof(float));
     int64_t per_row = c->patch ? 1 : c->taps;
@@ -124,42 +99,6 @@ static int64_t lay_out(const conv_job *c, char *base, conv_scratch *s) {
 static int64_t scratch_bytes(const kiln_conv_args *a) {
     conv_job c = describe(a);
     return lay_out(&c, NULL, NULL);
-}
-
-/* Where an output pixel stands, and its step to the next one in row-major order. */
-typedef struct position {
-    int64_t n, d, h, w;
-} position;
-
-static position position_of(const kiln_conv_args *a, int64_t row) {
-    position p;
-    p.w = row % a->out[2];
-    row /= a->out[2];
-    p.h = row % a->out[1];
-    row /= a->out[1];
-    p.d = row % a->out[0];
-    p.n = row / a->out[0];
-    return p;
-}
-
-static void advance(const kiln_conv_args *a, position *p) {
-    if (++p->w < a->out[2]) {
-        return;
-    }
-    p->w = 0;
-    if (++p->h < a->out[1]) {
-        return;
-    }
-    p->h = 0;
-    if (++p->d < a->out[0]) {
-        return;
-    }
-    p->d = 0;
-    p->n++;
-}
-
-static bool inside(int64_t i, int64_t n) {
-    return (uint64_t)i < (uint64_t)n;
 }
 
 /* Pointers of `count` pixels from output row `first` on: [pixel][tap]. */
@@ -355,42 +294,6 @@ static void run_pixels(const conv_job *c, const column_block *cols, int64_t row_
         a->epilogue.post(a->epilogue.post_arg, g.c, a->ldy, first, count, cols->channel,
                          cols->count);
     }
-}
-
-/* The taps of one axis that reach the outputs of one residue: the k with k * dilation congruent to
- * it modulo the stride. */
-typedef struct residue {
-    int64_t before; /* taps of smaller residues */
-    int64_t count;
-} residue;
-
-static int64_t taps_of(const kiln_conv_args *a, int axis, int64_t r) {
-    int64_t n = 0;
-    for (int64_t k = 0; k < a->kernel[axis]; k++) {
-        n += k * a->dilation[axis] % a->stride[axis] == r;
-    }
-    return n;
-}
-
-static residue residue_at(const kiln_conv_args *a, int axis, int64_t r) {
-    residue s = {0};
-    for (int64_t i = 0; i < r; i++) {
-        s.before += taps_of(a, axis, i);
-    }
-    s.count = taps_of(a, axis, r);
-    return s;
-}
-
-/* Residue of an output coordinate. Never negative, whatever the pad. */
-static int64_t residue_of(const kiln_conv_args *a, int axis, int64_t out) {
-    int64_t r = (out + a->pad[axis]) % a->stride[axis];
-    return r < 0 ? r + a->stride[axis] : r;
-}
-
-/* The tap's input coordinate for an output of its residue: an exact division. -1: padding. */
-static int64_t source_of(const kiln_conv_args *a, int axis, int64_t out, int64_t k) {
-    int64_t at = out + a->pad[axis] - k * a->dilation[axis];
-    return at < 0 || at / a->stride[axis] >= a->in[axis] ? -1 : at / a->stride[axis];
 }
 
 /* Pointers of the pixels first, first + stride, ... of the line at p, `taps` each, in the order of

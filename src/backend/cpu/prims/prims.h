@@ -1,11 +1,14 @@
-/* prims.h - the vector code of one instruction set: a table per family, compiled once per rung. */
+/* prims.h - the vector code of one instruction set: a table per family, compiled once per rung.
+ *
+ * A rung is an instruction set, with or without the 8-bit dot products that only some of its
+ * processors have: the families of 8-bit kernels have a table of their own for those. */
 #ifndef KILN_BACKEND_CPU_PRIMS_PRIMS_H
 #define KILN_BACKEND_CPU_PRIMS_PRIMS_H
 
 #include "base/compiler.h"
 
 typedef struct kiln_prims {
-    const char *isa; /* "portable", "avx2", "avx512" */
+    const char *isa; /* "portable", "avx2", "avxvnni", "avx512", "avx512vnni" */
     const struct kiln_gemm_prims *gemm;
     const struct kiln_conv_prims *conv;
     const struct kiln_depthwise_prims *depthwise;
@@ -16,6 +19,8 @@ typedef struct kiln_prims {
     const struct kiln_reduce_prims *reduce;
     const struct kiln_attention_prims *attention;
     const struct kiln_rnn_prims *rnn;
+    const struct kiln_gemm_q8_prims *gemm_q8;
+    const struct kiln_conv_q8_prims *conv_q8;
 } kiln_prims;
 
 #endif

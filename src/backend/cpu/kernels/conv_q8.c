@@ -1,0 +1,139 @@
+/* conv_q8.c - 8-bit convolution and transposed convolution (see q8_region.h) over channels-last
+ * activations. */
+#include "backend/cpu/prims/conv_q8.h"
+#include "backend/cpu/kernels/conv_shape.h"
+#include "backend/cpu/kernels/q8_region.h"
+#include "ops/ops.h"
+
+typedef struct conv_q8_params {
+    kiln_q8_region region; /* first: kiln_q8_reference */
+    kiln_window window;
+    kiln_conv_args shape; /* what the weights' layout depends on; sizes follow at bind */
+} conv_q8_params;
+
+typedef struct conv_q8_state {
+    const kiln_q8_region *region;
+    const kiln_conv_q8_prims *prims;
+    kiln_conv_q8_args args;
+    int64_t tiles;
+} conv_q8_state;
+
+static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
+    bool transposed = KILN_IS(node, conv_transpose);
+    if (!KILN_IS(node, conv) && !transposed) {
+        return kiln_claim_refuse(c, "it runs Conv and ConvTranspose");
+    }
+    kiln_claim *r = kiln_claim_new(c, &kiln_kernel_conv_q8, node, 1, 1, sizeof(conv_q8_params));
+    if (!r) {
+        return NULL;
+    }
+    conv_q8_params *p = r->params;
+    if (!kiln_conv_read(c, node, &p->window, &p->shape) ||
+        !kiln_q8_begin(c, r, &p->region, 1, transposed, kiln_node_in(node, 2), KILN_LAYOUT_LAST)) {
+        return NULL;
+    }
+    return kiln_q8_extend(c, r, &p->region, KILN_LAYOUT_LAST) ? r : NULL;
+}
+
+/* ---- Packing ---- */
+
+static int64_t taps_of(const kiln_conv_args *a) {
+    return a->kernel[0] * a->kernel[1] * a->kernel[2];
+}
+
+/* Rows of the start table: one for each residue of a transposed convolution. */
+static int64_t start_rows(const kiln_conv_args *a) {
+    return a->transposed ? a->stride[0] * a->stride[1] * a->stride[2] : 1;
+}
+
+/* From ONNX's order to [c_out][taps][c_in / groups], with the taps in the prims' order, and what
+ * the zero point of x takes from each sum. */
+static kiln_status arrange(kiln_packer *k, const conv_q8_params *p, const int8_t *src, int8_t **out,
+                           int32_t *start) {
+    const kiln_conv_args *a = &p->shape;
+    const kiln_conv_q8_prims *prims = k->target->prims->conv_q8;
+    int64_t taps = taps_of(a), depth = a->c_in / a->groups, cols = a->c_out / a->groups;
+    int8_t *dst;
+    KILN_ALLOC(dst, k->scratch, a->c_out * taps * depth);
+    for (int64_t o = 0; o < a->c_out; o++) {
+        for (int64_t i = 0; i < taps; i++) {
+            int64_t tap = prims->tap(a, i), sum = 0;
+            for (int64_t c = 0; c < depth; c++) {
+                int64_t from =
+                    a->transposed ? (o / cols * depth + c) * cols + o % cols : o * depth + c;
+                int8_t w = src[from * taps + tap];
+                dst[(o * taps + i) * depth + c] = w;
+                sum += w;
+            }
+            int64_t row = a->transposed ? prims->residue(a, tap) : 0;
+            start[row * kiln_q8_stride(a->c_out) + o] -= (int32_t)(p->region.x.zero * sum);
+        }
+    }
+    *out = dst;
+    return KILN_OK;
+}
+
+static kiln_status pack(kiln_packer *k) {
+    const conv_q8_params *p = k->claim->params;
+    const kiln_conv_args *a = &p->shape;
+    const kiln_conv_q8_prims *prims = k->target->prims->conv_q8;
+    kiln_status status, second;
+    void *w = kiln_pack_blob(k, (size_t)prims->packed_bytes(a), &status);
+    float *tables =
+        kiln_pack_blob(k, (size_t)kiln_q8_table_bytes(a->c_out, start_rows(a)), &second);
+    if (!w || !tables) {
+        return status ? status : second;
+    }
+    kiln_tensor source;
+    int8_t *arranged;
+    int32_t *start = (int32_t *)(void *)(tables + 2 * kiln_q8_stride(a->c_out));
+    KILN_TRY(kiln_q8_weights(k, &p->region, &source));
+    KILN_TRY(arrange(k, p, source.data, &arranged, start));
+    prims->pack(w, arranged, a);
+    return kiln_q8_tables(&p->region, a->c_out, tables, k->scratch, k->diag);
+}
+
+/* ---- Binding and running ---- */
+
+static kiln_status bind(kiln_binder *b) {
+    const conv_q8_params *p = b->claim->params;
+    conv_q8_state *s;
+    KILN_ALLOC(s, b->arena, 1);
+    s->region = &p->region;
+    s->prims = b->target->prims->conv_q8;
+    kiln_conv_args *a = &s->args.shape;
+    *a = p->shape;
+    KILN_TRY(kiln_conv_resolve(b, &p->window, a));
+    s->args.x_zero = (uint8_t)p->region.x.zero;
+    s->args.w = b->blobs[0].data;
+    s->args.epilogue = kiln_q8_epilogue_of(&p->region, a->c_out, b->blobs[1].data);
+    s->args.epilogue.ld_residual = a->c_out;
+    s->args.ld_start = kiln_q8_stride(a->c_out);
+    s->tiles = s->prims->tiles(a);
+    b->scratch_bytes = s->tiles ? (size_t)s->prims->scratch_bytes(a) : 0;
+    b->state = s;
+    return KILN_OK;
+}
+
+static void run(const kiln_call *call, const kiln_team *team) {
+    const conv_q8_state *s = call->state;
+    int64_t begin, end;
+    kiln_team_split(team, s->tiles, &begin, &end);
+    if (begin >= end) {
+        return;
+    }
+    kiln_conv_q8_args args = s->args;
+    args.x = call->in[0];
+    args.y = call->out[0];
+    args.epilogue.residual = kiln_q8_residual(s->region, call);
+    s->prims->run(&args, begin, end, call->scratch + (size_t)team->rank * call->scratch_bytes);
+}
+
+const kiln_kernel kiln_kernel_conv_q8 = {
+    .name = "conv_q8",
+    .claim = claim,
+    .pack = pack,
+    .bind = bind,
+    .run = run,
+    .reference = kiln_q8_reference,
+};

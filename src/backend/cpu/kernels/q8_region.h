@@ -1,0 +1,78 @@
+/* q8_region.h - what the 8-bit kernels claim: a product or convolution between quantized values.
+ *
+ *     [DQ(x)] [DQ(w)] [DQ(bias)]  anchor  [Add bias] [Add DQ(r)] [Relu, Clip ...] [Q]
+ *
+ * x, r and the result are uint8 with one scale and zero point each; w is constant, int8 with zero
+ * point 0 or uint8 with zero point 128, its scales along the output channels. Without the last Q
+ * the region gives float32. With real numbers written s * (q - z) the region computes
+ *
+ *     y = sum (sx (x - zx)) (sw w) + bias + sr (r - zr)        then clamped, then y / sy, rounded
+ *
+ * which the kernels bring to one exact sum and a few float operations, each rounded once:
+ *
+ *     acc = sum x w - zx sum w                                          int32
+ *     v = float(acc) * (sx sw / sy) + bias / sy + float(r - zr) * (sr / sy)
+ *     q = int(round_half_even(clamp(v, lo, hi))) + zy
+ *
+ * The factors are computed in double and rounded to float32 once. (bias / sy stays a float number:
+ * in units of acc a bias need not fit an integer when its channel's weights are tiny.) Against the
+ * nodes' own references a result is off by one step at most. */
+#ifndef KILN_BACKEND_CPU_KERNELS_Q8_REGION_H
+#define KILN_BACKEND_CPU_KERNELS_Q8_REGION_H
+
+#include "backend/cpu/kernel.h"
+#include "backend/cpu/prims/gemm_q8.h"
+
+/* One scale and zero point. */
+typedef struct kiln_q8_scalar {
+    double scale;
+    int32_t zero;
+} kiln_q8_scalar;
+
+typedef struct kiln_q8_region {
+    const kiln_node *anchor;
+    const kiln_node *w;     /* DequantizeLinear of the weights */
+    const kiln_value *bias; /* float vector along the channels, or NULL */
+    int32_t channel;        /* axis of the output with one weight scale each */
+    kiln_q8_scalar x, y, r; /* y: only with to_uint8 */
+    int32_t residual_in;    /* number of the claim's input, or -1 */
+    float lo, hi;           /* real bounds of the activation */
+    double alpha;           /* factor of the product (Gemm) */
+    bool to_uint8;
+} kiln_q8_region;
+
+/* Reads the single constant scale and zero point of a Q or DQ node between float32 and uint8. */
+bool kiln_q8_read_scalar(const kiln_node *node, kiln_q8_scalar *out);
+
+/* Starts the region around `anchor`, whose output's channels lie along `channel` and whose weights'
+ * along `w_channel`: takes the nodes before it along and sets the claim's input 0 to x in layout
+ * `mask`. `bias` (may be NULL) is the anchor's own. False: the claim is refused (c->reason), or out
+ * of memory. */
+bool kiln_q8_begin(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *region, int32_t channel,
+                   int32_t w_channel, kiln_value *bias, kiln_layout mask);
+/* Takes along what follows and sets the claim's output 0. */
+bool kiln_q8_extend(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *region, kiln_layout mask);
+
+/* The weights as int8, dense in ONNX's order, in the packer's scratch. */
+kiln_status kiln_q8_weights(kiln_packer *p, const kiln_q8_region *region, kiln_tensor *out);
+
+/* The epilogue's tables for n channels in one blob of kiln_q8_table_bytes: scale, offset, then
+ * `rows` rows of start, each kiln_q8_stride(n) elements. Fills scale and offset; start is zero. */
+static inline int64_t kiln_q8_stride(int64_t n) {
+    return n + KILN_Q8_TABLE_PAD;
+}
+int64_t kiln_q8_table_bytes(int64_t n, int64_t rows);
+kiln_status kiln_q8_tables(const kiln_q8_region *region, int64_t n, void *blob, kiln_arena *scratch,
+                           kiln_diag *diag);
+
+/* The epilogue over such a blob; the residual, if any, is set per run. */
+static inline const uint8_t *kiln_q8_residual(const kiln_q8_region *g, const kiln_call *call) {
+    return g->residual_in >= 0 ? call->in[g->residual_in] : NULL;
+}
+kiln_q8_epilogue kiln_q8_epilogue_of(const kiln_q8_region *region, int64_t n, const void *blob);
+
+/* kiln_kernel.reference for kernels whose params begin with a kiln_q8_region. */
+kiln_status kiln_q8_reference(const kiln_claim *claim, const kiln_datum *in, kiln_datum *out,
+                              kiln_arena *arena, kiln_diag *diag);
+
+#endif

@@ -1,0 +1,106 @@
+/* gemm_q8.h - 8-bit matrix product with packed weights and a requantizing epilogue, one set per
+ * instruction set and dot product.
+ *
+ *     C[M,N] = epilogue(start[N] + A[M,K] * B[K,N])        A uint8, B int8, sums int32
+ *
+ * A lies in memory as it is, zero point and all: what the zero point adds to a sum, -zero * (sum of
+ * the column of B), stands in start. Sums are exact as long as 255 * 128 * K < 2^31
+ * (KILN_Q8_MAX_K), so neither blocking, nor threads, nor the instruction set changes a bit of C.
+ *
+ *     const kiln_gemm_q8_prims *p = target->prims->gemm_q8;
+ *     b = alloc(p->packed_bytes(k, n));                                      (64-byte aligned)
+ *     p->pack(b, weights, k, n, n, 1, 0, 0, p->panels(n));                   (row-major [K,N])
+ *     kiln_gemm_q8_args g = {.m = m, .n = n, .k = k, .a = x, .lda = k, .b = b, .c = y, .ldc = n,
+ *                            .epilogue = {...}};
+ *     scratch = alloc(p->scratch_bytes(&g));                                 (one per thread)
+ *     p->run(&g, 0, p->tiles(&g), scratch);                                  (one thread)
+ *
+ * Two forms of the inner product: `group` 2 multiplies pairs of 16-bit numbers (multiply-add of
+ * words, exact everywhere), so rows of A are widened into scratch, block by block; `group` 4 takes
+ * four bytes at a time (dot-product instructions) and reads A in place when K is a multiple of 4.
+ *
+ * Packed layout: panels of nr columns, the last as many whole vectors as it needs;
+ * [ceil(K / group)][columns of the panel][group], zeros beyond K and N. Memory of A, C and residual
+ * is touched only inside the matrices. */
+#ifndef KILN_BACKEND_CPU_PRIMS_GEMM_Q8_H
+#define KILN_BACKEND_CPU_PRIMS_GEMM_Q8_H
+
+#include "base/compiler.h"
+
+enum {
+    KILN_Q8_MAX_K = 65792,
+    KILN_Q8_TABLE_PAD = 16, /* elements readable past the end of start, scale and offset */
+};
+
+/* What a finished sum s of row m, column n becomes. Every operation rounds once, none contracts:
+ *
+ *     v = float(s) * scale[n] + offset[n]
+ *     v = v + float(residual[m, n] - residual_zero) * residual_scale           (with a residual)
+ *     v = clamp(v, lo, hi)                                                     NaN becomes lo
+ *     C[m, n] = round_half_even(v) + zero      or, to_float, v itself
+ *
+ * For 8-bit output lo and hi are integers and lo + zero, hi + zero lie in 0..255: clamping first
+ * gives the same as saturating last, and ReLU and Clip are tighter bounds. */
+typedef struct kiln_q8_epilogue {
+    const int32_t *start;
+    const float *scale, *offset;
+    const uint8_t *residual; /* (m, n) at residual[m * ld_residual + n], or NULL */
+    int64_t ld_residual;
+    int32_t residual_zero;
+    float residual_scale;
+    float lo, hi;
+    int32_t zero;
+    bool to_float;
+} kiln_q8_epilogue;
+
+/* Any of m, n may be 0; k is at least 1. */
+typedef struct kiln_gemm_q8_args {
+    int64_t m, n, k;
+    const uint8_t *a; /* (m, k) at a[m * lda + k] */
+    int64_t lda;
+    const void *b; /* packed */
+    void *c;       /* uint8, or float with to_float; (m, n) at element m * ldc + n; no overlap */
+    int64_t ldc;
+    kiln_q8_epilogue epilogue;
+} kiln_gemm_q8_args;
+
+/* A block of staged rows (see stage below) times panels of b. c and the epilogue's pointers stand
+ * at the block's first element. */
+typedef struct kiln_gemm_q8_block {
+    int64_t m, n, k;
+    const void *a;
+    int64_t lda_bytes;
+    const void *b;
+    void *c;
+    int64_t ldc;
+    const kiln_q8_epilogue *epilogue;
+} kiln_gemm_q8_block;
+
+typedef struct kiln_gemm_q8_prims {
+    const char *isa;
+    int32_t nr;    /* columns of a packed panel */
+    int32_t mr;    /* rows of the tallest register tile */
+    int32_t group; /* elements of K in one step: 2 or 4 */
+    int64_t (*panels)(int64_t n);
+    int64_t (*packed_bytes)(int64_t k, int64_t n);
+    /* Packs panels [panel_begin, panel_end) of the matrix whose element (k, n) is
+     * src[k * stride_k + n * stride_n] ^ flip, as int8: flip 0x80 turns a uint8 into value - 128.
+     * dst is the start of panel 0. */
+    void (*pack)(void *dst, const void *src, int64_t k, int64_t n, int64_t stride_k,
+                 int64_t stride_n, uint8_t flip, int64_t panel_begin, int64_t panel_end);
+    /* Units of work, scratch of a thread (64-byte aligned), and running a range of units. */
+    int64_t (*tiles)(const kiln_gemm_q8_args *args);
+    int64_t (*scratch_bytes)(const kiln_gemm_q8_args *args);
+    void (*run)(const kiln_gemm_q8_args *args, int64_t tile_begin, int64_t tile_end, void *scratch);
+    /* Rows put together by the caller (q8_stage.h): a staged row has stage_bytes(k) bytes. */
+    int64_t (*stage_bytes)(int64_t k);
+    void (*block)(const kiln_gemm_q8_block *block);
+} kiln_gemm_q8_prims;
+
+extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_portable;
+extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_avx2;
+extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_avxvnni;
+extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_avx512;
+extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_avx512vnni;
+
+#endif

@@ -1,0 +1,417 @@
+/* gemm_q8_simd.c - 8-bit GEMM: register tiles, blocking, packing. Compiled once per ISA.
+ *
+ * Legend: M rows of A and C, N columns of B and C, K the sum; a word is `form` consecutive elements
+ * of a row of A in 32 bits; a panel is NR = 2 vectors of columns.
+ *
+ * A register tile is MR rows x 2 vectors of int32 sums. A step of the pair form broadcasts one word
+ * (two 16-bit numbers) of each row and multiplies it with 16-bit pairs of B, widened from bytes as
+ * they are loaded: a multiply-add of words and an add for each vector. The quad form multiplies
+ * four bytes at once and adds in the same instruction. That instruction stands in inline assembly:
+ * as an intrinsic, gcc copies and spills the sums.
+ *
+ * Blocking: a unit is a block of rows, staged once (widened, or completed to whole words) so that
+ * it stays in the second-level cache, times a group of panels; a panel stays near while all row
+ * tiles pass over it. */
+#include "backend/cpu/prims/gemm_q8.h"
+#include "backend/cpu/prims/q8_stage.h"
+
+#define NR (2 * KILN_VLEN)
+#define MR (KILN_VREGS == 32 ? 12 : 6)
+
+enum {
+    PAIRS = 2,
+    QUADS = 4,
+    BLOCK_BYTES = 160 * 1024, /* of staged rows in a unit */
+    BLOCK_ROWS = 192,
+    GROUP_BYTES = 512 * 1024, /* of B in a unit, when there are rows enough to fill the units */
+    UNITS_WANTED = 64,        /* enough for 16 threads to share evenly */
+    UNIT_MACS = 256 * 1024,   /* no unit smaller than this for the sake of more units */
+};
+
+#define UNROLL _Pragma("GCC unroll 16")
+
+/* ---- The inner product ---- */
+
+#if defined(KILN_ISA_avx512)
+KILN_INLINE kiln_vi dot_pairs(kiln_vi sum, kiln_vi a, kiln_vi b) {
+    return vi_add(sum, (kiln_vi)_mm512_madd_epi16((__m512i)a, (__m512i)b));
+}
+KILN_INLINE kiln_vi load_pairs(const int8_t *p) {
+    return (kiln_vi)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+KILN_INLINE kiln_vi dot_quads(kiln_vi sum, kiln_vi a, kiln_vi b) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+}
+#elif defined(KILN_ISA_avx2)
+KILN_INLINE kiln_vi dot_pairs(kiln_vi sum, kiln_vi a, kiln_vi b) {
+    return vi_add(sum, (kiln_vi)_mm256_madd_epi16((__m256i)a, (__m256i)b));
+}
+KILN_INLINE kiln_vi load_pairs(const int8_t *p) {
+    return (kiln_vi)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+KILN_INLINE kiln_vi dot_quads(kiln_vi sum, kiln_vi a, kiln_vi b) {
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+    return sum;
+}
+#else
+KILN_INLINE kiln_vi dot_pairs(kiln_vi sum, kiln_vi a, kiln_vi b) {
+    kiln_vi low = vi_mul(vi_shr(vi_shl(a, 16), 16), vi_shr(vi_shl(b, 16), 16));
+    return vi_add(sum, vi_add(low, vi_mul(vi_shr(a, 16), vi_shr(b, 16))));
+}
+KILN_INLINE kiln_vi load_pairs(const int8_t *p) {
+    kiln_vi v;
+    for (int i = 0; i < KILN_VLEN; i++) {
+        v[i] = (int32_t)((uint32_t)(uint16_t)p[2 * i] | (uint32_t)(uint16_t)p[2 * i + 1] << 16);
+    }
+    return v;
+}
+KILN_INLINE kiln_vi dot_quads(kiln_vi sum, kiln_vi a, kiln_vi b) {
+    for (int i = 0; i < 32; i += 8) {
+        kiln_vi x = vi_and(vi_shr_logical(a, i), vi_set1(255));
+        sum = vi_add(sum, vi_mul(x, vi_shr(vi_shl(b, 24 - i), 24)));
+    }
+    return sum;
+}
+#endif
+
+KILN_INLINE kiln_vi dot(int form, kiln_vi sum, kiln_vi a, kiln_vi b) {
+    return form == PAIRS ? dot_pairs(sum, a, b) : dot_quads(sum, a, b);
+}
+
+KILN_INLINE kiln_vi load_b(int form, const int8_t *p) {
+    return form == PAIRS ? load_pairs(p) : vi_load((const int32_t *)(const void *)p);
+}
+
+KILN_INLINE kiln_vi load_word(const char *p) {
+    int32_t word;
+    memcpy(&word, p, sizeof word);
+    return vi_set1(word);
+}
+
+/* ---- Tiles ---- */
+
+typedef struct tile {
+    const char *a;
+    int64_t lda; /* bytes */
+    int64_t words;
+    const int8_t *b;
+    int64_t b_step; /* bytes from word to word of the panel */
+    char *c;
+    int64_t ldc;  /* elements */
+    int64_t cols; /* valid columns: the last vector may be partial */
+    const kiln_q8_epilogue *epilogue;
+    int64_t column; /* the first one's, in the epilogue's tables */
+    const uint8_t *residual;
+} tile;
+
+typedef void (*tile_fn)(const tile *t);
+typedef kiln_vi tile_sums[MR][2];
+
+KILN_INLINE kiln_vi load_bytes(const uint8_t *p, int64_t lanes) {
+    return lanes == KILN_VLEN ? vi_load_u8(p) : vi_load_u8_tail(p, lanes);
+}
+
+KILN_INLINE void store_bytes(uint8_t *p, int64_t lanes, kiln_vi v) {
+    if (lanes == KILN_VLEN) {
+        vi_store_u8(p, v);
+    } else {
+        vi_store_u8_tail(p, lanes, v);
+    }
+}
+
+/* Sums of one vector of columns through the epilogue into C. */
+KILN_INLINE void finish(const tile *t, int rows, int v, int64_t lanes, tile_sums sum) {
+    const kiln_q8_epilogue *e = t->epilogue;
+    const int64_t at = v * KILN_VLEN;
+    const kiln_vf scale = vf_load(e->scale + t->column + at);
+    const kiln_vf offset = vf_load(e->offset + t->column + at);
+    const kiln_vf lo = vf_set1(e->lo), hi = vf_set1(e->hi);
+    const kiln_vi zero = vi_set1(e->zero);
+    UNROLL for (int i = 0; i < rows; i++) {
+        kiln_vf x = vf_add(vf_mul(vf_from_vi(sum[i][v]), scale), offset);
+        if (t->residual) {
+            kiln_vi r = load_bytes(t->residual + i * e->ld_residual + at, lanes);
+            kiln_vf d = vf_from_vi(vi_sub(r, vi_set1(e->residual_zero)));
+            x = vf_add(x, vf_mul(d, vf_set1(e->residual_scale)));
+        }
+        x = vf_min(vf_max(x, lo), hi);
+        if (e->to_float) {
+            vf_store_tail((float *)(void *)t->c + i * t->ldc + at, lanes, x);
+        } else {
+            store_bytes((uint8_t *)t->c + i * t->ldc + at, lanes, vi_add(vi_from_vf(x), zero));
+        }
+    }
+}
+
+/* Every third row has a pointer, the two after it are reached by index, so that twelve rows need
+ * four registers. */
+KILN_INLINE void multiply(const tile *t, int form, int rows, int vecs) {
+    tile_sums sum;
+    UNROLL for (int i = 0; i < rows; i++) {
+        UNROLL for (int v = 0; v < vecs; v++) {
+            sum[i][v] = vi_load(t->epilogue->start + t->column + v * KILN_VLEN);
+        }
+    }
+    const int8_t *b = t->b;
+    const int64_t lda = t->lda, b_step = t->b_step;
+    const char *a[MR / 3];
+    UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
+        a[i] = t->a + 3 * i * lda;
+    }
+    for (int64_t k = 0; k < t->words; k++) {
+        kiln_vi bv[2];
+        UNROLL for (int v = 0; v < vecs; v++) {
+            bv[v] = load_b(form, b + v * form * KILN_VLEN);
+        }
+        UNROLL for (int i = 0; i < rows; i++) {
+            kiln_vi av = load_word(a[i / 3] + i % 3 * lda);
+            UNROLL for (int v = 0; v < vecs; v++) {
+                sum[i][v] = dot(form, sum[i][v], av, bv[v]);
+            }
+        }
+        UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
+            a[i] += 4;
+        }
+        b += b_step;
+    }
+    if (vecs == 2) {
+        finish(t, rows, 0, KILN_VLEN, sum);
+    }
+    finish(t, rows, vecs - 1, t->cols - (vecs - 1) * KILN_VLEN, sum);
+}
+
+/* The register tiles: X(form, rows). */
+#define TILES_6(X, form) X(form, 1) X(form, 2) X(form, 3) X(form, 4) X(form, 5) X(form, 6)
+#if KILN_VREGS == 32
+#define TILES(X, form) \
+    TILES_6(X, form) X(form, 7) X(form, 8) X(form, 9) X(form, 10) X(form, 11) X(form, 12)
+#else
+#define TILES(X, form) TILES_6(X, form)
+#endif
+
+#define DEFINE(form, rows)                                \
+    static void tile_##form##_##rows##x1(const tile *t) { \
+        multiply(t, form, rows, 1);                       \
+    }                                                     \
+    static void tile_##form##_##rows##x2(const tile *t) { \
+        multiply(t, form, rows, 2);                       \
+    }
+#define NAME(form, rows) [rows] = {tile_##form##_##rows##x1, tile_##form##_##rows##x2},
+
+TILES(DEFINE, PAIRS)
+TILES(DEFINE, QUADS)
+static const tile_fn tiles_of[2][MR + 1][2] = {{TILES(NAME, PAIRS)}, {TILES(NAME, QUADS)}};
+
+/* ---- Blocks ---- */
+
+static int64_t panel_count(int64_t n) {
+    return i64_ceil_div(n, NR);
+}
+
+/* Columns that panel p of n columns is stored with. */
+static int64_t panel_width(int64_t n, int64_t p) {
+    return i64_min(NR, i64_ceil_div(n - p * NR, KILN_VLEN) * KILN_VLEN);
+}
+
+KILN_INLINE void run_block(const kiln_gemm_q8_block *k, int form) {
+    const int64_t words = i64_ceil_div(k->k, form);
+    const int64_t n_tiles = i64_ceil_div(k->m, MR);
+    const int64_t item = k->epilogue->to_float ? (int64_t)sizeof(float) : 1;
+    for (int64_t p = 0; p < panel_count(k->n); p++) {
+        const int64_t width = panel_width(k->n, p);
+        tile t = {.a = k->a,
+                  .lda = k->lda_bytes,
+                  .words = words,
+                  .b = (const int8_t *)k->b + p * NR * words * form,
+                  .b_step = width * form,
+                  .c = (char *)k->c + p * NR * item,
+                  .ldc = k->ldc,
+                  .cols = i64_min(NR, k->n - p * NR),
+                  .epilogue = k->epilogue,
+                  .column = p * NR};
+        const uint8_t *residual = k->epilogue->residual;
+        t.residual = residual ? residual + p * NR : NULL;
+        for (int64_t i = 0; i < n_tiles; i++) {
+            int64_t rows = i64_part(k->m, n_tiles, i + 1) - i64_part(k->m, n_tiles, i);
+            tiles_of[form == QUADS][rows][width == NR](&t);
+            t.a += rows * t.lda;
+            t.c += rows * t.ldc * item;
+            t.residual = t.residual ? t.residual + rows * k->epilogue->ld_residual : NULL;
+        }
+    }
+}
+
+/* How a product is cut into units. */
+typedef struct blocking {
+    bool staged;
+    int64_t row_tiles, row_blocks, group, groups;
+} blocking;
+
+KILN_INLINE blocking cut(const kiln_gemm_q8_args *g, int form) {
+    const int64_t k = g->k, row_bytes = stage_row_bytes(form == PAIRS, k);
+    const int64_t count = panel_count(g->n);
+    int64_t rows = i64_min(BLOCK_ROWS, i64_max(2 * MR, BLOCK_BYTES / row_bytes));
+    int64_t group = i64_min(count, i64_max(1, GROUP_BYTES / NR / k));
+    if (g->m <= rows) {
+        group = count;
+    }
+    for (;;) {
+        int64_t units = i64_ceil_div(g->m, rows) * i64_ceil_div(count, group);
+        if (units >= UNITS_WANTED || g->m * g->n * k / units < 2 * UNIT_MACS) {
+            break;
+        }
+        if (g->m > rows / 2 && rows >= 8 * MR) {
+            rows /= 2;
+        } else if (group > 1) {
+            group = i64_ceil_div(group, 2);
+        } else if (g->m > rows / 2 && rows >= 4 * MR) {
+            rows /= 2;
+        } else {
+            break;
+        }
+    }
+    blocking b = {.staged = form == PAIRS || k % form != 0};
+    b.row_tiles = i64_ceil_div(g->m, MR);
+    b.row_blocks = i64_min(b.row_tiles, i64_ceil_div(g->m, rows));
+    b.group = group;
+    b.groups = i64_ceil_div(count, group);
+    return b;
+}
+
+KILN_INLINE int64_t count_tiles(const kiln_gemm_q8_args *g, int form) {
+    if (g->m <= 0 || g->n <= 0) {
+        return 0;
+    }
+    blocking b = cut(g, form);
+    return b.row_blocks * b.groups;
+}
+
+/* The tallest block, staged. */
+KILN_INLINE int64_t count_scratch(const kiln_gemm_q8_args *g, int form) {
+    if (g->m <= 0 || g->n <= 0) {
+        return 0;
+    }
+    blocking b = cut(g, form);
+    int64_t rows = i64_ceil_div(b.row_tiles, b.row_blocks) * i64_ceil_div(g->m, b.row_tiles);
+    return b.staged ? rows * stage_row_bytes(form == PAIRS, g->k) + STAGE_SLACK : 0;
+}
+
+static void aim(kiln_q8_epilogue *e, int64_t row, int64_t column) {
+    e->start += column;
+    e->scale += column;
+    e->offset += column;
+    e->residual = e->residual ? e->residual + row * e->ld_residual + column : NULL;
+}
+
+KILN_INLINE void run_units(const kiln_gemm_q8_args *g, int64_t begin, int64_t end, void *scratch,
+                           int form) {
+    if (begin >= end) {
+        return;
+    }
+    const blocking b = cut(g, form);
+    const int64_t words = i64_ceil_div(g->k, form),
+                  row_bytes = stage_row_bytes(form == PAIRS, g->k);
+    const int64_t item = g->epilogue.to_float ? (int64_t)sizeof(float) : 1;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t tile0 = i64_part(b.row_tiles, b.row_blocks, i % b.row_blocks);
+        int64_t tile1 = i64_part(b.row_tiles, b.row_blocks, i % b.row_blocks + 1);
+        int64_t m0 = i64_part(g->m, b.row_tiles, tile0), m1 = i64_part(g->m, b.row_tiles, tile1);
+        int64_t n0 = i / b.row_blocks * b.group * NR;
+        kiln_q8_epilogue e = g->epilogue;
+        aim(&e, m0, n0);
+        kiln_gemm_q8_block k = {.m = m1 - m0,
+                                .n = i64_min(g->n - n0, b.group * NR),
+                                .k = g->k,
+                                .a = g->a + m0 * g->lda,
+                                .lda_bytes = g->lda,
+                                .b = (const int8_t *)g->b + n0 * words * form,
+                                .c = (char *)g->c + (m0 * g->ldc + n0) * item,
+                                .ldc = g->ldc,
+                                .epilogue = &e};
+        for (int64_t m = m0; b.staged && m < m1; m++) {
+            char *row = (char *)scratch + (m - m0) * row_bytes;
+            stage_copy(form == PAIRS, row, 0, g->a + m * g->lda, g->k);
+            stage_end(form == PAIRS, row, g->k);
+        }
+        if (b.staged) {
+            k.a = scratch;
+            k.lda_bytes = row_bytes;
+        }
+        run_block(&k, form);
+    }
+}
+
+/* ---- Packing ---- */
+
+KILN_INLINE void pack_panels(int8_t *dst, const uint8_t *src, int64_t k, int64_t n,
+                             int64_t stride_k, int64_t stride_n, uint8_t flip, int64_t begin,
+                             int64_t end, int form) {
+    const int64_t words = i64_ceil_div(k, form);
+    for (int64_t p = begin; p < end; p++) {
+        const int64_t width = panel_width(n, p), cols = i64_min(width, n - p * NR);
+        int8_t *panel = dst + p * NR * words * form;
+        memset(panel, 0, (size_t)(width * words * form));
+        for (int64_t i = 0; i < k; i++) {
+            const uint8_t *s = src + i * stride_k + p * NR * stride_n;
+            int8_t *d = panel + i / form * width * form + i % form;
+            for (int64_t j = 0; j < cols; j++) {
+                d[j * form] = (int8_t)(uint8_t)(s[j * stride_n] ^ flip);
+            }
+        }
+    }
+}
+
+/* ---- Tables: one for each form ---- */
+
+KILN_INLINE int64_t count_packed(int64_t k, int64_t n, int form) {
+    return i64_ceil_div(n, KILN_VLEN) * KILN_VLEN * i64_ceil_div(k, form) * form;
+}
+
+#define PRIMS(form, name, symbol)                                                               \
+    static int64_t name##_packed_bytes(int64_t k, int64_t n) {                                  \
+        return count_packed(k, n, form);                                                        \
+    }                                                                                           \
+    static void name##_pack(void *dst, const void *src, int64_t k, int64_t n, int64_t stride_k, \
+                            int64_t stride_n, uint8_t flip, int64_t begin, int64_t end) {       \
+        pack_panels(dst, src, k, n, stride_k, stride_n, flip, begin, end, form);                \
+    }                                                                                           \
+    static int64_t name##_tiles(const kiln_gemm_q8_args *g) {                                   \
+        return count_tiles(g, form);                                                            \
+    }                                                                                           \
+    static int64_t name##_scratch_bytes(const kiln_gemm_q8_args *g) {                           \
+        return count_scratch(g, form);                                                          \
+    }                                                                                           \
+    static void name##_run(const kiln_gemm_q8_args *g, int64_t begin, int64_t end,              \
+                           void *scratch) {                                                     \
+        run_units(g, begin, end, scratch, form);                                                \
+    }                                                                                           \
+    static int64_t name##_stage_bytes(int64_t k) {                                              \
+        return stage_row_bytes(form == PAIRS, k);                                               \
+    }                                                                                           \
+    static void name##_block(const kiln_gemm_q8_block *k) {                                     \
+        run_block(k, form);                                                                     \
+    }                                                                                           \
+    const kiln_gemm_q8_prims symbol = {                                                         \
+        .isa = KILN_ISA_NAME,                                                                   \
+        .nr = NR,                                                                               \
+        .mr = MR,                                                                               \
+        .group = form,                                                                          \
+        .panels = panel_count,                                                                  \
+        .packed_bytes = name##_packed_bytes,                                                    \
+        .pack = name##_pack,                                                                    \
+        .tiles = name##_tiles,                                                                  \
+        .scratch_bytes = name##_scratch_bytes,                                                  \
+        .run = name##_run,                                                                      \
+        .stage_bytes = name##_stage_bytes,                                                      \
+        .block = name##_block,                                                                  \
+    };
+
+PRIMS(PAIRS, pairs, KILN_ISA_SYMBOL(kiln_gemm_q8_prims))
+#if defined(KILN_ISA_avx512)
+PRIMS(QUADS, quads, kiln_gemm_q8_prims_avx512vnni)
+#elif defined(KILN_ISA_avx2)
+PRIMS(QUADS, quads, kiln_gemm_q8_prims_avxvnni)
+#elif defined(KILN_Q8_QUADS)
+PRIMS(QUADS, quads, KILN_Q8_QUADS)
+#endif

@@ -29,20 +29,25 @@ static uint64_t next_random(parser *p) {
     return p->random;
 }
 
-/* Random elements. '*': the whole range of an integer type; '+': small positive numbers. */
-static void fill(parser *p, kiln_tensor *t, char style) {
+static void fill(parser *p, kiln_tensor *t) {
     int64_t n = kiln_tensor_count(t);
     for (int64_t i = 0; i < n; i++) {
         uint64_t r = next_random(p) >> 20;
         if (kiln_dtype_is_float(t->dtype)) {
-            double v = (double)(r % 4000001) / 1e6;
-            kiln_set_f64(t->dtype, t->data, i, style == '+' ? 0.005 + v * 0.00375 : v - 2);
+            kiln_set_f64(t->dtype, t->data, i, (double)(r % 4000001) / 1e6 - 2);
         } else {
             bool byte = t->dtype == KILN_DTYPE_U8 || t->dtype == KILN_DTYPE_I8;
             uint64_t count = t->dtype == KILN_DTYPE_BOOL ? 2 : byte ? 256 : 4;
-            count = style == '*' ? UINT64_C(1) << 31 : count;
             kiln_set_i64(t->dtype, t->data, i, (int64_t)(r % count));
         }
+    }
+}
+
+/* Numbers in [-2, 2] into positive ones such as scales are. */
+static void make_scales(kiln_tensor *t) {
+    for (int64_t i = 0, n = kiln_tensor_count(t); i < n; i++) {
+        double v = kiln_get_f64(t->dtype, t->data, i);
+        kiln_set_f64(t->dtype, t->data, i, 0.0125 + 0.00375 * v);
     }
 }
 
@@ -112,10 +117,11 @@ static const char *read_list(parser *p, char *text, bool scalar, kiln_tensor *t)
 static const char *read_tensor(parser *p, char *token, kiln_value **out) {
     bool constant = token[0] == '=';
     char *name = token + constant, *open = strpbrk(name, "[{(");
-    char kind = *open, *body = open + 1, style = open[-1];
+    char kind = *open, *body = open + 1;
+    bool scales = open > name && open[-1] == '+';
     kiln_tensor t = {0};
     kiln_dim symbolic[KILN_MAX_RANK];
-    open[style == '*' || style == '+' ? -1 : 0] = '\0';
+    open[scales ? -1 : 0] = '\0';
     t.dtype = strcmp(name, "i64") == 0   ? KILN_DTYPE_I64
               : strcmp(name, "i32") == 0 ? KILN_DTYPE_I32
               : strcmp(name, "u8") == 0  ? KILN_DTYPE_U8
@@ -138,7 +144,10 @@ static const char *read_tensor(parser *p, char *token, kiln_value **out) {
     if (!allocate(p, &t)) {
         return "out of memory";
     }
-    fill(p, &t, style);
+    fill(p, &t);
+    if (scales) {
+        make_scales(&t);
+    }
     if (constant) {
         return kiln_graph_constant(out, p->out->graph, NULL, &t) ? "out of memory" : NULL;
     }

@@ -5,7 +5,7 @@
  *     f32[2,3]        a graph input, random         f32[N=2,3]   the same with a symbolic dim
  *     =f32[2,3]       a random constant             i64{1,-1}    a constant list (1-D), f32{} empty
  *     i64(3)          a constant scalar             -            an input left out
- *     u8*[2,3]        random over the whole type    =f32+[3]     random in [0.005, 0.02]: scales
+ *     =f32+[3]        random in [0.005, 0.02], as scales are
  *     $               output 0 of the node before   $2.1         output 1 of node 2 (from 0)
  *     $$              the first operand of node 0
  *     kernel_shape=3,3  mode=edge                   attributes as ONNX names them

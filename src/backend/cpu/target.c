@@ -17,7 +17,8 @@
 /* Families with a form of their own for 8-bit dot products. */
 #define KILN_Q8_FAMILIES(X) \
     X(gemm_q8)              \
-    X(conv_q8)
+    X(conv_q8)              \
+    X(depthwise_q8)
 
 #define DECLARE(family)                                                       \
     extern const struct kiln_##family##_prims kiln_##family##_prims_portable; \

@@ -1,21 +1,22 @@
 /* conv_q8.c - 8-bit convolution and transposed convolution (see q8_region.h) over channels-last
- * activations. */
-#include "backend/cpu/prims/conv_q8.h"
+ * activations. Depthwise problems have prims of their own. */
 #include "backend/cpu/kernels/conv_shape.h"
 #include "backend/cpu/kernels/q8_region.h"
+#include "backend/cpu/prims/depthwise_q8.h"
 #include "ops/ops.h"
 
 typedef struct conv_q8_params {
     kiln_q8_region region; /* first: kiln_q8_reference */
     kiln_window window;
     kiln_conv_args shape; /* what the weights' layout depends on; sizes follow at bind */
+    bool depthwise;
 } conv_q8_params;
 
 typedef struct conv_q8_state {
     const kiln_q8_region *region;
-    const kiln_conv_q8_prims *prims;
     kiln_conv_q8_args args;
     int64_t tiles;
+    void (*run)(const kiln_conv_q8_args *args, int64_t begin, int64_t end, void *scratch);
 } conv_q8_state;
 
 static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
@@ -32,6 +33,7 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         !kiln_q8_begin(c, r, &p->region, 1, transposed, kiln_node_in(node, 2), KILN_LAYOUT_LAST)) {
         return NULL;
     }
+    p->depthwise = kiln_conv_is_depthwise(&p->shape);
     return kiln_q8_extend(c, r, &p->region, KILN_LAYOUT_LAST) ? r : NULL;
 }
 
@@ -76,9 +78,11 @@ static kiln_status arrange(kiln_packer *k, const conv_q8_params *p, const int8_t
 static kiln_status pack(kiln_packer *k) {
     const conv_q8_params *p = k->claim->params;
     const kiln_conv_args *a = &p->shape;
-    const kiln_conv_q8_prims *prims = k->target->prims->conv_q8;
+    const kiln_conv_q8_prims *conv = k->target->prims->conv_q8;
+    const kiln_depthwise_q8_prims *dw = k->target->prims->depthwise_q8;
     kiln_status status, second;
-    void *w = kiln_pack_blob(k, (size_t)prims->packed_bytes(a), &status);
+    int64_t bytes = p->depthwise ? dw->packed_bytes(a) : conv->packed_bytes(a);
+    void *w = kiln_pack_blob(k, (size_t)bytes, &status);
     float *tables =
         kiln_pack_blob(k, (size_t)kiln_q8_table_bytes(a->c_out, start_rows(a)), &second);
     if (!w || !tables) {
@@ -89,7 +93,7 @@ static kiln_status pack(kiln_packer *k) {
     int32_t *start = (int32_t *)(void *)(tables + 2 * kiln_q8_stride(a->c_out));
     KILN_TRY(kiln_q8_weights(k, &p->region, &source));
     KILN_TRY(arrange(k, p, source.data, &arranged, start));
-    prims->pack(w, arranged, a);
+    (p->depthwise ? dw->pack : conv->pack)(w, arranged, a);
     return kiln_q8_tables(&p->region, a->c_out, tables, k->scratch, k->diag);
 }
 
@@ -100,7 +104,8 @@ static kiln_status bind(kiln_binder *b) {
     conv_q8_state *s;
     KILN_ALLOC(s, b->arena, 1);
     s->region = &p->region;
-    s->prims = b->target->prims->conv_q8;
+    const kiln_conv_q8_prims *conv = b->target->prims->conv_q8;
+    const kiln_depthwise_q8_prims *dw = b->target->prims->depthwise_q8;
     kiln_conv_args *a = &s->args.shape;
     *a = p->shape;
     KILN_TRY(kiln_conv_resolve(b, &p->window, a));
@@ -109,8 +114,11 @@ static kiln_status bind(kiln_binder *b) {
     s->args.epilogue = kiln_q8_epilogue_of(&p->region, a->c_out, b->blobs[1].data);
     s->args.epilogue.ld_residual = a->c_out;
     s->args.ld_start = kiln_q8_stride(a->c_out);
-    s->tiles = s->prims->tiles(a);
-    b->scratch_bytes = s->tiles ? (size_t)s->prims->scratch_bytes(a) : 0;
+    s->run = p->depthwise ? dw->run : conv->run;
+    s->tiles = p->depthwise ? dw->tiles(a) : conv->tiles(a);
+    if (s->tiles > 0) {
+        b->scratch_bytes = (size_t)(p->depthwise ? dw->scratch_bytes(a) : conv->scratch_bytes(a));
+    }
     b->state = s;
     return KILN_OK;
 }
@@ -126,7 +134,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
     args.x = call->in[0];
     args.y = call->out[0];
     args.epilogue.residual = kiln_q8_residual(s->region, call);
-    s->prims->run(&args, begin, end, call->scratch + (size_t)team->rank * call->scratch_bytes);
+    s->run(&args, begin, end, call->scratch + (size_t)team->rank * call->scratch_bytes);
 }
 
 const kiln_kernel kiln_kernel_conv_q8 = {

@@ -6,21 +6,20 @@
  * A register tile is MR rows x 2 vectors of int32 sums. A step of the pair form broadcasts one word
  * (two 16-bit numbers) of each row and multiplies it with 16-bit pairs of B, widened from bytes as
  * they are loaded: a multiply-add of words and an add for each vector. The quad form multiplies
- * four bytes at once and adds in the same instruction. That instruction stands in inline assembly:
- * as an intrinsic, gcc copies and spills the sums.
+ * four bytes at once and adds in the same instruction.
  *
  * Blocking: a unit is a block of rows, staged once (widened, or completed to whole words) so that
  * it stays in the second-level cache, times a group of panels; a panel stays near while all row
  * tiles pass over it. */
 #include "backend/cpu/prims/gemm_q8.h"
+#include "backend/cpu/prims/q8_dot.h"
+#include "backend/cpu/prims/q8_finish.h"
 #include "backend/cpu/prims/q8_stage.h"
 
 #define NR (2 * KILN_VLEN)
 #define MR (KILN_VREGS == 32 ? 12 : 6)
 
 enum {
-    PAIRS = 2,
-    QUADS = 4,
     BLOCK_BYTES = 160 * 1024, /* of staged rows in a unit */
     BLOCK_ROWS = 192,
     GROUP_BYTES = 512 * 1024, /* of B in a unit, when there are rows enough to fill the units */
@@ -30,66 +29,13 @@ enum {
 
 #define UNROLL _Pragma("GCC unroll 16")
 
-/* ---- The inner product ---- */
-
-#if defined(KILN_ISA_avx512)
-KILN_INLINE kiln_vi dot_pairs(kiln_vi sum, kiln_vi a, kiln_vi b) {
-    return vi_add(sum, (kiln_vi)_mm512_madd_epi16((__m512i)a, (__m512i)b));
-}
-KILN_INLINE kiln_vi load_pairs(const int8_t *p) {
-    return (kiln_vi)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
-}
-KILN_INLINE kiln_vi dot_quads(kiln_vi sum, kiln_vi a, kiln_vi b) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-    return sum;
-}
-#elif defined(KILN_ISA_avx2)
-KILN_INLINE kiln_vi dot_pairs(kiln_vi sum, kiln_vi a, kiln_vi b) {
-    return vi_add(sum, (kiln_vi)_mm256_madd_epi16((__m256i)a, (__m256i)b));
-}
-KILN_INLINE kiln_vi load_pairs(const int8_t *p) {
-    return (kiln_vi)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
-}
-KILN_INLINE kiln_vi dot_quads(kiln_vi sum, kiln_vi a, kiln_vi b) {
-    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
-    return sum;
-}
-#else
-KILN_INLINE kiln_vi dot_pairs(kiln_vi sum, kiln_vi a, kiln_vi b) {
-    kiln_vi low = vi_mul(vi_shr(vi_shl(a, 16), 16), vi_shr(vi_shl(b, 16), 16));
-    return vi_add(sum, vi_add(low, vi_mul(vi_shr(a, 16), vi_shr(b, 16))));
-}
-KILN_INLINE kiln_vi load_pairs(const int8_t *p) {
-    kiln_vi v;
-    for (int i = 0; i < KILN_VLEN; i++) {
-        v[i] = (int32_t)((uint32_t)(uint16_t)p[2 * i] | (uint32_t)(uint16_t)p[2 * i + 1] << 16);
-    }
-    return v;
-}
-KILN_INLINE kiln_vi dot_quads(kiln_vi sum, kiln_vi a, kiln_vi b) {
-    for (int i = 0; i < 32; i += 8) {
-        kiln_vi x = vi_and(vi_shr_logical(a, i), vi_set1(255));
-        sum = vi_add(sum, vi_mul(x, vi_shr(vi_shl(b, 24 - i), 24)));
-    }
-    return sum;
-}
-#endif
-
-KILN_INLINE kiln_vi dot(int form, kiln_vi sum, kiln_vi a, kiln_vi b) {
-    return form == PAIRS ? dot_pairs(sum, a, b) : dot_quads(sum, a, b);
-}
-
-KILN_INLINE kiln_vi load_b(int form, const int8_t *p) {
-    return form == PAIRS ? load_pairs(p) : vi_load((const int32_t *)(const void *)p);
-}
+/* ---- Tiles ---- */
 
 KILN_INLINE kiln_vi load_word(const char *p) {
     int32_t word;
     memcpy(&word, p, sizeof word);
     return vi_set1(word);
 }
-
-/* ---- Tiles ---- */
 
 typedef struct tile {
     const char *a;
@@ -108,39 +54,30 @@ typedef struct tile {
 typedef void (*tile_fn)(const tile *t);
 typedef kiln_vi tile_sums[MR][2];
 
-KILN_INLINE kiln_vi load_bytes(const uint8_t *p, int64_t lanes) {
-    return lanes == KILN_VLEN ? vi_load_u8(p) : vi_load_u8_tail(p, lanes);
-}
-
-KILN_INLINE void store_bytes(uint8_t *p, int64_t lanes, kiln_vi v) {
-    if (lanes == KILN_VLEN) {
-        vi_store_u8(p, v);
-    } else {
-        vi_store_u8_tail(p, lanes, v);
+/* Sums of one vector of columns through the epilogue into C. */
+KILN_INLINE void finish(const tile *t, int rows, int v, int64_t lanes, bool to_float,
+                        tile_sums sum) {
+    const int64_t at = v * KILN_VLEN, ldc = t->ldc * (to_float ? (int64_t)sizeof(float) : 1);
+    const int64_t ld_residual = t->epilogue->ld_residual;
+    const q8_columns q = q8_columns_of(t->epilogue, t->column + at);
+    char *c = t->c + at * (to_float ? (int64_t)sizeof(float) : 1);
+    const uint8_t *residual = t->residual;
+    UNROLL for (int i = 0; i < rows; i++) {
+        const uint8_t *r = residual ? residual + i * ld_residual + at : NULL;
+        q8_finish(&q, sum[i][v], r, to_float, c + i * ldc, lanes);
     }
 }
 
-/* Sums of one vector of columns through the epilogue into C. */
-KILN_INLINE void finish(const tile *t, int rows, int v, int64_t lanes, tile_sums sum) {
-    const kiln_q8_epilogue *e = t->epilogue;
-    const int64_t at = v * KILN_VLEN;
-    const kiln_vf scale = vf_load(e->scale + t->column + at);
-    const kiln_vf offset = vf_load(e->offset + t->column + at);
-    const kiln_vf lo = vf_set1(e->lo), hi = vf_set1(e->hi);
-    const kiln_vi zero = vi_set1(e->zero);
-    UNROLL for (int i = 0; i < rows; i++) {
-        kiln_vf x = vf_add(vf_mul(vf_from_vi(sum[i][v]), scale), offset);
-        if (t->residual) {
-            kiln_vi r = load_bytes(t->residual + i * e->ld_residual + at, lanes);
-            kiln_vf d = vf_from_vi(vi_sub(r, vi_set1(e->residual_zero)));
-            x = vf_add(x, vf_mul(d, vf_set1(e->residual_scale)));
-        }
-        x = vf_min(vf_max(x, lo), hi);
-        if (e->to_float) {
-            vf_store_tail((float *)(void *)t->c + i * t->ldc + at, lanes, x);
-        } else {
-            store_bytes((uint8_t *)t->c + i * t->ldc + at, lanes, vi_add(vi_from_vf(x), zero));
-        }
+/* A tile's last vector may be partial. */
+KILN_INLINE void finish_tile(const tile *t, int rows, int vecs, bool to_float, tile_sums sum) {
+    if (vecs == 2) {
+        finish(t, rows, 0, KILN_VLEN, to_float, sum);
+    }
+    int64_t lanes = t->cols - (vecs - 1) * KILN_VLEN;
+    if (lanes == KILN_VLEN && !to_float) {
+        finish(t, rows, vecs - 1, KILN_VLEN, to_float, sum);
+    } else {
+        finish(t, rows, vecs - 1, lanes, to_float, sum);
     }
 }
 
@@ -175,10 +112,11 @@ KILN_INLINE void multiply(const tile *t, int form, int rows, int vecs) {
         }
         b += b_step;
     }
-    if (vecs == 2) {
-        finish(t, rows, 0, KILN_VLEN, sum);
+    if (t->epilogue->to_float) {
+        finish_tile(t, rows, vecs, true, sum);
+    } else {
+        finish_tile(t, rows, vecs, false, sum);
     }
-    finish(t, rows, vecs - 1, t->cols - (vecs - 1) * KILN_VLEN, sum);
 }
 
 /* The register tiles: X(form, rows). */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/backend.h"
 #include "ops/ops.h"
 #include "ops/util.h"
 
@@ -335,4 +336,16 @@ const char *parse_case(test_case *out, char *line, uint64_t seed, kiln_arena *ar
         }
     }
     return finish(&p);
+}
+
+const char *const *all_but(const char *kernel, kiln_arena *arena) {
+    size_t n = kiln_kernel_count(), at = 0;
+    const char **off = kiln_arena_array(arena, n + 1, sizeof *off);
+    for (size_t i = 0; off && i < n; i++) {
+        const char *name = kiln_kernel_at(i)->name;
+        if (strcmp(name, "reference") != 0 && strcmp(name, kernel) != 0) {
+            off[at++] = name;
+        }
+    }
+    return off;
 }

@@ -31,4 +31,10 @@ typedef struct test_case {
 const char *parse_case(test_case *out, char *line, uint64_t seed, kiln_arena *arena,
                        kiln_dims *dims, kiln_diag *diag);
 
+/* What kiln_cpu_target.off needs for a cover with this kernel and the reference alone. */
+const char *const *all_but(const char *kernel, kiln_arena *arena);
+
+/* timing.c: times each case of a file on one thread with everything this machine has. */
+int time_file(const char *path);
+
 #endif

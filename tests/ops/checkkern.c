@@ -11,6 +11,7 @@
  *
  *     checkkern FILE...        at least MIN_CASES cases for each kernel of a file
  *     checkkern -v FILE...     names each case
+ *     checkkern --bench FILE   times the cases instead (see timing.c)
  */
 #include <math.h>
 #include <stdio.h>
@@ -296,14 +297,7 @@ static bool force_layout(kiln_claim *claim, kiln_layout layout) {
 /* Covers with the case's kernel and the reference alone. *claims: regions of the kernel. */
 static kiln_status make_plan(checker *k, const trial *t, kiln_cpu_target *target, kiln_plan **out,
                              int32_t *claims, bool *open) {
-    size_t n = kiln_kernel_count(), at = 0;
-    const char **off = kiln_arena_array(t->arena, n + 1, sizeof *off);
-    for (size_t i = 0; i < n; i++) {
-        const char *name = kiln_kernel_at(i)->name;
-        if (strcmp(name, "reference") != 0 && strcmp(name, t->tc->kernel) != 0) {
-            off[at++] = name;
-        }
-    }
+    const char *const *off = all_but(t->tc->kernel, t->arena);
     kiln_cpu_target_init(target, t->features, off);
     KILN_ALLOC(*out, t->arena, 1);
     (*out)->graph = t->tc->graph;
@@ -459,6 +453,9 @@ static int check_file(checker *k, const char *path) {
 int main(int argc, char **argv) {
     checker k = {.failures = 0};
     kiln_pool_options options = {.size = sizeof options, .threads = MAX_THREADS, .spin_ns = -1};
+    if (argc == 3 && strcmp(argv[1], "--bench") == 0) {
+        return time_file(argv[2]);
+    }
     if (kiln_diag_create(&k.diag, NULL) != KILN_OK ||
         kiln_pool_create(&k.pool, NULL, &options) != KILN_OK) {
         return 2;

@@ -7,14 +7,6 @@
 #include "backend/cpu/prims/conv_walk.h"
 #include "backend/cpu/prims/q8_stage.h"
 
-enum {
-    STAGE_BYTES = 160 * 1024,       /* of patches in a unit */
-    STAGE_ROWS = 192,               /* most pixels of a unit */
-    WEIGHTS_BYTES = 1024 * 1024,    /* of packed weights in a unit */
-    UNITS_ENOUGH = 64,              /* for 16 threads to share evenly */
-    CONV_Q8_UNIT_MACS = 512 * 1024, /* no unit smaller than this for the sake of more units */
-};
-
 /* The problem with what follows from it. */
 typedef struct conv_q8_job {
     const kiln_gemm_q8_prims *q;
@@ -35,32 +27,18 @@ static conv_q8_job describe(const kiln_gemm_q8_prims *q, const kiln_conv_args *a
     c.taps = volume(a->kernel);
     c.k = c.taps * c.depth;
     c.row_bytes = q->stage_bytes(c.k);
-    int64_t lines = a->batch * a->out[0] * a->out[1];
-    int64_t total = a->transposed ? lines : lines * a->out[2];
-    int64_t macs = lines * a->out[2] * c.cols * c.k * a->groups;
-    int64_t rows = i64_min(STAGE_ROWS, i64_max(2 * q->mr, STAGE_BYTES / c.row_bytes));
-    int64_t panels = q->panels(c.cols);
-    int64_t group = i64_min(panels, i64_max(1, WEIGHTS_BYTES / (q->nr * c.k)));
-    int64_t per_unit = a->transposed ? i64_max(1, rows / i64_max(1, a->out[2])) : rows;
-    for (;;) {
-        int64_t units = i64_ceil_div(total, per_unit) * i64_ceil_div(panels, group) * a->groups;
-        if (units >= UNITS_ENOUGH || macs / i64_max(1, units) < 2 * CONV_Q8_UNIT_MACS) {
-            break;
-        }
-        if (per_unit >= 8 * q->mr) {
-            per_unit /= 2;
-        } else if (group > 1) {
-            group = i64_ceil_div(group, 2);
-        } else if (per_unit >= 4 * q->mr || (a->transposed && per_unit > 1)) {
-            per_unit /= 2;
-        } else {
-            break;
-        }
+    const int64_t lines = a->batch * a->out[0] * a->out[1], pixels = lines * a->out[2];
+    const int64_t panels = q->panels(c.cols);
+    const q8_unit u = q8_cut(pixels, c.k, panels, q->nr, q->mr, c.row_bytes, a->groups);
+    if (a->transposed) {
+        c.row_blocks = i64_ceil_div(lines, i64_max(1, u.rows / i64_max(1, a->out[2])));
+        c.rows = line_pixels(a);
+    } else {
+        c.row_blocks = i64_ceil_div(pixels, u.rows);
+        c.rows = i64_ceil_div(pixels, i64_max(1, c.row_blocks));
     }
-    c.row_blocks = i64_ceil_div(total, per_unit);
-    c.rows = a->transposed ? line_pixels(a) : i64_ceil_div(total, i64_max(1, c.row_blocks));
-    c.group_panels = group;
-    c.col_blocks = i64_ceil_div(panels, group);
+    c.group_panels = u.panels;
+    c.col_blocks = i64_ceil_div(panels, u.panels);
     return c;
 }
 

@@ -19,14 +19,6 @@
 #define NR (2 * KILN_VLEN)
 #define MR (KILN_VREGS == 32 ? 12 : 6)
 
-enum {
-    BLOCK_BYTES = 160 * 1024, /* of staged rows in a unit */
-    BLOCK_ROWS = 192,
-    GROUP_BYTES = 512 * 1024, /* of B in a unit, when there are rows enough to fill the units */
-    UNITS_WANTED = 64,        /* enough for 16 threads to share evenly */
-    UNIT_MACS = 256 * 1024,   /* no unit smaller than this for the sake of more units */
-};
-
 #define UNROLL _Pragma("GCC unroll 16")
 
 /* ---- Tiles ---- */
@@ -187,33 +179,13 @@ typedef struct blocking {
 } blocking;
 
 KILN_INLINE blocking cut(const kiln_gemm_q8_args *g, int form) {
-    const int64_t k = g->k, row_bytes = stage_row_bytes(form == PAIRS, k);
     const int64_t count = panel_count(g->n);
-    int64_t rows = i64_min(BLOCK_ROWS, i64_max(2 * MR, BLOCK_BYTES / row_bytes));
-    int64_t group = i64_min(count, i64_max(1, GROUP_BYTES / NR / k));
-    if (g->m <= rows) {
-        group = count;
-    }
-    for (;;) {
-        int64_t units = i64_ceil_div(g->m, rows) * i64_ceil_div(count, group);
-        if (units >= UNITS_WANTED || g->m * g->n * k / units < 2 * UNIT_MACS) {
-            break;
-        }
-        if (g->m > rows / 2 && rows >= 8 * MR) {
-            rows /= 2;
-        } else if (group > 1) {
-            group = i64_ceil_div(group, 2);
-        } else if (g->m > rows / 2 && rows >= 4 * MR) {
-            rows /= 2;
-        } else {
-            break;
-        }
-    }
-    blocking b = {.staged = form == PAIRS || k % form != 0};
+    const q8_unit u = q8_cut(g->m, g->k, count, NR, MR, stage_row_bytes(form == PAIRS, g->k), 1);
+    blocking b = {.staged = form == PAIRS || g->k % form != 0};
     b.row_tiles = i64_ceil_div(g->m, MR);
-    b.row_blocks = i64_min(b.row_tiles, i64_ceil_div(g->m, rows));
-    b.group = group;
-    b.groups = i64_ceil_div(count, group);
+    b.row_blocks = i64_min(b.row_tiles, i64_ceil_div(g->m, u.rows));
+    b.group = u.panels;
+    b.groups = i64_ceil_div(count, u.panels);
     return b;
 }
 

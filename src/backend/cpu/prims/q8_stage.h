@@ -1,4 +1,4 @@
-/* q8_stage.h - rows of uint8 as the 8-bit products read them.
+/* q8_stage.h - rows of uint8 as the 8-bit products read them, and how products are cut into units.
  *
  * A staged row is K elements, uint16 for pairs (group 2) and uint8 for quads (group 4), followed by
  * zeros up to a multiple of 64 bytes; a row is written piece by piece:
@@ -65,6 +65,47 @@ KILN_INLINE void stage_fill(bool wide, void *row, int64_t at, uint8_t value, int
 
 KILN_INLINE void stage_end(bool wide, void *row, int64_t k) {
     memset((char *)row + k * (wide ? 2 : 1), 0, 4);
+}
+
+/* ---- Units ---- */
+
+enum {
+    STAGE_BYTES = 160 * 1024, /* of staged rows in a unit: they stay in the second-level cache */
+    STAGE_ROWS = 192,
+    STAGE_COLUMNS = 128,    /* fewer columns do not repay staging their rows */
+    UNITS_WANTED = 64,      /* enough for 16 threads to share evenly */
+    UNIT_MACS = 512 * 1024, /* no unit smaller than this for the sake of more units */
+};
+
+/* A unit of a product: rows times panels of columns. */
+typedef struct q8_unit {
+    int64_t rows, panels;
+} q8_unit;
+
+/* Cuts m rows of k, times `panels` panels of nr columns, `copies` times over. Thin blocks of rows
+ * are cheap, since B flows faster than it is used; few columns are not. */
+KILN_INLINE q8_unit q8_cut(int64_t m, int64_t k, int64_t panels, int64_t nr, int64_t mr,
+                           int64_t row_bytes, int64_t copies) {
+    const int64_t macs = m * k * panels * nr * copies;
+    q8_unit u = {i64_min(STAGE_ROWS, i64_max(2 * mr, STAGE_BYTES / row_bytes)), panels};
+    u.rows = i64_max(1, i64_min(u.rows, m));
+    for (;;) {
+        int64_t units = i64_ceil_div(m, u.rows) * i64_ceil_div(panels, u.panels) * copies;
+        if (units >= UNITS_WANTED || macs / units < 2 * UNIT_MACS) {
+            return u;
+        }
+        if (u.rows > 4 * mr) {
+            u.rows = i64_max(4 * mr, i64_ceil_div(u.rows, 2));
+        } else if (u.panels * nr > STAGE_COLUMNS) {
+            u.panels = i64_ceil_div(u.panels, 2);
+        } else if (u.rows > 2 * mr) {
+            u.rows = 2 * mr;
+        } else if (u.panels > 1) {
+            u.panels = i64_ceil_div(u.panels, 2);
+        } else {
+            return u;
+        }
+    }
 }
 
 #endif

@@ -1,8 +1,8 @@
 /* timing.c - checkkern --bench: how fast one kernel runs each case of a file.
  *
  * Cases stand in paragraphs; from a paragraph's second case on, the ratio of the first one's time
- * to its own is given. The first is the rival, as a rule the float kernel of the same shape. What is
- * timed is the kernel's own steps, on one thread with warm caches: the least of many runs, since
+ * to its own is given. The first is the rival, as a rule the float kernel of the same shape. What
+ * is timed is the kernel's own steps, on one thread with warm caches: the least of many runs, since
  * whatever else the machine does only adds. */
 #include <stdio.h>
 #include <string.h>

@@ -3,11 +3,10 @@
  * The problem is a kiln_conv_q8_args (conv_q8.h) with groups == c_in and c_out a multiple of c_in,
  * not transposed. Use is as for kiln_conv_q8_prims.
  *
- * Channels lie along the vector. A strip of up to eight neighbouring outputs of a line is held in
- * registers. Kernels of width 3, 5 and 7 with stride 1 and of width 3 and 5 with stride 2 build
- * every input column once for all outputs of the strip that see it: two (or four) kernel rows of a
- * column are interleaved, so that one multiply-add takes them all. Others go tap by tap. Padding is
- * a row of zero points. */
+ * Channels lie along the vector. Kernels of width 3, 5 and 7 that are one row or square, with
+ * stride 1 or 2, build every input column once for all outputs that see it: two (or four) kernel
+ * rows of a column are interleaved, so that one multiply-add takes them all. Others go tap by tap.
+ * Padding is a line of zero points. */
 #ifndef KILN_BACKEND_CPU_PRIMS_DEPTHWISE_Q8_H
 #define KILN_BACKEND_CPU_PRIMS_DEPTHWISE_Q8_H
 

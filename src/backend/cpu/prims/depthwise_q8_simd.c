@@ -1,99 +1,179 @@
 /* depthwise_q8_simd.c - 8-bit depthwise convolution, channels along the vector. Compiled once per
  * ISA.
  *
- * Legend: a line is a row of outputs along W, a strip some neighbours of a line; a kernel row is
- * one (kd, kh); a group is `form` kernel rows whose bytes are interleaved (q8_dot.h), the last one
- * completed by rows with weights of zero; columns are the input pixels of a kernel row that a strip
- * sees. The strip is given by pointers to its columns, so that padding, dilation and strides cost
- * nothing in the inner loop. */
+ * Legend: a line is a row of outputs along W; a kernel row is one (kd, kh); a group is up to `form`
+ * kernel rows whose bytes are interleaved (q8_dot.h); a column is what the kernel rows hold at one
+ * input pixel.
+ *
+ * Rolling lines: for one vector of channels, columns pass from left to right, each built once. It
+ * is the last column of one output, the first of another, and so on: their sums stay in registers
+ * and move on by one place from output to output. */
 #include "backend/cpu/prims/conv_walk.h"
 #include "backend/cpu/prims/depthwise_q8.h"
 #include "backend/cpu/prims/q8_dot.h"
 #include "backend/cpu/prims/q8_finish.h"
 
 enum {
-    STRIP = 8,                   /* most outputs of a strip */
-    KERNEL_WIDTH = 7,            /* widest kernel with column sharing */
-    STRIP_UNITS = 64,            /* enough for 16 threads to share evenly */
-    STRIP_UNIT_MACS = 64 * 1024, /* no unit smaller than this for the sake of more units */
-    CHUNK_VECS = 4,              /* fewest vectors of channels in a unit */
+    MAX_ROWS = 7,               /* kernel rows of a rolling line */
+    LINE_UNITS = 64,            /* enough for 16 threads to share evenly */
+    LINE_UNIT_MACS = 64 * 1024, /* no unit smaller than this for the sake of more units */
+    CHUNK_VECS = 4,             /* fewest vectors of channels in a unit */
 };
 
-/* One strip. Its rows are kernel rows completed to whole groups when columns are shared, taps
- * otherwise. */
-typedef struct strip {
-    const uint8_t *const *column; /* shared: [columns][rows]; lone taps: [pixels][taps] */
-    int64_t rows;
-    int64_t pixels;
-    int64_t multiplier; /* output channels of an input channel */
-    const int8_t *w;    /* shared: [group][width][channels][form]; lone taps: [tap][channels] */
+#define UNROLL_LINE _Pragma("GCC unroll 8")
+
+/* One line of outputs. */
+typedef struct line {
+    const uint8_t *row[MAX_ROWS]; /* rolling: kernel rows at input column 0; a line of zero points
+                                     for those in the padding */
+    const uint8_t *zeros;         /* a zero point for every channel */
+    int64_t step;                 /* bytes from column to column */
+    int64_t left;                 /* input column of the first output's first tap; may be < 0 */
+    int64_t in, out;              /* columns */
+    const int8_t *w;    /* rolling: [group][width][channels][form]; else [tap][channels] */
     int64_t channels;   /* of the output */
     int64_t begin, end; /* output channels to compute */
-    char *y;            /* of the first pixel, channel 0 */
+    char *y;            /* of the first output, channel 0 */
     int64_t ldy;        /* bytes */
     const uint8_t *residual;
     const kiln_q8_epilogue *epilogue;
-} strip;
+} line;
 
-typedef void (*strip_fn)(const strip *s);
+typedef void (*line_fn)(const line *l);
 
-#define UNROLL_STRIP _Pragma("GCC unroll 32")
+/* ---- Rolling lines ---- */
 
-KILN_INLINE void end_strip(const strip *s, int pixels, int64_t c, int64_t lanes, bool to_float,
-                           const kiln_vi *sum) {
-    const q8_columns q = q8_columns_of(s->epilogue, c);
-    const int64_t ldy = s->ldy, ld_residual = s->epilogue->ld_residual;
-    const uint8_t *residual = s->residual ? s->residual + c : NULL;
-    char *y = s->y + c * (to_float ? (int64_t)sizeof(float) : 1);
-    UNROLL_STRIP for (int p = 0; p < pixels; p++) {
-        const uint8_t *r = residual ? residual + p * ld_residual : NULL;
-        q8_finish(&q, sum[p], r, to_float, y + p * ldy, lanes);
+/* The groups of column w, or of a column in the padding. */
+KILN_INLINE void load_column(const line *l, const uint8_t *const *row, int form, int rows,
+                             int64_t w, int64_t c, bool inner, kiln_vi *x) {
+    const int64_t at = inner ? w * l->step + c : c;
+    const uint8_t *p[MAX_ROWS];
+    UNROLL_LINE for (int r = 0; r < rows; r++) {
+        p[r] = inner ? row[r] : l->zeros;
+    }
+    UNROLL_LINE for (int r = 0; r < rows; r += form) {
+        x[r / form] = interleave(form, rows - r < form ? rows - r : form, p + r, at);
     }
 }
 
-KILN_INLINE void finish_strip(const strip *s, int pixels, int64_t c, const kiln_vi *sum) {
-    if (s->epilogue->to_float) {
-        end_strip(s, pixels, c, KILN_VLEN, true, sum);
-    } else {
-        end_strip(s, pixels, c, KILN_VLEN, false, sum);
+/* Adds a column's products to the sums: tap k stands `k / stride` outputs back. */
+KILN_INLINE void add_column(int form, int rows, int width, int stride, int first, const kiln_vi *x,
+                            const kiln_vi *w, kiln_vi *sum) {
+    const int groups = (rows + form - 1) / form;
+    UNROLL_LINE for (int k = first; k < width; k += stride) {
+        UNROLL_LINE for (int g = 0; g < groups; g++) {
+            sum[k / stride] = dot(form, sum[k / stride], x[g], w[g * width + k]);
+        }
     }
 }
 
-/* Column sharing: kernel rows of `width` taps, `stride` columns from output to output. Needs at
- * least a vector of channels: the last vector overlaps the one before when they do not come out
- * even. */
-KILN_INLINE void shared_strip(const strip *s, int form, int pixels, int width, int stride) {
-    const int columns = (pixels - 1) * stride + width;
-    const int64_t rows = s->rows, tap_bytes = s->channels * form;
-    for (int64_t c = s->begin;;) {
-        kiln_vi sum[STRIP], start = vi_load(s->epilogue->start + c);
-        UNROLL_STRIP for (int p = 0; p < pixels; p++) {
-            sum[p] = start;
-        }
-        for (int64_t g = 0; g < rows / form; g++) {
-            const uint8_t *const *column = s->column + g * form;
-            const int8_t *w = s->w + g * width * tap_bytes + c * form;
-            kiln_vi wv[KERNEL_WIDTH];
-            UNROLL_STRIP for (int k = 0; k < width; k++) {
-                wv[k] = load_b(form, w + k * tap_bytes);
-            }
-            UNROLL_STRIP for (int j = 0; j < columns; j++) {
-                kiln_vi x = interleave(form, column + j * rows, c);
-                UNROLL_STRIP for (int k = 0; k < width; k++) {
-                    int p = (j - k) / stride;
-                    if (j >= k && (j - k) % stride == 0 && p < pixels) {
-                        sum[p] = dot(form, sum[p], x, wv[k]);
-                    }
-                }
-            }
-        }
-        finish_strip(s, pixels, c, sum);
-        if (c + KILN_VLEN >= s->end) {
+/* What one vector of channels of a line keeps. sum[i] belongs to the output i before the one whose
+ * first column is at hand; the oldest is finished by that column. */
+typedef struct roller {
+    const uint8_t *row[MAX_ROWS];
+    kiln_vi w[MAX_ROWS * MAX_ROWS];
+    kiln_vi start, sum[MAX_ROWS];
+    q8_columns q;
+    char *y;
+    const uint8_t *residual;
+    int64_t c;
+} roller;
+
+/* The columns of output o, which are inside the input unless `checked`. */
+KILN_INLINE void roll(const line *l, roller *k, int form, int rows, int width, int stride,
+                      bool to_float, int64_t o, bool checked) {
+    const int oldest = (width - 1) / stride;
+    const int64_t column = l->left + o * stride;
+    kiln_vi x[MAX_ROWS];
+    bool inner = !checked || inside(column, l->in);
+    load_column(l, k->row, form, rows, column, k->c, inner, x);
+    add_column(form, rows, width, stride, 0, x, k->w, k->sum);
+    if (!checked || o >= oldest) {
+        q8_finish(&k->q, k->sum[oldest], k->residual, to_float, k->y, KILN_VLEN);
+        k->y += l->ldy;
+        k->residual = k->residual ? k->residual + l->epilogue->ld_residual : NULL;
+    }
+    if (stride == 2) {
+        inner = !checked || inside(column + 1, l->in);
+        load_column(l, k->row, form, rows, column + 1, k->c, inner, x);
+        add_column(form, rows, width, stride, 1, x, k->w, k->sum);
+    }
+    UNROLL_LINE for (int i = oldest; i > 0; i--) {
+        k->sum[i] = k->sum[i - 1];
+    }
+    k->sum[0] = k->start;
+}
+
+KILN_INLINE void rolling_vector(const line *l, int form, int rows, int width, int stride,
+                                bool to_float, int64_t c) {
+    const int groups = (rows + form - 1) / form, oldest = (width - 1) / stride;
+    const int64_t steps = l->out + oldest;
+    roller k = {.start = vi_load(l->epilogue->start + c),
+                .q = q8_columns_of(l->epilogue, c),
+                .y = l->y + c * (to_float ? (int64_t)sizeof(float) : 1),
+                .residual = l->residual ? l->residual + c : NULL,
+                .c = c};
+    UNROLL_LINE for (int r = 0; r < rows; r++) {
+        k.row[r] = l->row[r];
+    }
+    UNROLL_LINE for (int i = 0; i < groups * width; i++) {
+        k.w[i] = load_b(form, l->w + (i * l->channels + c) * form);
+    }
+    UNROLL_LINE for (int i = 0; i <= oldest; i++) {
+        k.sum[i] = k.start;
+    }
+    /* Outputs whose columns need no check. */
+    int64_t first = i64_max(oldest, i64_ceil_div(i64_max(0, -l->left), stride));
+    int64_t end = i64_min(steps, (l->in - l->left) / stride);
+    int64_t o = 0;
+    for (; o < i64_min(first, steps); o++) {
+        roll(l, &k, form, rows, width, stride, to_float, o, true);
+    }
+    for (; o < end; o++) {
+        roll(l, &k, form, rows, width, stride, to_float, o, false);
+    }
+    for (; o < steps; o++) {
+        roll(l, &k, form, rows, width, stride, to_float, o, true);
+    }
+}
+
+/* The last vector overlaps the one before when the channels do not come out even. */
+KILN_INLINE void rolling_line(const line *l, int form, int rows, int width, int stride,
+                              bool to_float) {
+    for (int64_t c = l->begin;; c = i64_min(c + KILN_VLEN, l->end - KILN_VLEN)) {
+        rolling_vector(l, form, rows, width, stride, to_float, c);
+        if (c + KILN_VLEN >= l->end) {
             return;
         }
-        c = i64_min(c + KILN_VLEN, s->end - KILN_VLEN);
     }
 }
+
+/* X(form, rows, width, stride) */
+#define LINES_OF(X, form, rows, width) X(form, rows, width, 1) X(form, rows, width, 2)
+#define LINES(X, form)      \
+    LINES_OF(X, form, 1, 3) \
+    LINES_OF(X, form, 1, 5) \
+    LINES_OF(X, form, 1, 7) \
+    LINES_OF(X, form, 3, 3) \
+    LINES_OF(X, form, 5, 5) \
+    LINES_OF(X, form, 7, 7)
+
+#define DEFINE_LINE(form, rows, width, stride)                             \
+    static void line_##form##_##rows##_##width##_##stride(const line *l) { \
+        if (l->epilogue->to_float) {                                       \
+            rolling_line(l, form, rows, width, stride, true);              \
+        } else {                                                           \
+            rolling_line(l, form, rows, width, stride, false);             \
+        }                                                                  \
+    }
+LINES(DEFINE_LINE, PAIRS)
+LINES(DEFINE_LINE, QUADS)
+
+#define NAME_LINE(form, rows, width, stride) \
+    [rows != 1][width / 2 - 1][stride - 1] = line_##form##_##rows##_##width##_##stride,
+static const line_fn rolling[2][2][3][2] = {{LINES(NAME_LINE, PAIRS)}, {LINES(NAME_LINE, QUADS)}};
+
+/* ---- Lone taps ---- */
 
 /* A vector of output channels' inputs: channel o reads input channel o / multiplier. */
 KILN_INLINE kiln_vi load_inputs(const uint8_t *x, int64_t c, int64_t lanes, int64_t multiplier) {
@@ -107,84 +187,30 @@ KILN_INLINE kiln_vi load_inputs(const uint8_t *x, int64_t c, int64_t lanes, int6
     return vi_load(lane);
 }
 
-/* Lone taps: any kernel, any multiplier, any number of channels. A lane holds one 8-bit number, so
- * its upper pair counts nothing. */
-static void general_strip(const strip *s) {
-    for (int64_t c = s->begin; c < s->end; c += KILN_VLEN) {
-        int64_t lanes = i64_min(KILN_VLEN, s->end - c);
-        strip one = *s;
-        for (int64_t p = 0; p < s->pixels; p++) {
-            kiln_vi sum = vi_load(s->epilogue->start + c);
-            for (int64_t t = 0; t < s->rows; t++) {
-                const int8_t *w = s->w + t * s->channels + c;
-                kiln_vi wv = lanes == KILN_VLEN ? vi_load_s8(w) : vi_load_s8_tail(w, lanes);
-                sum = dot_pairs(
-                    sum, load_inputs(s->column[p * s->rows + t], c, lanes, s->multiplier), wv);
-            }
-            end_strip(&one, 1, c, lanes, s->epilogue->to_float, &sum);
-            one.y += s->ldy;
-            one.residual = s->residual ? one.residual + s->epilogue->ld_residual : NULL;
-        }
-    }
-}
-
-/* Strips with column sharing: X(form, pixels, width, stride). Sums, the kernel row and a column
- * must fit sixteen registers. */
-#define STRIPS_OF(X, form, width, stride) \
-    X(form, 1, width, stride)             \
-    X(form, 2, width, stride)             \
-    X(form, 3, width, stride)             \
-    X(form, 4, width, stride)             \
-    X(form, 5, width, stride)             \
-    X(form, 6, width, stride)             \
-    X(form, 7, width, stride)
-#define STRIPS(X, form)      \
-    STRIPS_OF(X, form, 3, 1) \
-    STRIPS_OF(X, form, 3, 2) \
-    STRIPS_OF(X, form, 5, 1) \
-    STRIPS_OF(X, form, 5, 2) \
-    STRIPS_OF(X, form, 7, 1) \
-    X(form, 8, 3, 1) X(form, 8, 3, 2) X(form, 8, 5, 1) X(form, 8, 5, 2)
-
-#define DEFINE_STRIP(form, pixels, width, stride)                              \
-    static void strip_##form##_##pixels##_##width##_##stride(const strip *s) { \
-        shared_strip(s, form, pixels, width, stride);                          \
-    }
-STRIPS(DEFINE_STRIP, PAIRS)
-STRIPS(DEFINE_STRIP, QUADS)
-
-#define NAME_STRIP(form, pixels, width, stride) \
-    [width / 2 - 1][stride - 1][pixels] = strip_##form##_##pixels##_##width##_##stride,
-static const strip_fn strips[2][KERNEL_WIDTH / 2][2][STRIP + 1] = {{STRIPS(NAME_STRIP, PAIRS)},
-                                                                   {STRIPS(NAME_STRIP, QUADS)}};
-
 /* The problem with what follows from it. */
 typedef struct depthwise_job {
     const kiln_conv_args *a;
     int form;
-    bool shared;
-    int64_t rows;    /* pointers of a column, or of a pixel's lone taps */
-    int64_t strip;   /* most pixels of a strip */
-    int64_t columns; /* of the widest strip */
+    bool rolls;
     int64_t lines, line_blocks;
     int64_t chunks; /* of channels */
 } depthwise_job;
 
-static bool is_shared(const kiln_conv_args *a) {
-    int64_t width = a->kernel[2], stride = a->stride[2];
-    bool regular = (width == 3 || width == 5 || width == 7) && stride <= 2 && a->dilation[2] == 1;
-    return regular && !(width == 7 && stride == 2) && a->c_in == a->c_out && a->c_out >= KILN_VLEN;
+static int64_t rows_of(const kiln_conv_args *a) {
+    return a->kernel[0] * a->kernel[1];
+}
+
+static bool rolls(const kiln_conv_args *a) {
+    const int64_t width = a->kernel[2], rows = rows_of(a);
+    return (width == 3 || width == 5 || width == 7) && (rows == 1 || rows == width) &&
+           a->stride[2] <= 2 && a->dilation[2] == 1 && a->c_in == a->c_out && a->c_out >= KILN_VLEN;
 }
 
 static depthwise_job describe_depthwise(const kiln_conv_args *a, int form) {
-    depthwise_job d = {.a = a, .form = form, .shared = is_shared(a), .strip = STRIP};
-    int64_t width = a->kernel[2], kernel_rows = a->kernel[0] * a->kernel[1];
-    d.rows = d.shared ? i64_ceil_div(kernel_rows, form) * form : kernel_rows * width;
-    d.strip = d.shared && width == 7 ? STRIP - 1 : STRIP;
-    d.columns = d.shared ? (d.strip - 1) * a->stride[2] + width : d.strip;
+    depthwise_job d = {.a = a, .form = form, .rolls = rolls(a)};
     d.lines = a->batch * a->out[0] * a->out[1];
-    int64_t macs = i64_max(1, a->out[2] * a->c_out * kernel_rows * width);
-    int64_t wanted = i64_min(STRIP_UNITS, i64_max(1, d.lines * macs / STRIP_UNIT_MACS));
+    int64_t macs = i64_max(1, a->out[2] * a->c_out * volume(a->kernel));
+    int64_t wanted = i64_min(LINE_UNITS, i64_max(1, d.lines * macs / LINE_UNIT_MACS));
     int64_t widest = i64_max(1, a->c_out / (CHUNK_VECS * KILN_VLEN));
     d.line_blocks = i64_max(1, i64_min(d.lines, wanted));
     d.chunks = i64_min(widest, i64_ceil_div(wanted, d.line_blocks));
@@ -197,65 +223,62 @@ static int64_t chunk_begin(const depthwise_job *d, int64_t i) {
     return i == d->chunks ? channels : i64_part(channels / KILN_VLEN, d->chunks, i) * KILN_VLEN;
 }
 
-/* Scratch of a thread: zero points for padding, columns of a strip. */
-static int64_t zeros_bytes(const depthwise_job *d) {
-    return round64(d->a->c_in);
-}
-
-static int64_t scratch_of(const kiln_conv_args *a, int form) {
-    depthwise_job d = describe_depthwise(a, form);
-    return zeros_bytes(&d) + round64(d.rows * d.columns * (int64_t)sizeof(uint8_t *));
+/* Scratch of a thread: zero points for padding, as a whole line where lines roll. */
+static int64_t scratch_of(const kiln_conv_args *a) {
+    return round64(rolls(a) ? a->in[2] * a->x_stride[2] : a->c_in);
 }
 
 /* The input line of kernel row k for the output line, or NULL in the padding. */
-static const uint8_t *line_of(const depthwise_job *d, const uint8_t *x, int64_t line, int64_t k) {
+static const uint8_t *line_of(const depthwise_job *d, const uint8_t *x, int64_t at, int64_t k) {
     const kiln_conv_args *a = d->a;
-    int64_t oh = line % a->out[1], od = line / a->out[1] % a->out[0];
+    int64_t oh = at % a->out[1], od = at / a->out[1] % a->out[0];
     int64_t z = od * a->stride[0] - a->pad[0] + k / a->kernel[1] * a->dilation[0];
     int64_t h = oh * a->stride[1] - a->pad[1] + k % a->kernel[1] * a->dilation[1];
     bool valid = inside(z, a->in[0]) && inside(h, a->in[1]);
-    x += line / a->out[1] / a->out[0] * a->x_batch;
+    x += at / a->out[1] / a->out[0] * a->x_batch;
     return valid ? x + z * a->x_stride[0] + h * a->x_stride[1] : NULL;
 }
 
-/* Fills the column table of the strip of `pixels` outputs from w0 on: for each kernel row its
- * columns, or its lone taps of each pixel. */
-static void point_strip(const depthwise_job *d, const uint8_t *x, int64_t line, int64_t w0,
-                        int64_t pixels, const uint8_t *zeros, const uint8_t **out) {
+/* One vector of channels of one output, any kernel, any multiplier, any number of channels. A lane
+ * holds one 8-bit number, so its upper half counts nothing. */
+static void lone_taps(const depthwise_job *d, const line *l, const uint8_t *x, int64_t at,
+                      int64_t o, int64_t c, int64_t lanes) {
     const kiln_conv_args *a = d->a;
-    const int64_t width = a->kernel[2], left = w0 * a->stride[2] - a->pad[2];
-    const int64_t columns = (pixels - 1) * a->stride[2] + width;
-    const int64_t kernel_rows = a->kernel[0] * a->kernel[1];
-    for (int64_t k = 0; k < (d->shared ? d->rows : kernel_rows); k++) {
-        const uint8_t *row = k < kernel_rows ? line_of(d, x, line, k) : NULL;
-        for (int64_t j = 0; d->shared && j < columns; j++) {
-            bool valid = row && inside(left + j, a->in[2]);
-            out[j * d->rows + k] = valid ? row + (left + j) * a->x_stride[2] : zeros;
-        }
-        for (int64_t j = 0; !d->shared && j < pixels * width; j++) {
-            int64_t w = left + j / width * a->stride[2] + j % width * a->dilation[2];
-            bool valid = row && inside(w, a->in[2]);
-            out[j / width * d->rows + k * width + j % width] =
-                valid ? row + w * a->x_stride[2] : zeros;
+    kiln_vi sum = vi_load(l->epilogue->start + c);
+    const int8_t *w = l->w + c;
+    for (int64_t k = 0; k < rows_of(a); k++) {
+        const uint8_t *row = line_of(d, x, at, k);
+        for (int64_t t = 0; t < a->kernel[2]; t++, w += l->channels) {
+            int64_t column = l->left + o * a->stride[2] + t * a->dilation[2];
+            const uint8_t *p = row && inside(column, a->in[2]) ? row + column * l->step : l->zeros;
+            kiln_vi wv = lanes == KILN_VLEN ? vi_load_s8(w) : vi_load_s8_tail(w, lanes);
+            sum = dot_pairs(sum, load_inputs(p, c, lanes, a->c_out / a->c_in), wv);
         }
     }
+    const bool to_float = l->epilogue->to_float;
+    const q8_columns q = q8_columns_of(l->epilogue, c);
+    const uint8_t *residual = l->residual;
+    q8_finish(&q, sum, residual ? residual + o * l->epilogue->ld_residual + c : NULL, to_float,
+              l->y + o * l->ldy + c * (to_float ? (int64_t)sizeof(float) : 1), lanes);
 }
 
-static void run_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t line, strip *s,
-                     const uint8_t *zeros, const uint8_t **column) {
+static void run_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t at, line *l) {
     const kiln_conv_args *a = d->a;
     const kiln_q8_epilogue *e = &g->epilogue;
-    int64_t width = a->out[2], count = i64_ceil_div(width, d->strip);
-    for (int64_t i = 0; i < count; i++) {
-        int64_t w0 = i64_part(width, count, i), row = line * width + w0;
-        s->pixels = i64_part(width, count, i + 1) - w0;
-        s->y = (char *)g->y + row * s->ldy;
-        s->residual = e->residual ? e->residual + row * e->ld_residual : NULL;
-        point_strip(d, g->x, line, w0, s->pixels, zeros, column);
-        if (d->shared) {
-            strips[d->form == QUADS][a->kernel[2] / 2 - 1][a->stride[2] - 1][s->pixels](s);
-        } else {
-            general_strip(s);
+    int64_t first = at * a->out[2];
+    l->y = (char *)g->y + first * l->ldy;
+    l->residual = e->residual ? e->residual + first * e->ld_residual : NULL;
+    if (d->rolls) {
+        for (int64_t k = 0; k < rows_of(a); k++) {
+            const uint8_t *row = line_of(d, g->x, at, k);
+            l->row[k] = row ? row : l->zeros;
+        }
+        rolling[d->form == QUADS][rows_of(a) != 1][a->kernel[2] / 2 - 1][a->stride[2] - 1](l);
+        return;
+    }
+    for (int64_t o = 0; o < a->out[2]; o++) {
+        for (int64_t c = l->begin; c < l->end; c += KILN_VLEN) {
+            lone_taps(d, l, g->x, at, o, c, i64_min(KILN_VLEN, l->end - c));
         }
     }
 }
@@ -268,42 +291,41 @@ static int64_t tiles_of_depthwise(const kiln_conv_args *a, int form) {
     return d.line_blocks * d.chunks;
 }
 
-static void run_depthwise(const kiln_conv_q8_args *g, int64_t begin, int64_t end, char *scratch,
+static void run_depthwise(const kiln_conv_q8_args *g, int64_t begin, int64_t end, void *scratch,
                           int form) {
     const kiln_conv_args *a = &g->shape;
     if (begin >= end) {
         return;
     }
     const depthwise_job d = describe_depthwise(a, form);
-    const uint8_t **column = (const uint8_t **)(void *)(scratch + zeros_bytes(&d));
-    memset(scratch, g->x_zero, (size_t)a->c_in);
-    const int64_t item = g->epilogue.to_float ? (int64_t)sizeof(float) : 1;
+    memset(scratch, g->x_zero, (size_t)scratch_of(a));
+    line l = {.zeros = scratch,
+              .step = a->x_stride[2],
+              .left = -a->pad[2],
+              .in = a->in[2],
+              .out = a->out[2],
+              .w = g->w,
+              .channels = a->c_out,
+              .ldy = a->ldy * (g->epilogue.to_float ? (int64_t)sizeof(float) : 1),
+              .epilogue = &g->epilogue};
     for (int64_t i = begin; i < end; i++) {
-        strip s = {.column = column,
-                   .rows = d.rows,
-                   .multiplier = a->c_out / a->c_in,
-                   .w = g->w,
-                   .channels = a->c_out,
-                   .begin = chunk_begin(&d, i % d.chunks),
-                   .end = chunk_begin(&d, i % d.chunks + 1),
-                   .ldy = a->ldy * item,
-                   .epilogue = &g->epilogue};
         int64_t last = i64_part(d.lines, d.line_blocks, i / d.chunks + 1);
-        for (int64_t line = i64_part(d.lines, d.line_blocks, i / d.chunks); line < last; line++) {
-            run_line(&d, g, line, &s, (const uint8_t *)scratch, column);
+        l.begin = chunk_begin(&d, i % d.chunks);
+        l.end = chunk_begin(&d, i % d.chunks + 1);
+        for (int64_t at = i64_part(d.lines, d.line_blocks, i / d.chunks); at < last; at++) {
+            run_line(&d, g, at, &l);
         }
     }
 }
 
 static int64_t packed_of(const kiln_conv_args *a, int form) {
-    int64_t kernel_rows = a->kernel[0] * a->kernel[1];
-    int64_t rows = is_shared(a) ? i64_ceil_div(kernel_rows, form) * form : kernel_rows;
+    int64_t rows = rolls(a) ? i64_ceil_div(rows_of(a), form) * form : rows_of(a);
     return rows * a->kernel[2] * a->c_out;
 }
 
 static void pack_depthwise(int8_t *dst, const int8_t *src, const kiln_conv_args *a, int form) {
     const int64_t taps = volume(a->kernel), width = a->kernel[2];
-    const int64_t per_lane = is_shared(a) ? form : 1;
+    const int64_t per_lane = rolls(a) ? form : 1;
     memset(dst, 0, (size_t)packed_of(a, form));
     for (int64_t i = 0; i < taps * a->c_out; i++) {
         int64_t channel = i / taps, row = i % taps / width, k = i % width;
@@ -320,7 +342,7 @@ static void pack_depthwise(int8_t *dst, const int8_t *src, const kiln_conv_args 
         pack_depthwise(dst, src, a, form);                                           \
     }                                                                                \
     static int64_t name##_scratch_bytes(const kiln_conv_args *a) {                   \
-        return scratch_of(a, form);                                                  \
+        return scratch_of(a);                                                        \
     }                                                                                \
     static int64_t name##_tiles(const kiln_conv_args *a) {                           \
         return tiles_of_depthwise(a, form);                                          \

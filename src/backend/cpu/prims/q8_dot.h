@@ -1,7 +1,7 @@
-/* q8_dot.h - the inner products of the 8-bit kernels: int32 lanes plus sums of two or four products.
+/* q8_dot.h - the inner products of the 8-bit kernels: int32 lanes plus two or four products each.
  *
- * A lane of `a` holds `form` elements of the uint8 side: PAIRS two 16-bit numbers, QUADS four bytes.
- * A lane of `b` holds as many of the int8 side, PAIRS widened to 16 bits. Both are exact: the
+ * A lane of `a` holds `form` elements of the uint8 side: PAIRS two 16-bit numbers, QUADS four
+ * bytes. A lane of `b` holds as many of the int8 side, PAIRS widened to 16 bits. Both are exact: the
  * multiply-add of words never saturates with these ranges, and neither does the dot product of
  * bytes, which adds to 32 bits at once.
  *
@@ -65,53 +65,40 @@ KILN_INLINE kiln_vi load_b(int form, const int8_t *p) {
     return form == PAIRS ? load_b_pairs(p) : vi_load((const int32_t *)(const void *)p);
 }
 
-/* One vector of channels, the `form` rows of a group interleaved: lane i holds p[0][i], p[1][i] ...
- * widened as dot wants it. Reads KILN_VLEN bytes of each row. */
+/* One vector of channels, n <= form rows interleaved: lane i holds p[0][i], p[1][i] ... as dot
+ * wants them. Reads KILN_VLEN bytes of each row. */
 #if defined(KILN_ISA_avx512)
 KILN_INLINE __m128i row_bytes(const uint8_t *p) {
     return _mm_loadu_si128((const __m128i *)(const void *)p);
 }
-KILN_INLINE kiln_vi interleave_pairs(const uint8_t *const *p, int64_t at) {
+KILN_INLINE kiln_vi interleave_two(const uint8_t *const *p, int64_t at) {
     __m128i a = row_bytes(p[0] + at), b = row_bytes(p[1] + at);
     __m256i both = _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b));
     return (kiln_vi)_mm512_cvtepu8_epi16(both);
-}
-/* Each row to the low byte of a lane, then to its place. */
-KILN_INLINE kiln_vi interleave_quads(const uint8_t *const *p, int64_t at) {
-    __m512i a = _mm512_cvtepu8_epi32(row_bytes(p[0] + at));
-    __m512i b = _mm512_cvtepu8_epi32(row_bytes(p[1] + at));
-    __m512i c = _mm512_cvtepu8_epi32(row_bytes(p[2] + at));
-    __m512i d = _mm512_cvtepu8_epi32(row_bytes(p[3] + at));
-    a = _mm512_or_si512(a, _mm512_slli_epi32(b, 8));
-    c = _mm512_or_si512(_mm512_slli_epi32(c, 16), _mm512_slli_epi32(d, 24));
-    return (kiln_vi)_mm512_or_si512(a, c);
 }
 #elif defined(KILN_ISA_avx2)
 KILN_INLINE __m128i row_bytes(const uint8_t *p) {
     return _mm_loadl_epi64((const __m128i *)(const void *)p);
 }
-KILN_INLINE kiln_vi interleave_pairs(const uint8_t *const *p, int64_t at) {
+KILN_INLINE kiln_vi interleave_two(const uint8_t *const *p, int64_t at) {
     __m128i both = _mm_unpacklo_epi8(row_bytes(p[0] + at), row_bytes(p[1] + at));
     return (kiln_vi)_mm256_cvtepu8_epi16(both);
 }
-KILN_INLINE kiln_vi interleave_quads(const uint8_t *const *p, int64_t at) {
-    __m128i a = _mm_unpacklo_epi8(row_bytes(p[0] + at), row_bytes(p[1] + at));
-    __m128i b = _mm_unpacklo_epi8(row_bytes(p[2] + at), row_bytes(p[3] + at));
-    return (kiln_vi)_mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
-}
 #else
-KILN_INLINE kiln_vi interleave_pairs(const uint8_t *const *p, int64_t at) {
+KILN_INLINE kiln_vi interleave_two(const uint8_t *const *p, int64_t at) {
     return vi_or(vi_load_u8(p[0] + at), vi_shl(vi_load_u8(p[1] + at), 16));
-}
-KILN_INLINE kiln_vi interleave_quads(const uint8_t *const *p, int64_t at) {
-    kiln_vi a = vi_or(vi_load_u8(p[0] + at), vi_shl(vi_load_u8(p[1] + at), 8));
-    kiln_vi b = vi_or(vi_load_u8(p[2] + at), vi_shl(vi_load_u8(p[3] + at), 8));
-    return vi_or(a, vi_shl(b, 16));
 }
 #endif
 
-KILN_INLINE kiln_vi interleave(int form, const uint8_t *const *p, int64_t at) {
-    return form == PAIRS ? interleave_pairs(p, at) : interleave_quads(p, at);
+KILN_INLINE kiln_vi interleave(int form, int n, const uint8_t *const *p, int64_t at) {
+    if (form == PAIRS && n == 2) {
+        return interleave_two(p, at);
+    }
+    kiln_vi x = vi_load_u8(p[0] + at);
+    for (int i = 1; i < n; i++) {
+        x = vi_or(x, vi_shl(vi_load_u8(p[i] + at), 8 * i));
+    }
+    return x;
 }
 
 #endif

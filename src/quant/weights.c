@@ -30,7 +30,7 @@ kiln_status kiln_weight_keep(kiln_weight_cache *cache, const kiln_weight_job *jo
 
 /* ---- Scales ---- */
 
-enum { MSE_STEPS = 64, MSE_LEAST = 24 };
+enum { MSE_STEPS = 64, MSE_LEAST = 8 };
 
 typedef struct job {
     const kiln_weight_job *j;

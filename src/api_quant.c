@@ -6,6 +6,7 @@
 #include "base/env.h"
 #include "pass/pass.h"
 #include "quant/options.h"
+#include "quant/trt_rules.h"
 
 typedef struct job {
     kiln_model *model; /* being made */
@@ -118,4 +119,9 @@ kiln_status kiln_model_export(const kiln_model *model, const char *path, size_t 
     kiln_export_options o = {.external_threshold = external_threshold,
                              .producer_version = kiln_version()};
     return kiln_diag_close(diag, kiln_export_file(model->import.graph, path, &o, model->env, diag));
+}
+
+kiln_status kiln_model_check_tensorrt(const kiln_model *model, kiln_diag *diag) {
+    bool good = kiln_trt_check(model->import.graph, diag) == 0;
+    return kiln_diag_close(diag, good ? KILN_OK : KILN_E_CHECK);
 }

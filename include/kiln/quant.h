@@ -262,6 +262,12 @@ typedef struct kiln_node_precision {
 /* Node i of a model made by kiln_quantize; false past the end, and for other models. */
 KILN_API bool kiln_model_precision(const kiln_model *model, size_t i, kiln_node_precision *out);
 
+/* Holds a model with QuantizeLinear and DequantizeLinear against what TensorRT's developer guide
+ * demands: int8, zero points 0, constant positive scales, one for an activation and along the
+ * output channels for weights, float biases, no operator between the two. Errors: CHECK, with a
+ * finding for each node that breaks a rule. */
+KILN_API kiln_status kiln_model_check_tensorrt(const kiln_model *model, kiln_diag *diag);
+
 /* Writes a model as ONNX; weights above `external_threshold` bytes go to PATH.data (0: none).
  * Errors: IO, MEMORY. */
 KILN_API kiln_status kiln_model_export(const kiln_model *model, const char *path,

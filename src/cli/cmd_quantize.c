@@ -105,6 +105,12 @@ static int quantize(cli *c, const own *o, job *j) {
     if (failed != 0) {
         return failed;
     }
+    if (j->options.style == KILN_QDQ_TENSORRT) {
+        status = kiln_model_check_tensorrt(j->quantized, c->diag);
+        if (status != KILN_OK) {
+            return finish(c, status);
+        }
+    }
     status = kiln_model_export(j->quantized, o->output, (size_t)o->external, c->diag);
     if (status == KILN_OK && o->trt_cache) {
         status = write_cache(c, o, j);
@@ -169,6 +175,7 @@ const verb verb_quantize = {
     .name = "quantize",
     .summary = "write a model with QuantizeLinear and DequantizeLinear",
     .operands = "MODEL --calib PATH -o FILE",
+    .exits = "the result would break a rule of TensorRT's (with --for tensorrt)",
     .about = "Runs calibration data through the network, finds the range of each value that is to "
              "be held in 8 bits, and writes the network as ONNX with the weights quantized and "
              "QuantizeLinear and DequantizeLinear where 8 bits pay.",

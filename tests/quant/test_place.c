@@ -8,6 +8,7 @@
 
 #include "quant/calibration.h"
 #include "quant/place.h"
+#include "quant/trt_rules.h"
 
 enum { SEEDS = 4, MIN_SQNR_DB = 22 };
 
@@ -160,6 +161,9 @@ static void run_case(const char *src, size_t len, kiln_text *result) {
     assert_int_equal(placed.n_missing, 0);
     assert_int_equal(s.refused, placed.n_quantized == 0);
     print_choices(result, &placed);
+    if (s.options.style == KILN_QDQ_TENSORRT) {
+        assert_int_equal(kiln_trt_check(after.graph, after.diag), 0);
+    }
     assert_int_equal(kiln_graph_dump(result, after.graph), KILN_OK);
     kiln_text_char(result, '\n');
     check_needed(&before, &after, &s);
@@ -282,11 +286,53 @@ static void test_unfit(void **state) {
     world_close(&w);
 }
 
+/* Each graph of tensorrt.in breaks the rule that its name begins with, those called good none. */
+static void test_tensorrt_rules(void **state) {
+    (void)state;
+    static const char *const rules[] = {"dtype", "zero-point", "scale", "scale-dtype", "shape",
+                                        "block", "axis",       "pair",  "weights",     "good"};
+    size_t seen[KILN_COUNT_OF(rules)] = {0}, len;
+    const char *start;
+    char *text = read_text("tests/quant/tensorrt.in", &len);
+    assert_non_null(text);
+    for (const char *at = text; next_graph(&at, &start, &len);) {
+        world w;
+        world_open(&w, start, len);
+        const char *name = w.graph->name;
+        size_t end = strcspn(name, ":"), rule = 0;
+        while (strlen(rules[rule]) != end || strncmp(rules[rule], name, end) != 0) {
+            rule++;
+            assert_true(rule < KILN_COUNT_OF(rules));
+        }
+        seen[rule]++;
+        size_t n = kiln_trt_check(w.graph, w.diag);
+        if ((n == 0) != (strcmp(rules[rule], "good") == 0)) {
+            fail_msg("%s: %zu findings", name, n);
+        }
+        assert_int_equal(kiln_diag_count(w.diag), n);
+        for (size_t i = 0; i < n; i++) {
+            char quoted[32];
+            snprintf(quoted, sizeof quoted, "\"%s\"", rules[rule]);
+            const kiln_finding *f = kiln_diag_get(w.diag, i);
+            assert_int_equal(f->status, KILN_E_CHECK);
+            if (!strstr(f->message, quoted)) {
+                fail_msg("%s: %s", name, f->message);
+            }
+        }
+        world_close(&w);
+    }
+    for (size_t i = 0; i < KILN_COUNT_OF(rules); i++) {
+        assert_true(seen[i] > 0);
+    }
+    test_free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_unfit),
+        cmocka_unit_test(test_tensorrt_rules),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,10 @@
 /* pool_q8.c - pools of bytes over channels-last images.
  *
  * MaxPool of uint8 or int8 stands alone. AveragePool, GlobalAveragePool and ReduceMean over all
- * spatial axes are regions: DequantizeLinear, the pool, [QuantizeLinear], computed by integer sums and one rounding (prims/pool.h
- * has the formula). Against ONNX's formula, which rounds every float sum and quotient, the result
- * is the same but where the exact quotient lies within some float ulps of a tie; there it may be
- * one step off. */
+ * spatial axes are regions: DequantizeLinear, the pool, [QuantizeLinear], computed by integer sums
+ * and one rounding (prims/pool.h has the formula). Against ONNX's formula, which rounds every float
+ * sum and quotient, the result is the same but where the exact quotient lies within some float ulps
+ * of a tie; there it may be one step off. */
 #include "backend/cpu/axes.h"
 #include "backend/cpu/kernels/pool_shape.h"
 #include "ops/ops.h"
@@ -84,12 +84,12 @@ static kiln_claim *claim_average(kiln_claimer *c, kiln_node *node, const kiln_po
 static bool means_image(const kiln_node *node) {
     const int64_t *axes;
     int64_t n;
-    int32_t rank = node->in[0]->type.rank;
     uint32_t seen = 0;
-    if (!KILN_IS(node, reduce_mean) || rank < 3 ||
+    if (!KILN_IS(node, reduce_mean) || node->in[0]->type.rank < 3 ||
         !kiln_claim_ints(kiln_node_in(node, 1), &axes, &n)) {
         return false;
     }
+    int32_t rank = node->in[0]->type.rank;
     for (int64_t i = 0; i < n; i++) {
         seen |= UINT32_C(1) << kiln_axis_of(axes[i], rank);
     }

@@ -1,9 +1,9 @@
 /* q8_dot.h - the inner products of the 8-bit kernels: int32 lanes plus two or four products each.
  *
  * A lane of `a` holds `form` elements of the uint8 side: PAIRS two 16-bit numbers, QUADS four
- * bytes. A lane of `b` holds as many of the int8 side, PAIRS widened to 16 bits. Both are exact: the
- * multiply-add of words never saturates with these ranges, and neither does the dot product of
- * bytes, which adds to 32 bits at once.
+ * bytes. A lane of `b` holds as many of the int8 side, PAIRS widened to 16 bits. Both are exact:
+ * the multiply-add of words never saturates with these ranges, and neither does the dot product
+ * of bytes, which adds to 32 bits at once.
  *
  * The dot product stands in inline assembly: as an intrinsic, gcc copies and spills the sums of a
  * register tile. */

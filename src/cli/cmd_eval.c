@@ -6,34 +6,89 @@
 #include "cli.h"
 
 typedef struct own {
-    const char *data, *labels, *metric, *output, *input, *kind;
+    const char *data, *labels, *metric, *output, *input, *kind, *against;
     int64_t count, batch;
     double min;
     bool shuffle;
 } own;
 
-static double metric_value(const kiln_evaluate_result *r, const char *metric) {
-    return strcmp(metric, "top5") == 0 ? r->top5 : strcmp(metric, "loss") == 0 ? r->loss : r->top1;
+/* What the verdict may be about. */
+static const struct {
+    const char *name, *unit; /* "%": a share */
+    size_t at;
+    bool less; /* is better */
+} metrics[] = {
+    {"top1", "%", offsetof(kiln_evaluate_result, top1), false},
+    {"top5", "%", offsetof(kiln_evaluate_result, top5), false},
+    {"loss", "", offsetof(kiln_evaluate_result, loss), true},
+    {"macro-f1", "", offsetof(kiln_evaluate_result, macro_f1), false},
+    {"weighted-f1", "", offsetof(kiln_evaluate_result, weighted_f1), false},
+    {"agreement", "%", offsetof(kiln_evaluate_result, agreement), false},
+    {"sqnr", " dB", offsetof(kiln_evaluate_result, sqnr_db), false},
+    {"cosine", "", offsetof(kiln_evaluate_result, cosine), false},
+    {"mse", "", offsetof(kiln_evaluate_result, mse), true},
+    {"psnr", " dB", offsetof(kiln_evaluate_result, psnr_db), false},
+};
+
+static size_t metric_of(const own *o) {
+    const char *name = o->metric ? o->metric : "top1";
+    size_t i = 0;
+    while (strcmp(metrics[i].name, name) != 0) { /* OPT_CHOICE has checked it */
+        i++;
+    }
+    return i;
 }
 
-static void show_json(const cli *c, const own *o, const session *s, const kiln_evaluate_result *r,
+static double metric_value(const kiln_evaluate_result *r, size_t metric) {
+    double value;
+    memcpy(&value, (const char *)r + metrics[metric].at, sizeof value);
+    return value;
+}
+
+/* A network and what came of it. */
+typedef struct scored {
+    session s;
+    kiln_evaluate_result r;
+} scored;
+
+static void json_scores(json *j, const scored *n) {
+    const kiln_evaluate_result *r = &n->r;
+    json_key_text(j, "model", n->s.path);
+    json_key_int(j, "samples", r->samples);
+    json_key_int(j, "classes", r->classes);
+    json_key_number(j, "top1", r->top1);
+    json_key_number(j, "top5", r->top5);
+    json_key_number(j, "loss_nats", r->loss);
+    json_key_number(j, "macro_precision", r->macro_precision);
+    json_key_number(j, "macro_recall", r->macro_recall);
+    json_key_number(j, "macro_f1", r->macro_f1);
+    json_key_number(j, "weighted_precision", r->weighted_precision);
+    json_key_number(j, "weighted_recall", r->weighted_recall);
+    json_key_number(j, "weighted_f1", r->weighted_f1);
+    json_key_int(j, "nan_samples", r->nan_samples);
+    json_key_int(j, "batch", r->batch);
+    json_stats(j, "latency_ms", &r->latency);
+    json_key_number(j, "total_walltime_ms", r->walltime_ms);
+}
+
+static void show_json(const cli *c, const own *o, const scored *n, const scored *other,
                       bool passed) {
     json j = json_begin(c, "kiln.eval/1");
-    json_key_text(&j, "model", s->path);
     json_key_text(&j, "data", o->data);
-    json_key_int(&j, "samples", r->samples);
-    json_key_int(&j, "classes", r->classes);
-    json_key_number(&j, "top1", r->top1);
-    json_key_number(&j, "top5", r->top5);
-    json_key_number(&j, "loss_nats", r->loss);
-    json_key_number(&j, "macro_f1", r->macro_f1);
-    json_key_number(&j, "weighted_f1", r->weighted_f1);
-    json_key_int(&j, "nan_samples", r->nan_samples);
-    json_key_int(&j, "batch", r->batch);
-    json_stats(&j, "latency_ms", &r->latency);
-    json_key_number(&j, "total_walltime_ms", r->walltime_ms);
+    json_scores(&j, n);
+    if (other) {
+        json_key(&j, "against");
+        json_open(&j, '{');
+        json_scores(&j, other);
+        json_close(&j);
+        json_key_number(&j, "agreement", n->r.agreement);
+        json_key_number(&j, "sqnr_db", n->r.sqnr_db);
+        json_key_number(&j, "cosine", n->r.cosine);
+        json_key_number(&j, "mse", n->r.mse);
+        json_key_number(&j, "psnr_db", n->r.psnr_db);
+    }
     json_key_text(&j, "preprocess", preprocess_text(c));
-    json_key_bool(&j, "cancelled", r->cancelled);
+    json_key_bool(&j, "cancelled", n->r.cancelled);
     json_key_bool(&j, "passed", passed);
     json_machine(&j);
     json_end(&j);
@@ -43,23 +98,51 @@ static const char *percent(double share) {
     return isnan(share) ? "-" : keepf("%.2f %%", 100 * share);
 }
 
-static void show_table(const cli *c, const own *o, const kiln_evaluate_result *r, bool passed) {
-    table *t = table_new(">samples|>top-1|>top-5|>loss|>macro F1|>NaN|>ms/run|>batch|>s");
+static const char *number(const char *fmt, double x) {
+    return isnan(x) ? "-" : keepf(fmt, x);
+}
+
+static void add_row(table *t, const scored *n, bool compared) {
+    const kiln_evaluate_result *r = &n->r;
+    kiln_engine_info info;
+    if (compared) {
+        kiln_engine_get_info(n->s.engine, &info);
+        table_cell(t, "%s", safe(n->s.path));
+        table_cell(t, "%s", bytes_text((double)info.weight_bytes));
+    }
     table_cell(t, "%lld", (long long)r->samples);
     table_cell(t, "%s", percent(r->top1));
     table_cell(t, "%s", r->classes > 5 ? percent(r->top5) : "-");
-    table_cell(t, "%s", isnan(r->loss) ? "-" : keepf("%.4f", r->loss));
+    table_cell(t, "%s", number("%.4f", r->loss));
     table_cell(t, "%.4f", r->macro_f1);
     table_cell(t, "%lld", (long long)r->nan_samples);
+    if (compared) {
+        table_cell(t, "%s", percent(r->agreement));
+        table_cell(t, "%s", number("%.1f", r->sqnr_db));
+        table_cell(t, "%s", number("%.5f", r->cosine));
+    }
     table_cell(t, "%.3f", r->latency.median_ms);
     table_cell(t, "%lld", (long long)r->batch);
     table_cell(t, "%.2f", 1e-3 * r->walltime_ms);
+}
+
+static void show_table(const cli *c, const own *o, const scored *n, const scored *other,
+                       bool passed) {
+    size_t metric = metric_of(o);
+    double value = metric_value(&n->r, metric);
+    table *t = table_new(other ? "network|>weights|>samples|>top-1|>top-5|>loss|>macro F1|>NaN|"
+                                 ">agreement|>SQNR dB|>cosine|>ms/run|>batch|>s"
+                               : ">samples|>top-1|>top-5|>loss|>macro F1|>NaN|>ms/run|>batch|>s");
+    if (other) {
+        add_row(t, other, true);
+    }
+    add_row(t, n, other != NULL);
     table_print(t, c->format);
-    const char *metric = o->metric ? o->metric : "top1";
-    double value = metric_value(r, metric);
-    const char *text = strcmp(metric, "loss") == 0 ? keepf("%.4f", value) : percent(value);
-    verdict(c, passed && !r->cancelled, "%s %s%s", metric, text,
-            r->cancelled ? " of what was seen, interrupted" : "");
+    const char *text = strcmp(metrics[metric].unit, "%") == 0
+                           ? percent(value)
+                           : keepf("%.4f%s", value, metrics[metric].unit);
+    verdict(c, passed && !n->r.cancelled, "%s %s%s", metrics[metric].name, text,
+            n->r.cancelled ? " of what was seen, interrupted" : "");
 }
 
 /* The shape that --shape gives the input, or NULL. False after saying what is wrong. */
@@ -86,11 +169,8 @@ static bool find_shape(cli *c, const own *o, const session *s, const kiln_shape 
     return true;
 }
 
-static int evaluate(cli *c, const own *o, session *s) {
-    const kiln_shape *shape;
-    if (!find_shape(c, o, s, &shape)) {
-        return kiln_status_exit_code(KILN_E_USAGE);
-    }
+static kiln_status score(cli *c, const own *o, scored *n, kiln_context *reference,
+                         const kiln_shape *shape) {
     kiln_progress progress = watch_progress(c, "eval");
     kiln_evaluate_options e = {.size = sizeof e,
                                .data = o->data,
@@ -104,21 +184,39 @@ static int evaluate(cli *c, const own *o, session *s) {
                                .shuffle = o->shuffle,
                                .seed = (uint64_t)c->seed,
                                .progress = &progress,
-                               .kind = o->kind};
-    kiln_evaluate_result r;
-    kiln_status status = kiln_evaluate(&r, s->engine, s->context, c->env, &e, c->diag);
+                               .kind = o->kind,
+                               .reference = reference};
+    cancel_on_signal(n->s.context);
+    kiln_status status = kiln_evaluate(&n->r, n->s.engine, n->s.context, c->env, &e, c->diag);
     end_progress(c);
+    return status;
+}
+
+/* The other network by itself first, for its own scores and time, then this one beside it. */
+static int evaluate(cli *c, const own *o, scored *n, scored *other) {
+    const kiln_shape *shape;
+    kiln_status status = KILN_OK;
+    if (!find_shape(c, o, &n->s, &shape)) {
+        return kiln_status_exit_code(KILN_E_USAGE);
+    }
+    if (other) {
+        status = score(c, o, other, other->s.context, shape);
+        other->r.agreement = other->r.sqnr_db = other->r.cosine = NAN;
+    }
+    if (status == KILN_OK) {
+        status = score(c, o, n, other ? other->s.context : NULL, shape);
+    }
     if (status != KILN_OK && status != KILN_E_CANCELLED) {
         return finish(c, status);
     }
     print_findings(c);
-    double value = metric_value(&r, o->metric ? o->metric : "top1");
-    bool is_loss = o->metric && strcmp(o->metric, "loss") == 0;
-    bool passed = o->min <= 0 || (is_loss ? value <= o->min : value >= o->min);
+    size_t metric = metric_of(o);
+    double value = metric_value(&n->r, metric);
+    bool passed = o->min <= 0 || (metrics[metric].less ? value <= o->min : value >= o->min);
     if (c->format == FORMAT_JSON) {
-        show_json(c, o, s, &r, passed);
+        show_json(c, o, n, other, passed);
     } else {
-        show_table(c, o, &r, passed);
+        show_table(c, o, n, other, passed);
     }
     if (status == KILN_E_CANCELLED) {
         return finish(c, status);
@@ -128,14 +226,25 @@ static int evaluate(cli *c, const own *o, session *s) {
 
 static int run(cli *c, void *given) {
     const own *o = given;
-    session s = {0};
+    scored n = {0}, other = {0};
     if (!o->data) {
         return usage_error(c, NULL, "`kiln eval` needs --data PATH");
     }
-    int status = session_open(c, &s, c->operands.items[0]);
-    status = status || c->dry_run ? status : session_context(c, &s, c->threads);
-    status = status || c->dry_run ? status : evaluate(c, o, &s);
-    session_close(&s);
+    int status = session_open(c, &n.s, c->operands.items[0]);
+    if (status == 0 && o->against) {
+        status = session_open(c, &other.s, o->against);
+    }
+    if (status == 0 && !c->dry_run) {
+        status = session_context(c, &n.s, c->threads);
+    }
+    if (status == 0 && !c->dry_run && o->against) {
+        status = session_context(c, &other.s, c->threads);
+    }
+    if (status == 0 && !c->dry_run) {
+        status = evaluate(c, o, &n, o->against ? &other : NULL);
+    }
+    session_close(&other.s);
+    session_close(&n.s);
     return status;
 }
 
@@ -159,7 +268,7 @@ static const opt options[] = {
      .help = "lines \"name,label\", or the array of an .npz [found by name]"},
     {.name = "metric",
      .kind = OPT_CHOICE,
-     .value = "top1|top5|loss",
+     .value = "top1|top5|loss|macro-f1|weighted-f1|agreement|sqnr|cosine|mse|psnr",
      .at = offsetof(own, metric),
      .help = "what the verdict is about [top1]"},
     {.name = "min",
@@ -167,7 +276,12 @@ static const opt options[] = {
      .value = "X",
      .min = 0,
      .at = offsetof(own, min),
-     .help = "fail below this share (0..1), or above this loss"},
+     .help = "fail below this share (0..1) or value, or above this loss or mse"},
+    {.name = "against",
+     .kind = OPT_TEXT,
+     .value = "MODEL|ENGINE",
+     .at = offsetof(own, against),
+     .help = "compare with this network, sample by sample; labels are not needed then"},
     {.name = "count",
      .letter = 'n',
      .kind = OPT_INT,
@@ -213,6 +327,8 @@ static const example examples[] = {
     {"kiln eval net.kiln --data test.npz", "top-1 and top-5 on arrays x and y"},
     {"kiln eval net.onnx --data val/ --resize 256 --crop 224 --scale 1/255 --min 0.75",
      "on class folders of pictures; exit 1 below 75 %"},
+    {"kiln eval small.kiln --against net.onnx --data test.npz",
+     "an 8-bit engine beside its float model"},
     {"kiln eval mnist.onnx --data t10k-images-idx3-ubyte.gz --scale 1/255", "on the MNIST files"},
 };
 

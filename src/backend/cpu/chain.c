@@ -198,20 +198,12 @@ static int32_t constant_register(kiln_chain *chain, const kiln_value *v) {
     return scalar ? number_register(chain, *(const float *)t->data) : -1;
 }
 
-/* The register that holds v, an input of the chain if nothing in it made it; -1 when there is no
- * room. axis: as in kiln_chain. */
-static int32_t register_along(kiln_chain *chain, const kiln_value *v, int32_t axis) {
-    for (int32_t i = 0; i < chain->n_made; i++) {
-        if (chain->made[i].value == v) {
-            return chain->made[i].reg;
-        }
-    }
-    int32_t constant = constant_register(chain, v);
-    if (constant >= 0) {
-        return constant;
-    }
+/* The register of an input that is read so, -1 when there is no room. */
+static int32_t input_register(kiln_chain *chain, const kiln_value *v, int32_t axis,
+                              kiln_prog_affine load) {
     for (int32_t i = 0; i < chain->n_in; i++) {
-        if (chain->in[i] == v && chain->axis[i] == axis) {
+        if (chain->in[i] == v && chain->axis[i] == axis && chain->load[i].scale == load.scale &&
+            chain->load[i].zero == load.zero) {
             return i;
         }
     }
@@ -220,7 +212,27 @@ static int32_t register_along(kiln_chain *chain, const kiln_value *v, int32_t ax
     }
     chain->in[chain->n_in] = v;
     chain->axis[chain->n_in] = (int8_t)axis;
+    chain->load[chain->n_in] = load;
     return chain->n_in++;
+}
+
+static int32_t made_register(const kiln_chain *chain, const kiln_value *v) {
+    for (int32_t i = 0; i < chain->n_made; i++) {
+        if (chain->made[i].value == v) {
+            return chain->made[i].reg;
+        }
+    }
+    return -1;
+}
+
+/* The register that holds v, an input of the chain if nothing in it made it; -1 when there is no
+ * room. axis: as in kiln_chain. */
+static int32_t register_along(kiln_chain *chain, const kiln_value *v, int32_t axis) {
+    int32_t made = made_register(chain, v), constant = made < 0 ? constant_register(chain, v) : -1;
+    if (made >= 0 || constant >= 0) {
+        return made >= 0 ? made : constant;
+    }
+    return input_register(chain, v, axis, (kiln_prog_affine){0});
 }
 
 static int32_t register_of(kiln_chain *chain, const kiln_value *v) {
@@ -282,13 +294,22 @@ static void note_made(kiln_chain *chain, const kiln_node *node, int32_t reg) {
     chain->made[chain->n_made++].reg = (uint8_t)reg;
 }
 
-/* Scale and zero point are immediates where both are constants of one element, else registers. */
+/* Scale and zero point are immediates where both are constants of one element, else registers. An
+ * input is then dequantized as it is read. */
 static bool add_quantizer(kiln_chain *chain, const kiln_node *node) {
     kiln_quant q;
     const kiln_value *zero = kiln_node_in(node, 2);
     bool quantizes = KILN_IS(node, quantize_linear);
     bool is_u8 = (quantizes ? node->out[0] : node->in[0])->type.dtype == KILN_DTYPE_U8;
     bool immediate = kiln_quant_read(node, &q) && q.n == 1;
+    if (immediate && !quantizes && made_register(chain, node->in[0]) < 0) {
+        kiln_prog_affine load = {q.scale[0], (float)kiln_quant_zero(&q, 0)};
+        int32_t reg = input_register(chain, node->in[0], 0, load);
+        if (reg >= 0) {
+            note_made(chain, node, reg);
+        }
+        return reg >= 0;
+    }
     int32_t regs[3] = {register_of(chain, node->in[0]), 0, 0}, dst;
     kiln_prog_op code = !quantizes ? KILN_PROG_DEQUANT
                         : is_u8    ? KILN_PROG_QUANT_U8
@@ -404,9 +425,24 @@ static uint8_t renumber(const kiln_chain *chain, const uint8_t *reg, uint8_t r) 
     return r >= CONST ? (uint8_t)(r - CONST + chain->n_in) : r;
 }
 
+/* A quantization that ends the chain happens as its result, `*out`, is written. */
+static kiln_prog_affine take_store(kiln_chain *chain, uint8_t *out) {
+    kiln_prog_affine store = {0};
+    const kiln_prog_instr *last = &chain->instr[chain->n_instrs - 1];
+    bool quantizes = chain->n_instrs > 0 && last->dst == *out &&
+                     (last->op == KILN_PROG_QUANT_U8 || last->op == KILN_PROG_QUANT_S8);
+    if (quantizes) {
+        store = (kiln_prog_affine){last->p, last->q};
+        *out = last->a;
+        chain->n_instrs--;
+    }
+    return store;
+}
+
 bool kiln_chain_finish(kiln_chain *chain, kiln_value *const *outputs, int32_t n) {
     uint8_t reg[KILN_CHAIN_INSTRS], out[KILN_PROG_OUTPUTS];
     bool is_output[KILN_CHAIN_INSTRS] = {false};
+    kiln_prog_affine store = {0};
     if (n > KILN_PROG_OUTPUTS) {
         return false;
     }
@@ -419,6 +455,7 @@ bool kiln_chain_finish(kiln_chain *chain, kiln_value *const *outputs, int32_t n)
             return false;
         }
         out[i] = chain->made[found].reg;
+        store = n == 1 ? take_store(chain, &out[i]) : store;
         if (out[i] >= TEMP) {
             is_output[out[i] - TEMP] = true;
         }
@@ -438,7 +475,9 @@ bool kiln_chain_finish(kiln_chain *chain, kiln_value *const *outputs, int32_t n)
                                     .consts = chain->n_consts,
                                     .instrs = chain->n_instrs,
                                     .outputs = n,
-                                    .regs = used};
+                                    .regs = used,
+                                    .store = store};
+    memcpy(chain->program.load, chain->load, sizeof chain->load);
     for (int32_t i = 0; i < n; i++) {
         chain->program.output[i] = renumber(chain, reg, out[i]);
     }

@@ -25,6 +25,7 @@ typedef struct kiln_chain {
     /* Where the input is not broadcast by shape but a vector along one axis (scales, zero points):
      * that axis counted from the end, -1 the last. Else 0. */
     int8_t axis[KILN_PROG_INPUTS];
+    kiln_prog_affine load[KILN_PROG_INPUTS]; /* dequantized as it is read; scale 0: as it is */
     int32_t n_in, n_consts, n_instrs;
     struct {
         const kiln_value *value;

@@ -1,5 +1,5 @@
 /* elementwise.c - a chain of elementwise nodes as one block-wise program over the output's
- * elements.
+ * elements; from one byte to one byte, as a table of 256 that the program fills once.
  *
  * The region grows from its anchor along single uses, as long as the shape stays the same;
  * whatever else the nodes read is broadcast by strides. Blocks are split over the team. */
@@ -17,7 +17,12 @@ typedef struct elementwise_state {
     const kiln_program_prims *prims;
     const kiln_program *program;
     kiln_program_plan plan;
+    int64_t n_looked_up; /* elements that go through the table; 0: the program runs */
+    uint8_t table[256];
 } elementwise_state;
+
+/* Elements of a piece of work with the table. */
+enum { PIECE = 4096 };
 
 /* A region while it grows. */
 typedef struct region {
@@ -129,6 +134,32 @@ static void axis_strides(const kiln_operand *out, int32_t axis, int64_t *strides
     strides[kiln_physical_axis(rank + axis, rank, out->layout)] = 1;
 }
 
+static bool is_byte(kiln_dtype dtype) {
+    return dtype == KILN_DTYPE_U8 || dtype == KILN_DTYPE_I8;
+}
+
+/* What becomes of each byte, where nothing else takes part. */
+static kiln_status make_table(elementwise_state *s, const kiln_tensor *in, const kiln_tensor *out) {
+    const int64_t n = 256;
+    uint8_t codes[256];
+    kiln_program_plan plan;
+    bool flat = s->plan.in[0].access == KILN_PROG_FLAT && s->plan.out[0].access == KILN_PROG_FLAT;
+    if (s->program->inputs != 1 || !flat || !is_byte(in->dtype) || !is_byte(out->dtype)) {
+        return KILN_OK;
+    }
+    for (int i = 0; i < 256; i++) {
+        codes[i] = (uint8_t)i;
+    }
+    const kiln_prog_view views[] = {{.dtype = in->dtype, .stride = {1}},
+                                    {.dtype = out->dtype, .stride = {1}}};
+    KILN_TRY(kiln_program_plan_make(&plan, s->program, 1, &n, views));
+    const void *from[] = {codes};
+    void *to[] = {s->table};
+    s->prims->run(s->program, &plan, from, to, 0, plan.blocks);
+    s->n_looked_up = kiln_tensor_count(out);
+    return KILN_OK;
+}
+
 static kiln_status bind(kiln_binder *b) {
     const elementwise_params *p = b->claim->params;
     elementwise_state *s;
@@ -152,12 +183,36 @@ static kiln_status bind(kiln_binder *b) {
     kiln_physical_dims(&out->tensor, out->layout, dims);
     KILN_TRY(kiln_program_plan_make(&s->plan, s->program, rank, dims, views));
     b->state = s;
-    return KILN_OK;
+    return b->claim->n_in == 1 ? make_table(s, &b->in[0].tensor, &out->tensor) : KILN_OK;
+}
+
+static void look_up(const uint8_t *table, const uint8_t *x, uint8_t *y, int64_t n) {
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        uint8_t a = table[x[i]], b = table[x[i + 1]], c = table[x[i + 2]], d = table[x[i + 3]];
+        y[i] = a;
+        y[i + 1] = b;
+        y[i + 2] = c;
+        y[i + 3] = d;
+    }
+    for (; i < n; i++) {
+        y[i] = table[x[i]];
+    }
 }
 
 static void run(const kiln_call *call, const kiln_team *team) {
     const elementwise_state *s = call->state;
     int64_t begin, end;
+    if (s->n_looked_up > 0) {
+        kiln_team_split(team, (s->n_looked_up + PIECE - 1) / PIECE, &begin, &end);
+        begin *= PIECE;
+        end = end * PIECE < s->n_looked_up ? end * PIECE : s->n_looked_up;
+        if (begin < end) {
+            look_up(s->table, (const uint8_t *)call->in[0] + begin, (uint8_t *)call->out[0] + begin,
+                    end - begin);
+        }
+        return;
+    }
     kiln_team_split(team, s->plan.blocks, &begin, &end);
     if (begin < end) {
         s->prims->run(s->program, &s->plan, (const void *const *)call->in, call->out, begin, end);

@@ -85,15 +85,14 @@ static bool means_image(const kiln_node *node) {
     const int64_t *axes;
     int64_t n;
     uint32_t seen = 0;
-    if (!KILN_IS(node, reduce_mean) || node->in[0]->type.rank < 3 ||
-        !kiln_claim_ints(kiln_node_in(node, 1), &axes, &n)) {
+    if (!KILN_IS(node, reduce_mean) || !kiln_claim_ints(kiln_node_in(node, 1), &axes, &n)) {
         return false;
     }
     int32_t rank = node->in[0]->type.rank;
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n && rank >= 3; i++) {
         seen |= UINT32_C(1) << kiln_axis_of(axes[i], rank);
     }
-    return seen == (UINT32_C(1) << rank) - 4;
+    return rank >= 3 && seen == (UINT32_C(1) << rank) - 4;
 }
 
 static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {

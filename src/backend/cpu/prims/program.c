@@ -53,6 +53,17 @@ static bool dtype_known(kiln_dtype dtype) {
     }
 }
 
+/* Only bytes are dequantized and quantized on the way. */
+static bool affine_valid(const kiln_program *p, const kiln_prog_view *views) {
+    for (int32_t i = 0; i <= p->inputs; i++) {
+        bool used = (i < p->inputs ? p->load[i] : p->store).scale != 0.0f;
+        if (used && views[i].dtype != KILN_DTYPE_U8 && views[i].dtype != KILN_DTYPE_I8) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Whether dim `inner` continues dim `outer` in every view: a step of outer is dims[inner] steps. */
 static bool mergeable(const kiln_prog_view *views, int32_t count, int32_t outer, int32_t inner,
                       int64_t inner_dim) {
@@ -148,6 +159,9 @@ kiln_status kiln_program_plan_make(kiln_program_plan *plan, const kiln_program *
         if (!dtype_known(views[i].dtype)) {
             return KILN_E_UNSUPPORTED;
         }
+    }
+    if (!affine_valid(program, views)) {
+        return KILN_E_INTERNAL;
     }
     int32_t kept[KILN_PROG_RANK];
     *plan = (kiln_program_plan){0};

@@ -126,6 +126,11 @@ typedef struct kiln_prog_instr {
     float p, q;      /* immediates */
 } kiln_prog_instr;
 
+/* (x - zero) * scale, or x / scale + zero the other way; scale 0: nothing. */
+typedef struct kiln_prog_affine {
+    float scale, zero;
+} kiln_prog_affine;
+
 /* Plain data, borrowed arrays. */
 typedef struct kiln_program {
     int32_t inputs;  /* <= KILN_PROG_INPUTS */
@@ -136,6 +141,9 @@ typedef struct kiln_program {
     const float *constant;
     const kiln_prog_instr *instr;
     uint8_t output[KILN_PROG_OUTPUTS]; /* register of each output */
+    /* Bytes that are dequantized as they are read, and quantized as output 0 is written: DEQUANT,
+     * QUANT_U8 and QUANT_S8 without a register in between. */
+    kiln_prog_affine load[KILN_PROG_INPUTS], store;
 } kiln_program;
 
 /* How one input or output lies over the iteration space. */

@@ -233,6 +233,11 @@ static const op_fn op_table[] = {KILN_PROG_OPS(OP_ENTRY)};
  * saturating bounds keep conversions defined for every float. */
 typedef void (*read_fn)(float *d, const void *src, int64_t stride, int64_t n);
 typedef void (*write_fn)(void *dst, const float *s, int64_t stride, int64_t n);
+/* Bytes, dequantized and quantized on the way. */
+typedef void (*dequantize_fn)(float *d, const void *src, int64_t stride, int64_t n,
+                              kiln_prog_affine a);
+typedef void (*quantize_fn)(void *dst, const float *s, int64_t stride, int64_t n,
+                            kiln_prog_affine a);
 
 static float saturate(float x, float lo, float hi) {
     return x > lo ? (x < hi ? x : hi) : lo;
@@ -276,28 +281,45 @@ static void read_bool(float *d, const void *src, int64_t stride, int64_t n) {
     }
 }
 
+KILN_INLINE kiln_vf from_byte(kiln_vf x, kiln_prog_affine a) {
+    bool plain = a.scale == 0.0f;
+    return plain ? x : vf_mul(vf_sub(x, vf_set1(a.zero)), vf_set1(a.scale));
+}
 /* vf_max gives its second operand for NaN: the lower bound, as saturate does. */
-#define BYTE_IO(name, type, load, store, lo, hi)                                     \
-    static void read_##name(float *d, const void *src, int64_t stride, int64_t n) {  \
-        const type *s = src;                                                         \
-        int64_t i = 0;                                                               \
-        for (; stride == 1 && i + KILN_VLEN <= n; i += KILN_VLEN) {                  \
-            vf_store(d + i, vf_from_vi(load(s + i)));                                \
-        }                                                                            \
-        for (; i < n; i++) {                                                         \
-            d[i] = (float)s[i * stride];                                             \
-        }                                                                            \
-    }                                                                                \
-    static void write_##name(void *dst, const float *s, int64_t stride, int64_t n) { \
-        type *d = dst;                                                               \
-        int64_t i = 0;                                                               \
-        for (; stride == 1 && i + KILN_VLEN <= n; i += KILN_VLEN) {                  \
-            kiln_vf v = vf_min(vf_max(vf_load(s + i), vf_set1(lo)), vf_set1(hi));    \
-            store(d + i, vi_trunc(v));                                               \
-        }                                                                            \
-        for (; i < n; i++) {                                                         \
-            d[i * stride] = (type)saturate(s[i], lo, hi);                            \
-        }                                                                            \
+KILN_INLINE kiln_vf to_byte(kiln_vf x, kiln_prog_affine a, float lo, float hi) {
+    bool plain = a.scale == 0.0f;
+    return plain ? vf_min(vf_max(x, vf_set1(lo)), vf_set1(hi))
+                 : quantize(x, vf_set1(a.scale), vf_set1(a.zero), lo, hi);
+}
+
+#define BYTE_IO(name, type, load, store, lo, hi)                                        \
+    static void dequantize_##name(float *d, const void *src, int64_t stride, int64_t n, \
+                                  kiln_prog_affine a) {                                 \
+        const type *s = src;                                                            \
+        int64_t i = 0;                                                                  \
+        for (; stride == 1 && i + KILN_VLEN <= n; i += KILN_VLEN) {                     \
+            vf_store(d + i, from_byte(vf_from_vi(load(s + i)), a));                     \
+        }                                                                               \
+        for (; i < n; i++) {                                                            \
+            d[i] = from_byte(vf_set1((float)s[i * stride]), a)[0];                      \
+        }                                                                               \
+    }                                                                                   \
+    static void quantize_##name(void *dst, const float *s, int64_t stride, int64_t n,   \
+                                kiln_prog_affine a) {                                   \
+        type *d = dst;                                                                  \
+        int64_t i = 0;                                                                  \
+        for (; stride == 1 && i + KILN_VLEN <= n; i += KILN_VLEN) {                     \
+            store(d + i, vi_trunc(to_byte(vf_load(s + i), a, lo, hi)));                 \
+        }                                                                               \
+        for (; i < n; i++) {                                                            \
+            d[i * stride] = (type)to_byte(vf_set1(s[i]), a, lo, hi)[0];                 \
+        }                                                                               \
+    }                                                                                   \
+    static void read_##name(float *d, const void *src, int64_t stride, int64_t n) {     \
+        dequantize_##name(d, src, stride, n, (kiln_prog_affine){0});                    \
+    }                                                                                   \
+    static void write_##name(void *dst, const float *s, int64_t stride, int64_t n) {    \
+        quantize_##name(dst, s, stride, n, (kiln_prog_affine){0});                      \
     }
 BYTE_IO(u8, uint8_t, vi_load_u8, vi_store_u8, 0.0f, 255.0f)
 BYTE_IO(i8, int8_t, vi_load_s8, vi_store_s8, -128.0f, 127.0f)
@@ -330,13 +352,19 @@ typedef struct element_io {
     read_fn read;
     write_fn write;
     int64_t bytes;
+    dequantize_fn dequantize;
+    quantize_fn quantize;
 } element_io;
 
 static const element_io io_table[KILN_DTYPE_COUNT] = {
-    [KILN_DTYPE_F32] = {read_f32, write_f32, 4},    [KILN_DTYPE_F64] = {read_f64, write_f64, 8},
-    [KILN_DTYPE_F16] = {read_f16, write_f16, 2},    [KILN_DTYPE_BF16] = {read_bf16, write_bf16, 2},
-    [KILN_DTYPE_U8] = {read_u8, write_u8, 1},       [KILN_DTYPE_I8] = {read_i8, write_i8, 1},
-    [KILN_DTYPE_BOOL] = {read_bool, write_bool, 1}, [KILN_DTYPE_I32] = {read_i32, write_i32, 4},
+    [KILN_DTYPE_F32] = {read_f32, write_f32, 4},
+    [KILN_DTYPE_F64] = {read_f64, write_f64, 8},
+    [KILN_DTYPE_F16] = {read_f16, write_f16, 2},
+    [KILN_DTYPE_BF16] = {read_bf16, write_bf16, 2},
+    [KILN_DTYPE_U8] = {read_u8, write_u8, 1, dequantize_u8, quantize_u8},
+    [KILN_DTYPE_I8] = {read_i8, write_i8, 1, dequantize_i8, quantize_i8},
+    [KILN_DTYPE_BOOL] = {read_bool, write_bool, 1},
+    [KILN_DTYPE_I32] = {read_i32, write_i32, 4},
     [KILN_DTYPE_I64] = {read_i64, write_i64, 8},
 };
 
@@ -398,36 +426,54 @@ static bool contiguous(const kiln_prog_port *port) {
     return port->access == KILN_PROG_FLAT || port->access == KILN_PROG_LINES;
 }
 
+static void read_line(float *reg, const element_io *io, const void *src, int64_t stride, int64_t n,
+                      kiln_prog_affine a) {
+    if (a.scale != 0.0f) {
+        io->dequantize(reg, src, stride, n, a);
+    } else {
+        io->read(reg, src, stride, n);
+    }
+}
+
+static void write_line(void *dst, const element_io *io, const float *reg, int64_t stride, int64_t n,
+                       kiln_prog_affine a) {
+    if (a.scale != 0.0f) {
+        io->quantize(dst, reg, stride, n, a);
+    } else {
+        io->write(dst, reg, stride, n);
+    }
+}
+
 static void fill(float *reg, const kiln_program_plan *plan, const kiln_prog_port *port,
-                 const void *base, extent e) {
+                 const void *base, extent e, kiln_prog_affine a) {
     const element_io *io = &io_table[port->dtype];
     if (contiguous(port)) {
         const char *src = (const char *)base + line_offset(plan, port, e) * io->bytes;
-        io->read(reg, src, 1, e.rows * e.cols);
+        read_line(reg, io, src, 1, e.rows * e.cols, a);
         return;
     }
     int64_t stride = port->stride[plan->rank - 1];
     row_walk w = walk_begin(plan, port->stride, e.row0);
     for (int64_t r = 0; r < e.rows; r++) {
         const char *src = (const char *)base + (w.offset + e.col * stride) * io->bytes;
-        io->read(reg + r * e.cols, src, stride, e.cols);
+        read_line(reg + r * e.cols, io, src, stride, e.cols, a);
         walk_next(&w, plan, port->stride);
     }
 }
 
 static void drain(const float *reg, const kiln_program_plan *plan, const kiln_prog_port *port,
-                  void *base, extent e) {
+                  void *base, extent e, kiln_prog_affine a) {
     const element_io *io = &io_table[port->dtype];
     if (contiguous(port)) {
         char *dst = (char *)base + line_offset(plan, port, e) * io->bytes;
-        io->write(dst, reg, 1, e.rows * e.cols);
+        write_line(dst, io, reg, 1, e.rows * e.cols, a);
         return;
     }
     int64_t stride = port->stride[plan->rank - 1];
     row_walk w = walk_begin(plan, port->stride, e.row0);
     for (int64_t r = 0; r < e.rows; r++) {
         char *dst = (char *)base + (w.offset + e.col * stride) * io->bytes;
-        io->write(dst, reg + r * e.cols, stride, e.cols);
+        write_line(dst, io, reg + r * e.cols, stride, e.cols, a);
         walk_next(&w, plan, port->stride);
     }
 }
@@ -479,7 +525,7 @@ static void run(const kiln_program *p, const kiln_program_plan *plan, const void
     for (int32_t k = 0; k < p->inputs && block0 < block1; k++) {
         if (plan->in[k].access == KILN_PROG_ONCE) {
             extent e = {.rows = plan->rows, .cols = plan->chunk};
-            fill(m.store[k], plan, &plan->in[k], in[k], e);
+            fill(m.store[k], plan, &plan->in[k], in[k], e, p->load[k]);
         }
     }
     for (int64_t block = block0; block < block1; block++) {
@@ -489,13 +535,14 @@ static void run(const kiln_program *p, const kiln_program_plan *plan, const void
             if (port->dtype == KILN_DTYPE_F32 && contiguous(port)) {
                 m.in[k] = (const float *)in[k] + line_offset(plan, port, e);
             } else if (port->access != KILN_PROG_ONCE) {
-                fill(m.store[k], plan, port, in[k], e);
+                fill(m.store[k], plan, port, in[k], e, p->load[k]);
             }
         }
         float *target = direct < 0 ? NULL : (float *)out[0] + line_offset(plan, &plan->out[0], e);
         execute(&m, p, target, e.rows * e.cols);
         for (int32_t k = 0; k < p->outputs && direct < 0; k++) {
-            drain(m.in[p->output[k]], plan, &plan->out[k], out[k], e);
+            kiln_prog_affine none = {0};
+            drain(m.in[p->output[k]], plan, &plan->out[k], out[k], e, k == 0 ? p->store : none);
         }
     }
 }

@@ -17,7 +17,7 @@
  *
  * kiln_fold_weights: a DequantizeLinear of constants that no kernel takes into a region becomes a
  * constant, which float kernels pack like any other weight: it would be computed in every run
- * otherwise. A cover for trial tells which they are.
+ * otherwise. A cover for trial tells which they are. Copies that no kernel took become one again.
  *
  * kiln_make_signed is for exports: uint8 values all of whose zero points are 128 become int8 with
  * zero points of 0, which is what TensorRT takes; constants behind DequantizeLinear too. There also
@@ -40,7 +40,7 @@ kiln_status kiln_make_signed(kiln_graph *graph, size_t *n_values, kiln_diag *dia
 /* Likewise; *n_nodes is how many nodes were added. */
 kiln_status kiln_split_dequantize(kiln_graph *graph, size_t *n_nodes, kiln_diag *diag);
 
-/* Likewise; *n_nodes is how many nodes became constants. */
+/* Likewise; *n_nodes is how many nodes became constants or merged. */
 kiln_status kiln_fold_weights(kiln_graph *graph, const kiln_cpu_target *target, size_t *n_nodes,
                               kiln_diag *diag);
 kiln_status kiln_fold_biases(kiln_graph *graph, size_t *n_nodes, kiln_diag *diag);

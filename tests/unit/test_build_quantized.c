@@ -119,6 +119,22 @@ static kiln_status fold(kiln_graph *graph, size_t *n, kiln_diag *diag) {
     return kiln_fold_weights(graph, &target, n, diag);
 }
 
+static kiln_status split_and_fold(kiln_graph *graph, size_t *n, kiln_diag *diag) {
+    size_t n_split;
+    kiln_status status = kiln_split_dequantize(graph, &n_split, diag);
+    return status == KILN_OK && n_split > 0 ? fold(graph, n, diag) : status;
+}
+
+/* Two float readers share one DequantizeLinear; an elementwise region has its own. */
+static void test_merge(void **state) {
+    (void)state;
+    check(split_and_fold,
+          "graph \"g\"\nin x: uint8[2,3]\nin u: float32[3,2]\nin v: float32[3,4]\n"
+          "const s: float32[] = {0.5}\nd = DequantizeLinear(x, s)\n"
+          "a = MatMul(d, u)\nb = MatMul(d, v)\nc = Exp(d)\nout a\nout b\nout c\nend\n",
+          1, NULL);
+}
+
 static void test_fold(void **state) {
     (void)state;
     /* Weight and bias of a float product; large weights stay expressions. */
@@ -150,7 +166,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pair),    cmocka_unit_test(test_movers),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_signed),
-        cmocka_unit_test(test_split),   cmocka_unit_test(test_fold),
+        cmocka_unit_test(test_split),   cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_fold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -178,12 +178,41 @@ static bool extend_activation(extender *e, const kiln_node *n) {
     return true;
 }
 
-/* The operand of a two-input node that is not the chain's. */
-static kiln_value *other_operand(const extender *e, const kiln_node *n) {
-    if (n->n_in != 2 || !n->in[0] || !n->in[1] || (n->in[0] == e->last) == (n->in[1] == e->last)) {
+/* The operand of a two-input node that is not `mine`. */
+static kiln_value *other_operand(const kiln_node *n, const kiln_value *mine) {
+    if (n->n_in != 2 || !n->in[0] || !n->in[1] || (n->in[0] == mine) == (n->in[1] == mine)) {
         return NULL;
     }
-    return n->in[0] == e->last ? n->in[1] : n->in[0];
+    return n->in[0] == mine ? n->in[1] : n->in[0];
+}
+
+/* Q, DQ by the same scale and zero point, Add of a residual: takes all three along. *last is the
+ * sum. */
+static bool extend_inner(extender *e, kiln_node *quantize) {
+    kiln_q8_scalar q, dq;
+    kiln_node *n = kiln_claim_next(e->c, quantize->out[0]);
+    kiln_node *add = n && KILN_IS(n, dequantize_linear) ? kiln_claim_next(e->c, n->out[0]) : NULL;
+    kiln_value *other = add ? other_operand(add, n->out[0]) : NULL;
+    if (!other || !kiln_q8_read_scalar(quantize, &q) || !kiln_q8_read_scalar(n, &dq) ||
+        q.scale != dq.scale || q.zero != dq.zero) {
+        return false;
+    }
+    extender after = *e;
+    after.last = n->out[0];
+    after.acted = false;
+    if (!extend_residual(&after, add, other)) {
+        return false;
+    }
+    e->g->has_inner = true;
+    e->g->inner = q;
+    e->g->inner_lo = e->g->lo;
+    e->g->inner_hi = e->g->hi;
+    e->g->lo = -INFINITY;
+    e->g->hi = INFINITY;
+    e->acted = false;
+    e->last = add->out[0];
+    return kiln_claim_add(e->c, e->claim, quantize) && kiln_claim_add(e->c, e->claim, n) &&
+           kiln_claim_add(e->c, e->claim, add);
 }
 
 bool kiln_q8_extend(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *g, kiln_layout mask) {
@@ -191,9 +220,12 @@ bool kiln_q8_extend(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *g, kiln_
     const kiln_type *shape = &e.last->type;
     for (kiln_node *n = kiln_claim_next(c, e.last); n && !g->to_uint8;
          n = kiln_claim_next(c, e.last)) {
-        kiln_value *other = other_operand(&e, n);
+        kiln_value *other = other_operand(n, e.last);
         if (n->n_out != 1 || !kiln_type_same_shape(&n->out[0]->type, shape)) {
             break;
+        }
+        if (KILN_IS(n, quantize_linear) && n->in[0] == e.last && extend_inner(&e, n)) {
+            continue;
         }
         if (KILN_IS(n, quantize_linear) && n->in[0] == e.last && kiln_q8_read_scalar(n, &g->y)) {
             g->to_uint8 = true;
@@ -258,12 +290,17 @@ static kiln_status read_bias(const kiln_value *bias, double *out, int64_t n, kil
     return KILN_OK;
 }
 
+/* What one step of the result is worth. */
+static double result_unit(const kiln_q8_region *g) {
+    return g->to_uint8 ? g->y.scale : 1;
+}
+
 kiln_status kiln_q8_tables(const kiln_q8_region *g, int64_t n, void *blob, kiln_arena *scratch,
                            kiln_diag *diag) {
     kiln_tensor sw;
     double *bias;
     float *scale = blob, *offset = scale + kiln_q8_stride(n);
-    double unit = g->to_uint8 ? g->y.scale : 1;
+    double unit = g->has_inner ? g->inner.scale : result_unit(g);
     KILN_TRY(kiln_const_eval(g->w->in[1], &sw, scratch, diag));
     KILN_ALLOC(bias, scratch, n);
     if (g->bias) {
@@ -278,25 +315,30 @@ kiln_status kiln_q8_tables(const kiln_q8_region *g, int64_t n, void *blob, kiln_
     return KILN_OK;
 }
 
-/* A real bound as the last QuantizeLinear rounds it, less its zero point. */
-static float bound(const kiln_q8_region *g, float v) {
-    float steps = nearbyintf(v / (float)g->y.scale), zero = (float)g->y.zero;
+/* A real bound as QuantizeLinear rounds it, less its zero point. */
+static float bound(kiln_q8_scalar q, float v) {
+    float steps = nearbyintf(v / (float)q.scale), zero = (float)q.zero;
     return clamped(steps, -zero, 255 - zero);
 }
 
 kiln_q8_epilogue kiln_q8_epilogue_of(const kiln_q8_region *g, int64_t n, const void *blob) {
-    const float *scale = blob;
-    double unit = g->to_uint8 ? g->y.scale : 1;
-    return (kiln_q8_epilogue){.scale = scale,
-                              .offset = scale + kiln_q8_stride(n),
-                              .start =
-                                  (const int32_t *)(const void *)(scale + 2 * kiln_q8_stride(n)),
-                              .residual_zero = g->r.zero,
-                              .residual_scale = (float)(g->r.scale / unit),
-                              .lo = g->to_uint8 ? bound(g, g->lo) : g->lo,
-                              .hi = g->to_uint8 ? bound(g, g->hi) : g->hi,
-                              .zero = g->y.zero,
-                              .to_float = !g->to_uint8};
+    const float *scale = blob, *start = scale + 2 * kiln_q8_stride(n);
+    kiln_q8_epilogue e = {.scale = scale,
+                          .offset = scale + kiln_q8_stride(n),
+                          .start = (const int32_t *)(const void *)start,
+                          .residual_zero = g->r.zero,
+                          .residual_scale = (float)(g->r.scale / result_unit(g)),
+                          .lo = g->to_uint8 ? bound(g->y, g->lo) : g->lo,
+                          .hi = g->to_uint8 ? bound(g->y, g->hi) : g->hi,
+                          .zero = g->y.zero,
+                          .inner = g->has_inner,
+                          .to_float = !g->to_uint8};
+    if (g->has_inner) {
+        e.inner_scale = (float)(g->inner.scale / result_unit(g));
+        e.inner_lo = bound(g->inner, g->inner_lo);
+        e.inner_hi = bound(g->inner, g->inner_hi);
+    }
+    return e;
 }
 
 /* ---- The integer reference ---- */
@@ -341,14 +383,22 @@ static kiln_status exact_sums(const kiln_q8_region *g, const kiln_tensor *x, kil
     return KILN_OK;
 }
 
+/* Like the vector code's: NaN becomes lo. */
+static float clamp_steps(float v, float lo, float hi) {
+    v = v > lo ? v : lo;
+    return v < hi ? v : hi;
+}
+
 static float finish(const kiln_q8_epilogue *e, float v, const kiln_tensor *r, int64_t i) {
+    if (e->inner) {
+        v = nearbyintf(clamp_steps(v, e->inner_lo, e->inner_hi)) * e->inner_scale;
+    }
     if (r) {
         float d = (float)(((const uint8_t *)r->data)[i] - e->residual_zero);
         float skip = d * e->residual_scale;
         v = v + skip;
     }
-    v = v > e->lo ? v : e->lo;
-    return v < e->hi ? v : e->hi;
+    return clamp_steps(v, e->lo, e->hi);
 }
 
 kiln_status kiln_q8_reference(const kiln_claim *claim, const kiln_datum *in, kiln_datum *out,

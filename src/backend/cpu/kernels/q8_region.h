@@ -2,6 +2,10 @@
  *
  *     [DQ(x)] [DQ(w)] [DQ(bias)]  anchor  [Add bias] [Add DQ(r)] [Relu, Clip ...] [Q]
  *
+ * or, where the product is quantized before something is added to it,
+ *
+ *     ... anchor  [Add bias] [Relu, Clip ...] Q DQ  Add DQ(r) [Relu, Clip ...] [Q]
+ *
  * x, r and the result are uint8 with one scale and zero point each; w is constant, int8 with zero
  * point 0 or uint8 with zero point 128, its scales along the output channels. Without the last Q
  * the region gives float32. With real numbers written s * (q - z) the region computes
@@ -14,6 +18,7 @@
  *     v = float(acc) * (sx sw / sy) + bias / sy + float(r - zr) * (sr / sy)
  *     q = int(round_half_even(clamp(v, lo, hi))) + zy
  *
+ * With a Q in between, v is first clamped, rounded and brought from that Q's steps to those of y.
  * The factors are computed in double and rounded to float32 once. (bias / sy stays a float number:
  * in units of acc a bias need not fit an integer when its channel's weights are tiny.) Against the
  * nodes' own references a result is off by one step at most. */
@@ -31,14 +36,16 @@ typedef struct kiln_q8_scalar {
 
 typedef struct kiln_q8_region {
     const kiln_node *anchor;
-    const kiln_node *w;     /* DequantizeLinear of the weights */
-    const kiln_value *bias; /* float vector along the channels, or NULL */
-    int32_t channel;        /* axis of the output with one weight scale each */
-    kiln_q8_scalar x, y, r; /* y: only with to_uint8 */
-    int32_t residual_in;    /* number of the claim's input, or -1 */
-    float lo, hi;           /* real bounds of the activation */
-    double alpha;           /* factor of the product (Gemm) */
-    bool to_uint8;
+    const kiln_node *w;       /* DequantizeLinear of the weights */
+    const kiln_value *bias;   /* float vector along the channels, or NULL */
+    int32_t channel;          /* axis of the output with one weight scale each */
+    int32_t residual_in;      /* number of the claim's input, or -1 */
+    kiln_q8_scalar x, y, r;   /* y: only with to_uint8 */
+    kiln_q8_scalar inner;     /* of the Q before the residual */
+    float inner_lo, inner_hi; /* real bounds of the activation before that Q */
+    float lo, hi;             /* of the last activation */
+    double alpha;             /* factor of the product (Gemm) */
+    bool has_inner, to_uint8;
 } kiln_q8_region;
 
 /* Reads the single constant scale and zero point of a Q or DQ node between float32 and uint8. */

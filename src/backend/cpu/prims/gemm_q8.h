@@ -35,12 +35,14 @@ enum {
 /* What a finished sum s of row m, column n becomes. Every operation rounds once, none contracts:
  *
  *     v = float(s) * scale[n] + offset[n]
+ *     v = round_half_even(clamp(v, inner_lo, inner_hi)) * inner_scale          (with inner)
  *     v = v + float(residual[m, n] - residual_zero) * residual_scale           (with a residual)
  *     v = clamp(v, lo, hi)                                                     NaN becomes lo
  *     C[m, n] = round_half_even(v) + zero      or, to_float, v itself
  *
  * For 8-bit output lo and hi are integers and lo + zero, hi + zero lie in 0..255: clamping first
- * gives the same as saturating last, and ReLU and Clip are tighter bounds. */
+ * gives the same as saturating last, and ReLU and Clip are tighter bounds. inner is the rounding of
+ * a product that is quantized before the residual is added; it needs a residual. */
 typedef struct kiln_q8_epilogue {
     const int32_t *start;
     const float *scale, *offset;
@@ -48,9 +50,10 @@ typedef struct kiln_q8_epilogue {
     int64_t ld_residual;
     int32_t residual_zero;
     float residual_scale;
+    float inner_scale, inner_lo, inner_hi;
     float lo, hi;
     int32_t zero;
-    bool to_float;
+    bool inner, to_float;
 } kiln_q8_epilogue;
 
 /* Any of m, n may be 0; k is at least 1. */

@@ -14,6 +14,7 @@
 typedef struct q8_columns {
     kiln_vf scale, offset, lo, hi, residual_scale;
     kiln_vi zero, residual_zero;
+    const kiln_q8_epilogue *e; /* for what is rarely needed */
 } q8_columns;
 
 KILN_INLINE q8_columns q8_columns_of(const kiln_q8_epilogue *e, int64_t column) {
@@ -23,7 +24,8 @@ KILN_INLINE q8_columns q8_columns_of(const kiln_q8_epilogue *e, int64_t column) 
                         .hi = vf_set1(e->hi),
                         .residual_scale = vf_set1(e->residual_scale),
                         .zero = vi_set1(e->zero),
-                        .residual_zero = vi_set1(e->residual_zero)};
+                        .residual_zero = vi_set1(e->residual_zero),
+                        .e = e};
 }
 
 KILN_INLINE void q8_finish(const q8_columns *q, kiln_vi sum, const uint8_t *residual, bool to_float,
@@ -31,6 +33,10 @@ KILN_INLINE void q8_finish(const q8_columns *q, kiln_vi sum, const uint8_t *resi
     const bool whole = lanes == KILN_VLEN;
     kiln_vf x = vf_add(vf_mul(vf_from_vi(sum), q->scale), q->offset);
     if (residual) {
+        if (q->e->inner) {
+            x = vf_min(vf_max(x, vf_set1(q->e->inner_lo)), vf_set1(q->e->inner_hi));
+            x = vf_mul(vf_round(x), vf_set1(q->e->inner_scale));
+        }
         kiln_vi r = whole ? vi_load_u8(residual) : vi_load_u8_tail(residual, lanes);
         x = vf_add(x, vf_mul(vf_from_vi(vi_sub(r, q->residual_zero)), q->residual_scale));
     }

@@ -13,7 +13,7 @@ typedef struct conv_q8_params {
 } conv_q8_params;
 
 typedef struct conv_q8_state {
-    const kiln_q8_region *region;
+    kiln_q8_bound bound;
     kiln_conv_q8_args args;
     int64_t tiles;
     void (*run)(const kiln_conv_q8_args *args, int64_t begin, int64_t end, void *scratch);
@@ -103,7 +103,7 @@ static kiln_status bind(kiln_binder *b) {
     const conv_q8_params *p = b->claim->params;
     conv_q8_state *s;
     KILN_ALLOC(s, b->arena, 1);
-    s->region = &p->region;
+    kiln_q8_bind(&s->bound, &p->region, b, p->shape.c_out);
     const kiln_conv_q8_prims *conv = b->target->prims->conv_q8;
     const kiln_depthwise_q8_prims *dw = b->target->prims->depthwise_q8;
     kiln_conv_args *a = &s->args.shape;
@@ -131,9 +131,11 @@ static void run(const kiln_call *call, const kiln_team *team) {
         return;
     }
     kiln_conv_q8_args args = s->args;
+    kiln_epilogue floats;
+    kiln_program_post_args post;
     args.x = call->in[0];
     args.y = call->out[0];
-    args.epilogue.residual = kiln_q8_residual(s->region, call);
+    kiln_q8_resolve(&s->bound, call, &args.epilogue, &floats, &post);
     s->run(&args, begin, end, call->scratch + (size_t)team->rank * call->scratch_bytes);
 }
 

@@ -11,7 +11,7 @@ typedef struct gemm_q8_params {
 } gemm_q8_params;
 
 typedef struct gemm_q8_state {
-    const kiln_q8_region *region;
+    kiln_q8_bound bound;
     const kiln_gemm_q8_prims *prims;
     kiln_gemm_q8_args args;
     int64_t tiles;
@@ -77,7 +77,7 @@ static kiln_status bind(kiln_binder *b) {
     for (int32_t d = 0; d + 1 < x->rank; d++) {
         m *= x->dims[d];
     }
-    s->region = &p->region;
+    kiln_q8_bind(&s->bound, &p->region, b, p->n);
     s->prims = b->target->prims->gemm_q8;
     s->args = (kiln_gemm_q8_args){
         .m = m,
@@ -103,9 +103,11 @@ static void run(const kiln_call *call, const kiln_team *team) {
         return;
     }
     kiln_gemm_q8_args args = s->args;
+    kiln_epilogue floats;
+    kiln_program_post_args post;
     args.a = call->in[0];
     args.c = call->out[0];
-    args.epilogue.residual = kiln_q8_residual(s->region, call);
+    kiln_q8_resolve(&s->bound, call, &args.epilogue, &floats, &post);
     s->prims->run(&args, begin, end, call->scratch + (size_t)team->rank * call->scratch_bytes);
 }
 

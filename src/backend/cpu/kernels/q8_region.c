@@ -239,8 +239,16 @@ bool kiln_q8_extend(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *g, kiln_
         }
         e.last = n->out[0];
     }
+    g->last = e.last;
     claim->out[0] = e.last;
     claim->out_layouts[0] = (uint8_t)mask;
+    if (!g->to_uint8) {
+        int32_t before = claim->n_nodes;
+        if (!kiln_fuse_chain(c, claim, &g->tail, e.last, g->channel, NULL, mask)) {
+            return false;
+        }
+        g->has_tail = claim->n_nodes > before;
+    }
     return c->status == KILN_OK;
 }
 
@@ -341,6 +349,22 @@ kiln_q8_epilogue kiln_q8_epilogue_of(const kiln_q8_region *g, int64_t n, const v
     return e;
 }
 
+void kiln_q8_bind(kiln_q8_bound *bound, const kiln_q8_region *g, const kiln_binder *b, int64_t n) {
+    bound->region = g;
+    kiln_fuse_bind(&bound->tail, &g->tail, b, n);
+}
+
+void kiln_q8_resolve(const kiln_q8_bound *bound, const kiln_call *call, kiln_q8_epilogue *io,
+                     kiln_epilogue *floats, kiln_program_post_args *args) {
+    const kiln_q8_region *g = bound->region;
+    io->residual = g->residual_in >= 0 ? call->in[g->residual_in] : NULL;
+    io->floats = NULL;
+    if (g->has_tail) {
+        kiln_fuse_resolve(&bound->tail, call, floats, args);
+        io->floats = floats;
+    }
+}
+
 /* ---- The integer reference ---- */
 
 /* The integers of a tensor less their zero point, as doubles: the operators' references compute
@@ -401,9 +425,9 @@ static float finish(const kiln_q8_epilogue *e, float v, const kiln_tensor *r, in
     return clamp_steps(v, e->lo, e->hi);
 }
 
-kiln_status kiln_q8_reference(const kiln_claim *claim, const kiln_datum *in, kiln_datum *out,
-                              kiln_arena *arena, kiln_diag *diag) {
-    const kiln_q8_region *g = claim->params;
+/* The integer part: the value g->last. */
+static kiln_status integer_part(const kiln_q8_region *g, const kiln_datum *in, kiln_datum *out,
+                                kiln_arena *arena, kiln_diag *diag) {
     kiln_tensor acc, *y = &out->tensor;
     char *blob;
     KILN_TRY(exact_sums(g, &in[0].tensor, &acc, arena, diag));
@@ -431,6 +455,46 @@ kiln_status kiln_q8_reference(const kiln_claim *claim, const kiln_datum *in, kil
         } else {
             ((uint8_t *)y->data)[i] = (uint8_t)((int32_t)nearbyintf(v) + e.zero);
         }
+    }
+    return KILN_OK;
+}
+
+/* What a node of the tail reads: an input of the claim, or what a node before it made. */
+static kiln_status tail_operand(const kiln_claim *claim, const kiln_datum *in,
+                                const kiln_value *last, const kiln_datum *made, const kiln_value *v,
+                                kiln_datum *out, kiln_arena *arena, kiln_diag *diag) {
+    *out = (kiln_datum){.kind = KILN_KIND_NONE};
+    if (v == last) {
+        *out = *made;
+    } else if (v && v->constant) {
+        out->kind = KILN_KIND_TENSOR;
+        return kiln_const_eval(v, &out->tensor, arena, diag);
+    }
+    for (int32_t i = 0; i < claim->n_in && v && v != last; i++) {
+        *out = claim->in[i] == v ? in[i] : *out;
+    }
+    return KILN_OK;
+}
+
+kiln_status kiln_q8_reference(const kiln_claim *claim, const kiln_datum *in, kiln_datum *out,
+                              kiln_arena *arena, kiln_diag *diag) {
+    const kiln_q8_region *g = claim->params;
+    const kiln_value *last = g->last;
+    KILN_TRY(integer_part(g, in, out, arena, diag));
+    /* The tail is a chain: each node reads the one before. */
+    for (int32_t k = 0; k < claim->n_nodes && g->has_tail; k++) {
+        const kiln_node *n = claim->nodes[k];
+        kiln_datum *operands, result = {.kind = KILN_KIND_NONE};
+        if (n->id <= g->last->producer->id) {
+            continue;
+        }
+        KILN_ALLOC(operands, arena, n->n_in);
+        for (int32_t i = 0; i < n->n_in; i++) {
+            KILN_TRY(tail_operand(claim, in, last, out, n->in[i], &operands[i], arena, diag));
+        }
+        KILN_TRY(kiln_eval_node(n, operands, &result, NULL, arena, diag));
+        *out = result;
+        last = n->out[0];
     }
     return KILN_OK;
 }

@@ -2,7 +2,7 @@
  *
  *     [DQ(x)] [DQ(w)] [DQ(bias)]  anchor  [Add bias] [Add DQ(r)] [Relu, Clip ...] [Q]
  *
- * or, where the product is quantized before something is added to it,
+ * (without the last Q also whatever of fuse.h follows) or, where the product is quantized before something is added to it,
  *
  *     ... anchor  [Add bias] [Relu, Clip ...] Q DQ  Add DQ(r) [Relu, Clip ...] [Q]
  *
@@ -25,7 +25,7 @@
 #ifndef KILN_BACKEND_CPU_KERNELS_Q8_REGION_H
 #define KILN_BACKEND_CPU_KERNELS_Q8_REGION_H
 
-#include "backend/cpu/kernel.h"
+#include "backend/cpu/fuse.h"
 #include "backend/cpu/prims/gemm_q8.h"
 
 /* One scale and zero point. */
@@ -46,6 +46,9 @@ typedef struct kiln_q8_region {
     float lo, hi;             /* of the last activation */
     double alpha;             /* factor of the product (Gemm) */
     bool has_inner, to_uint8;
+    const kiln_value *last; /* where the arithmetic above ends */
+    kiln_fused tail;        /* without to_uint8: float work from there on */
+    bool has_tail;
 } kiln_q8_region;
 
 /* Reads the single constant scale and zero point of a Q or DQ node between float32 and uint8. */
@@ -72,11 +75,19 @@ int64_t kiln_q8_table_bytes(int64_t n, int64_t rows);
 kiln_status kiln_q8_tables(const kiln_q8_region *region, int64_t n, void *blob, kiln_arena *scratch,
                            kiln_diag *diag);
 
-/* The epilogue over such a blob; the residual, if any, is set per run. */
-static inline const uint8_t *kiln_q8_residual(const kiln_q8_region *g, const kiln_call *call) {
-    return g->residual_in >= 0 ? call->in[g->residual_in] : NULL;
-}
+/* The epilogue over such a blob. */
 kiln_q8_epilogue kiln_q8_epilogue_of(const kiln_q8_region *region, int64_t n, const void *blob);
+
+/* What a bound kernel keeps of the region, and for each run: `floats` and `args` back the epilogue
+ * and must live as long as the run. */
+typedef struct kiln_q8_bound {
+    const kiln_q8_region *region;
+    kiln_fused_state tail;
+} kiln_q8_bound;
+void kiln_q8_bind(kiln_q8_bound *bound, const kiln_q8_region *region, const kiln_binder *b,
+                  int64_t n);
+void kiln_q8_resolve(const kiln_q8_bound *bound, const kiln_call *call, kiln_q8_epilogue *io,
+                     kiln_epilogue *floats, kiln_program_post_args *args);
 
 /* kiln_kernel.reference for kernels whose params begin with a kiln_q8_region. */
 kiln_status kiln_q8_reference(const kiln_claim *claim, const kiln_datum *in, kiln_datum *out,

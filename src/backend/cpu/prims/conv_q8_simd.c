@@ -5,6 +5,7 @@
  * group; lines are rows of output pixels along W. */
 #include "backend/cpu/prims/conv_q8.h"
 #include "backend/cpu/prims/conv_walk.h"
+#include "backend/cpu/prims/q8_floats.h"
 #include "backend/cpu/prims/q8_stage.h"
 
 /* The problem with what follows from it. */
@@ -201,6 +202,7 @@ static void run_pixels(const conv_q8_job *c, const kiln_conv_q8_args *g, const c
     }
     const int8_t *w = (const int8_t *)g->w + cols->group * c->q->packed_bytes(c->k, c->cols);
     multiply_block(c, g, cols, scratch, count, c->k, w, first, 1, 0);
+    floats_block(&g->epilogue, g->y, a->ldy, first, count, cols->channel, cols->count);
 }
 
 /* The taps that reach the pixels first, first + stride, ... of the line at p, in the order of
@@ -314,10 +316,13 @@ static void run_conv(const kiln_gemm_q8_prims *q, const kiln_conv_q8_args *g, in
             continue;
         }
         int64_t lines = a->batch * a->out[0] * a->out[1];
+        int64_t first = i64_part(lines, c.row_blocks, i % c.row_blocks);
         int64_t last = i64_part(lines, c.row_blocks, i % c.row_blocks + 1);
-        for (int64_t line = i64_part(lines, c.row_blocks, i % c.row_blocks); line < last; line++) {
+        for (int64_t line = first; line < last; line++) {
             run_line(&c, g, &cols, line, scratch);
         }
+        floats_block(&g->epilogue, g->y, a->ldy, first * a->out[2], (last - first) * a->out[2],
+                     cols.channel, cols.count);
     }
 }
 

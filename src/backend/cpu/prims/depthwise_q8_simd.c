@@ -12,6 +12,7 @@
 #include "backend/cpu/prims/depthwise_q8.h"
 #include "backend/cpu/prims/q8_dot.h"
 #include "backend/cpu/prims/q8_finish.h"
+#include "backend/cpu/prims/q8_floats.h"
 
 enum {
     MAX_ROWS = 7,               /* kernel rows of a rolling line */
@@ -309,12 +310,15 @@ static void run_depthwise(const kiln_conv_q8_args *g, int64_t begin, int64_t end
               .ldy = a->ldy * (g->epilogue.to_float ? (int64_t)sizeof(float) : 1),
               .epilogue = &g->epilogue};
     for (int64_t i = begin; i < end; i++) {
+        int64_t first = i64_part(d.lines, d.line_blocks, i / d.chunks);
         int64_t last = i64_part(d.lines, d.line_blocks, i / d.chunks + 1);
         l.begin = chunk_begin(&d, i % d.chunks);
         l.end = chunk_begin(&d, i % d.chunks + 1);
-        for (int64_t at = i64_part(d.lines, d.line_blocks, i / d.chunks); at < last; at++) {
+        for (int64_t at = first; at < last; at++) {
             run_line(&d, g, at, &l);
         }
+        floats_block(&g->epilogue, g->y, a->ldy, first * a->out[2], (last - first) * a->out[2],
+                     l.begin, l.end - l.begin);
     }
 }
 

@@ -25,7 +25,7 @@
 #ifndef KILN_BACKEND_CPU_PRIMS_GEMM_Q8_H
 #define KILN_BACKEND_CPU_PRIMS_GEMM_Q8_H
 
-#include "base/compiler.h"
+#include "backend/cpu/prims/gemm.h"
 
 enum {
     KILN_Q8_MAX_K = 65792,
@@ -54,6 +54,7 @@ typedef struct kiln_q8_epilogue {
     float lo, hi;
     int32_t zero;
     bool inner, to_float;
+    const kiln_epilogue *floats; /* what happens to float results then, or NULL */
 } kiln_q8_epilogue;
 
 /* Any of m, n may be 0; k is at least 1. */

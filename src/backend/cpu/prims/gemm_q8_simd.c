@@ -14,6 +14,7 @@
 #include "backend/cpu/prims/gemm_q8.h"
 #include "backend/cpu/prims/q8_dot.h"
 #include "backend/cpu/prims/q8_finish.h"
+#include "backend/cpu/prims/q8_floats.h"
 #include "backend/cpu/prims/q8_stage.h"
 
 #define NR (2 * KILN_VLEN)
@@ -249,6 +250,7 @@ KILN_INLINE void run_units(const kiln_gemm_q8_args *g, int64_t begin, int64_t en
             k.lda_bytes = row_bytes;
         }
         run_block(&k, form);
+        floats_block(&g->epilogue, g->c, g->ldc, m0, k.m, n0, k.n);
     }
 }
 

@@ -12,7 +12,8 @@
     X(move)                   \
     X(reduce)                 \
     X(attention)              \
-    X(rnn)
+    X(rnn)                    \
+    X(quantize)
 
 /* Families with a form of their own for 8-bit dot products. */
 #define KILN_Q8_FAMILIES(X) \

@@ -91,7 +91,7 @@ static kiln_status pack(kiln_packer *k) {
     kiln_tensor source;
     int8_t *arranged;
     int32_t *start = (int32_t *)(void *)(tables + 2 * kiln_q8_stride(a->c_out));
-    KILN_TRY(kiln_q8_weights(k, &p->region, &source));
+    KILN_TRY(kiln_q8_bytes(k, p->region.w->in[0], &source));
     KILN_TRY(arrange(k, p, source.data, &arranged, start));
     (p->depthwise ? dw->pack : conv->pack)(w, arranged, a);
     return kiln_q8_tables(&p->region, a->c_out, tables, k->scratch, k->diag);

@@ -57,7 +57,7 @@ static kiln_status pack(kiln_packer *k) {
         return status ? status : second;
     }
     kiln_tensor source;
-    KILN_TRY(kiln_q8_weights(k, &p->region, &source));
+    KILN_TRY(kiln_q8_bytes(k, p->region.w->in[0], &source));
     const int8_t *src = source.data;
     int64_t step_k = p->trans_b ? 1 : p->n, step_n = p->trans_b ? p->k : 1;
     int32_t *start = (int32_t *)(void *)(tables + 2 * kiln_q8_stride(p->n));

@@ -30,8 +30,7 @@ bool kiln_q8_read_scalar(const kiln_node *node, kiln_q8_scalar *out) {
     return isfinite(out->scale) && out->scale > 0;
 }
 
-/* The weights' zero points are all `want`. */
-static bool zeros_are(const kiln_value *zero, int64_t want) {
+bool kiln_q8_zeros_are(const kiln_value *zero, int64_t want) {
     const kiln_tensor *t = zero ? kiln_small_data(zero) : NULL;
     if (!zero) {
         return want == 0;
@@ -60,7 +59,7 @@ static const char *check_weights(const kiln_node *dq, int32_t channel) {
     if (scale->type.dtype != KILN_DTYPE_F32 || a->block_size != 0 || (!single && axis != channel)) {
         return "the weights' scales do not lie along the output channels";
     }
-    if (!zeros_are(kiln_node_in(dq, 2), is_signed ? 0 : 128)) {
+    if (!kiln_q8_zeros_are(kiln_node_in(dq, 2), is_signed ? 0 : 128)) {
         return "the weights' zero points are not 0 (int8) or 128 (uint8)";
     }
     return NULL;
@@ -254,8 +253,8 @@ bool kiln_q8_extend(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *g, kiln_
 
 /* ---- Packing ---- */
 
-kiln_status kiln_q8_weights(kiln_packer *p, const kiln_q8_region *g, kiln_tensor *out) {
-    KILN_TRY(kiln_pack_constant(p, g->w->in[0], out));
+kiln_status kiln_q8_bytes(kiln_packer *p, const kiln_value *value, kiln_tensor *out) {
+    KILN_TRY(kiln_pack_constant(p, value, out));
     if (out->dtype == KILN_DTYPE_U8) {
         int64_t n = kiln_tensor_count(out);
         const uint8_t *src = out->data;

@@ -63,8 +63,10 @@ bool kiln_q8_begin(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *region, i
 /* Takes along what follows and sets the claim's output 0. */
 bool kiln_q8_extend(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *region, kiln_layout mask);
 
-/* The weights as int8, dense in ONNX's order, in the packer's scratch. */
-kiln_status kiln_q8_weights(kiln_packer *p, const kiln_q8_region *region, kiln_tensor *out);
+/* A constant's bytes as int8, uint8 less 128, dense in ONNX's order. */
+kiln_status kiln_q8_bytes(kiln_packer *p, const kiln_value *value, kiln_tensor *out);
+/* Zero points that are all `want`; NULL stands for zero. */
+bool kiln_q8_zeros_are(const kiln_value *zero, int64_t want);
 
 /* The epilogue's tables for n channels in one blob of kiln_q8_table_bytes: scale, offset, then
  * `rows` rows of start, each kiln_q8_stride(n) elements. Fills scale and offset; start is zero. */

@@ -67,9 +67,17 @@ static kiln_status size_buffer(kiln_binding *b, int32_t slot, size_t *bytes) {
 
 /* ---- Parts ---- */
 
+/* A buffer that need not be: its bytes are those of another, or a part of them. What is known of
+ * its dims stays. */
+static void make_alias(kiln_binding *b, int32_t slot, int32_t of) {
+    const kiln_fact *fact = b->seg->places[slot].fact;
+    b->seg->places[slot] = (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = of, .fact = fact};
+}
+
 static void make_part(kiln_binding *b, int32_t slot, int32_t of, int64_t at) {
-    b->seg->places[slot] = (kiln_place){
-        .kind = KILN_PLACE_ALIAS, .is_part = true, .alias_of = of, .offset = (size_t)at};
+    make_alias(b, slot, of);
+    b->seg->places[slot].is_part = true;
+    b->seg->places[slot].offset = (size_t)at;
 }
 
 /* The buffer that has just the bytes of this slot, or -1: they are a part already, come from
@@ -214,7 +222,7 @@ static void take_over(kiln_binding *b) {
         }
         if (once) {
             in->life.last = out->life.last;
-            b->seg->places[to] = (kiln_place){.kind = KILN_PLACE_ALIAS, .alias_of = from};
+            make_alias(b, to, from);
         }
     }
 }

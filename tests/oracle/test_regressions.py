@@ -31,6 +31,13 @@ GRAPHS = (
         }""",
     ),
     (
+        "constant joined in a convolution's layout",
+        """g (float[1,4,5,6] x) => (float[1,4,5,4] y)
+        <float[4,4,3,3] w, float[1,4,2,4] c> {
+            z = Conv (x, w)  j = Concat <axis = 2> (c, z)  y = MaxPool <kernel_shape = [1,1]> (j)
+        }""",
+    ),
+    (
         "loop without a condition",
         """g (float[3] x, int64 n) => (float[3] y, float[k,3] s) {
             y, s = Loop (n, "", x) <body = b (int64 i, bool c, float[3] v)

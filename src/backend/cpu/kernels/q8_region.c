@@ -94,15 +94,36 @@ static bool take_bias(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *g, kil
     return true;
 }
 
-bool kiln_q8_begin(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *g, int32_t channel,
-                   int32_t w_channel, kiln_value *bias, kiln_layout mask) {
-    kiln_node *anchor = claim->anchor;
+static void init_region(kiln_q8_region *g, const kiln_node *anchor, int32_t channel) {
     *g = (kiln_q8_region){.anchor = anchor,
                           .channel = channel,
                           .residual_in = -1,
                           .lo = -INFINITY,
                           .hi = INFINITY,
                           .alpha = 1};
+}
+
+bool kiln_q8_begin_pair(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *g, int32_t channel) {
+    const kiln_node *anchor = claim->anchor;
+    init_region(g, anchor, channel);
+    kiln_node *a = dequantized(c, anchor->in[0], &g->x);
+    kiln_node *b = dequantized(c, anchor->in[1], &g->w_scalar);
+    if (!a || !b || a == b) {
+        return refuse(c, "its inputs are not dequantized from uint8 by one scale each");
+    }
+    int64_t k = a->in[0]->type.dims[a->in[0]->type.rank - 1];
+    if (kiln_dim_known(k) && k > KILN_Q8_MAX_K) {
+        return refuse(c, "a sum would be too long for 32 bits");
+    }
+    claim->in[0] = a->in[0];
+    claim->in[1] = b->in[0];
+    return kiln_claim_add(c, claim, a) && kiln_claim_add(c, claim, b);
+}
+
+bool kiln_q8_begin(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *g, int32_t channel,
+                   int32_t w_channel, kiln_value *bias, kiln_layout mask) {
+    kiln_node *anchor = claim->anchor;
+    init_region(g, anchor, channel);
     kiln_node *x = dequantized(c, anchor->in[0], &g->x);
     kiln_node *w = kiln_claim_producer(c, anchor->in[1], &kiln_op_dequantize_linear);
     if (!x) {
@@ -302,6 +323,14 @@ static double result_unit(const kiln_q8_region *g) {
     return g->to_uint8 ? g->y.scale : 1;
 }
 
+void kiln_q8_pair_scales(const kiln_q8_region *g, int64_t n, float *tables) {
+    double unit = g->has_inner ? g->inner.scale : result_unit(g);
+    for (int64_t i = 0; i < kiln_q8_stride(n); i++) {
+        tables[i] = (float)(g->x.scale * g->w_scalar.scale / unit);
+        tables[kiln_q8_stride(n) + i] = 0;
+    }
+}
+
 kiln_status kiln_q8_tables(const kiln_q8_region *g, int64_t n, void *blob, kiln_arena *scratch,
                            kiln_diag *diag) {
     kiln_tensor sw;
@@ -364,6 +393,20 @@ void kiln_q8_resolve(const kiln_q8_bound *bound, const kiln_call *call, kiln_q8_
     }
 }
 
+void kiln_q8_advance(const kiln_q8_bound *bound, kiln_q8_epilogue *io, kiln_epilogue *floats,
+                     kiln_program_post_args *args, int64_t elements) {
+    io->residual = io->residual ? io->residual + elements : NULL;
+    if (!io->floats) {
+        return;
+    }
+    floats->residual = floats->residual ? floats->residual + elements : NULL;
+    for (int32_t k = 1; floats->post && k < bound->tail.fused->post.n_in; k++) {
+        if (args->in[k].kind == KILN_POST_MATRIX) {
+            args->in[k].data = (const float *)args->in[k].data + elements;
+        }
+    }
+}
+
 /* ---- The integer reference ---- */
 
 /* The integers of a tensor less their zero point, as doubles: the operators' references compute
@@ -384,9 +427,9 @@ static kiln_status centered(kiln_datum *out, const kiln_tensor *q, int32_t zero,
 }
 
 /* acc: the anchor by its reference, on integers, without bias and factor. */
-static kiln_status exact_sums(const kiln_q8_region *g, const kiln_tensor *x, kiln_tensor *acc,
+static kiln_status exact_sums(const kiln_q8_region *g, const kiln_datum *inputs, kiln_tensor *acc,
                               kiln_arena *arena, kiln_diag *diag) {
-    kiln_tensor w;
+    kiln_tensor w = inputs[g->w ? 0 : 1].tensor;
     kiln_datum in[2], out = {.kind = KILN_KIND_NONE};
     kiln_node bare = *g->anchor;
     bare.n_in = 2;
@@ -398,9 +441,13 @@ static kiln_status exact_sums(const kiln_q8_region *g, const kiln_tensor *x, kil
         attrs->alpha = 1;
         bare.attrs = attrs;
     }
-    KILN_TRY(kiln_const_eval(g->w->in[0], &w, arena, diag));
-    KILN_TRY(centered(&in[0], x, g->x.zero, arena));
-    KILN_TRY(centered(&in[1], &w, w.dtype == KILN_DTYPE_U8 ? 128 : 0, arena));
+    int32_t zero = g->w_scalar.zero;
+    if (g->w) {
+        KILN_TRY(kiln_const_eval(g->w->in[0], &w, arena, diag));
+        zero = w.dtype == KILN_DTYPE_U8 ? 128 : 0;
+    }
+    KILN_TRY(centered(&in[0], &inputs[0].tensor, g->x.zero, arena));
+    KILN_TRY(centered(&in[1], &w, zero, arena));
     KILN_TRY(kiln_eval_node(&bare, in, &out, NULL, arena, diag));
     *acc = out.tensor;
     return KILN_OK;
@@ -429,13 +476,17 @@ static kiln_status integer_part(const kiln_q8_region *g, const kiln_datum *in, k
                                 kiln_arena *arena, kiln_diag *diag) {
     kiln_tensor acc, *y = &out->tensor;
     char *blob;
-    KILN_TRY(exact_sums(g, &in[0].tensor, &acc, arena, diag));
+    KILN_TRY(exact_sums(g, in, &acc, arena, diag));
     int64_t count = kiln_tensor_count(&acc), n = acc.dims[g->channel], inner = 1;
     for (int32_t d = g->channel + 1; d < acc.rank; d++) {
         inner *= acc.dims[d];
     }
     KILN_ALLOC(blob, arena, kiln_q8_table_bytes(n, 1));
-    KILN_TRY(kiln_q8_tables(g, n, blob, arena, diag));
+    if (g->w) {
+        KILN_TRY(kiln_q8_tables(g, n, blob, arena, diag));
+    } else {
+        kiln_q8_pair_scales(g, n, (float *)(void *)blob);
+    }
     const kiln_q8_epilogue e = kiln_q8_epilogue_of(g, n, blob);
     const kiln_tensor *r = g->residual_in >= 0 ? &in[g->residual_in].tensor : NULL;
     *out = (kiln_datum){.kind = KILN_KIND_TENSOR, .tensor = acc};

@@ -37,7 +37,8 @@ typedef struct kiln_q8_scalar {
 
 typedef struct kiln_q8_region {
     const kiln_node *anchor;
-    const kiln_node *w;       /* DequantizeLinear of the weights */
+    const kiln_node *w;       /* DequantizeLinear of the weights; NULL: an activation */
+    kiln_q8_scalar w_scalar;  /* of that */
     const kiln_value *bias;   /* float vector along the channels, or NULL */
     int32_t channel;          /* axis of the output with one weight scale each */
     int32_t residual_in;      /* number of the claim's input, or -1 */
@@ -61,6 +62,9 @@ bool kiln_q8_read_scalar(const kiln_node *node, kiln_q8_scalar *out);
  * of memory. */
 bool kiln_q8_begin(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *region, int32_t channel,
                    int32_t w_channel, kiln_value *bias, kiln_layout mask);
+/* The same for a MatMul whose second operand is an activation too: inputs 0 and 1, both ROW. */
+bool kiln_q8_begin_pair(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *region,
+                        int32_t channel);
 /* Takes along what follows and sets the claim's output 0. */
 bool kiln_q8_extend(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *region, kiln_layout mask);
 
@@ -78,6 +82,9 @@ int64_t kiln_q8_table_bytes(int64_t n, int64_t rows);
 kiln_status kiln_q8_tables(const kiln_q8_region *region, int64_t n, void *blob, kiln_arena *scratch,
                            kiln_diag *diag);
 
+/* For a second activation: scale and offset, the same for all columns; no start. */
+void kiln_q8_pair_scales(const kiln_q8_region *region, int64_t n, float *tables);
+
 /* The epilogue over such a blob. */
 kiln_q8_epilogue kiln_q8_epilogue_of(const kiln_q8_region *region, int64_t n, const void *blob);
 
@@ -91,6 +98,10 @@ void kiln_q8_bind(kiln_q8_bound *bound, const kiln_q8_region *region, const kiln
                   int64_t n);
 void kiln_q8_resolve(const kiln_q8_bound *bound, const kiln_call *call, kiln_q8_epilogue *io,
                      kiln_epilogue *floats, kiln_program_post_args *args);
+
+/* Moves what was resolved on by `elements` of the result: to the next of several matrices. */
+void kiln_q8_advance(const kiln_q8_bound *bound, kiln_q8_epilogue *io, kiln_epilogue *floats,
+                     kiln_program_post_args *args, int64_t elements);
 
 /* kiln_kernel.reference for kernels whose params begin with a kiln_q8_region. */
 kiln_status kiln_q8_reference(const kiln_claim *claim, const kiln_datum *in, kiln_datum *out,

@@ -1,7 +1,7 @@
 /* gemm_q8.h - 8-bit matrix product with packed weights and a requantizing epilogue, one set per
  * instruction set and dot product.
  *
- *     C[M,N] = epilogue(start[N] + A[M,K] * B[K,N])        A uint8, B int8, sums int32
+ *     C[M,N] = epilogue(start[N] + row_start[M] + A[M,K] * B[K,N])   A uint8, B int8, sums int32
  *
  * A lies in memory as it is, zero point and all: what the zero point adds to a sum, -zero * (sum of
  * the column of B), stands in start. Sums are exact as long as 255 * 128 * K < 2^31
@@ -57,7 +57,7 @@ typedef struct kiln_q8_epilogue {
     const kiln_epilogue *floats; /* what happens to float results then, or NULL */
 } kiln_q8_epilogue;
 
-/* Any of m, n may be 0; k is at least 1. */
+/* Any of m, n, k may be 0. */
 typedef struct kiln_gemm_q8_args {
     int64_t m, n, k;
     const uint8_t *a; /* (m, k) at a[m * lda + k] */
@@ -65,6 +65,7 @@ typedef struct kiln_gemm_q8_args {
     const void *b; /* packed */
     void *c;       /* uint8, or float with to_float; (m, n) at element m * ldc + n; no overlap */
     int64_t ldc;
+    const int32_t *row_start; /* [m] or NULL */
     kiln_q8_epilogue epilogue;
 } kiln_gemm_q8_args;
 
@@ -77,6 +78,7 @@ typedef struct kiln_gemm_q8_block {
     const void *b;
     void *c;
     int64_t ldc;
+    const int32_t *row_start;
     const kiln_q8_epilogue *epilogue;
 } kiln_gemm_q8_block;
 
@@ -92,6 +94,10 @@ typedef struct kiln_gemm_q8_prims {
      * dst is the start of panel 0. */
     void (*pack)(void *dst, const void *src, int64_t k, int64_t n, int64_t stride_k,
                  int64_t stride_n, uint8_t flip, int64_t panel_begin, int64_t panel_end);
+    /* sums[j] = factor * (sum of packed column j), for the whole vectors of these panels. */
+    void (*columns)(int32_t *sums, const void *b, int64_t k, int64_t n, int32_t factor,
+                    int64_t panel_begin, int64_t panel_end);
+    int32_t (*sum)(const uint8_t *x, int64_t n);
     /* Units of work, scratch of a thread (64-byte aligned), and running a range of units. */
     int64_t (*tiles)(const kiln_gemm_q8_args *args);
     int64_t (*scratch_bytes)(const kiln_gemm_q8_args *args);

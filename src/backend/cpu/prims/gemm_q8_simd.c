@@ -41,6 +41,7 @@ typedef struct tile {
     int64_t cols; /* valid columns: the last vector may be partial */
     const kiln_q8_epilogue *epilogue;
     int64_t column; /* the first one's, in the epilogue's tables */
+    const int32_t *row_start;
     const uint8_t *residual;
 } tile;
 
@@ -81,6 +82,13 @@ KILN_INLINE void multiply(const tile *t, int form, int rows, int vecs) {
     UNROLL for (int i = 0; i < rows; i++) {
         UNROLL for (int v = 0; v < vecs; v++) {
             sum[i][v] = vi_load(t->epilogue->start + t->column + v * KILN_VLEN);
+        }
+    }
+    if (t->row_start) {
+        UNROLL for (int i = 0; i < rows; i++) {
+            UNROLL for (int v = 0; v < vecs; v++) {
+                sum[i][v] = vi_add(sum[i][v], vi_set1(t->row_start[i]));
+            }
         }
     }
     const int8_t *b = t->b;
@@ -160,12 +168,14 @@ KILN_INLINE void run_block(const kiln_gemm_q8_block *k, int form) {
                   .ldc = k->ldc,
                   .cols = i64_min(NR, k->n - p * NR),
                   .epilogue = k->epilogue,
-                  .column = p * NR};
+                  .column = p * NR,
+                  .row_start = k->row_start};
         const uint8_t *residual = k->epilogue->residual;
         t.residual = residual ? residual + p * NR : NULL;
         for (int64_t i = 0; i < n_tiles; i++) {
             int64_t rows = i64_part(k->m, n_tiles, i + 1) - i64_part(k->m, n_tiles, i);
             tiles_of[form == QUADS][rows][width == NR](&t);
+            t.row_start = t.row_start ? t.row_start + rows : NULL;
             t.a += rows * t.lda;
             t.c += rows * t.ldc * item;
             t.residual = t.residual ? t.residual + rows * k->epilogue->ld_residual : NULL;
@@ -239,6 +249,7 @@ KILN_INLINE void run_units(const kiln_gemm_q8_args *g, int64_t begin, int64_t en
                                 .b = (const int8_t *)g->b + n0 * words * form,
                                 .c = (char *)g->c + (m0 * g->ldc + n0) * item,
                                 .ldc = g->ldc,
+                                .row_start = g->row_start ? g->row_start + m0 : NULL,
                                 .epilogue = &e};
         for (int64_t m = m0; b.staged && m < m1; m++) {
             char *row = (char *)scratch + (m - m0) * row_bytes;
@@ -256,22 +267,87 @@ KILN_INLINE void run_units(const kiln_gemm_q8_args *g, int64_t begin, int64_t en
 
 /* ---- Packing ---- */
 
+/* One word of `cols` columns whose `form` elements lie in rows of bytes, or side by side. */
+KILN_INLINE void pack_rows(int8_t *restrict dst, const uint8_t *src, int64_t cols, int64_t stride_k,
+                           uint8_t flip, int form) {
+    for (int64_t j = 0; j < cols; j++) {
+        UNROLL for (int i = 0; i < form; i++) {
+            dst[j * form + i] = (int8_t)(uint8_t)(src[i * stride_k + j] ^ flip);
+        }
+    }
+}
+
+KILN_INLINE void pack_sides(int8_t *restrict dst, const uint8_t *src, int64_t cols,
+                            int64_t stride_n, uint8_t flip, int form) {
+    for (int64_t j = 0; j < cols; j++) {
+        UNROLL for (int i = 0; i < form; i++) {
+            dst[j * form + i] = (int8_t)(uint8_t)(src[j * stride_n + i] ^ flip);
+        }
+    }
+}
+
 KILN_INLINE void pack_panels(int8_t *dst, const uint8_t *src, int64_t k, int64_t n,
                              int64_t stride_k, int64_t stride_n, uint8_t flip, int64_t begin,
                              int64_t end, int form) {
     const int64_t words = i64_ceil_div(k, form);
     for (int64_t p = begin; p < end; p++) {
         const int64_t width = panel_width(n, p), cols = i64_min(width, n - p * NR);
-        int8_t *panel = dst + p * NR * words * form;
-        memset(panel, 0, (size_t)(width * words * form));
-        for (int64_t i = 0; i < k; i++) {
-            const uint8_t *s = src + i * stride_k + p * NR * stride_n;
-            int8_t *d = panel + i / form * width * form + i % form;
-            for (int64_t j = 0; j < cols; j++) {
-                d[j * form] = (int8_t)(uint8_t)(s[j * stride_n] ^ flip);
+        int8_t *d = dst + p * NR * words * form;
+        const uint8_t *s = src + p * NR * stride_n;
+        for (int64_t w = 0; w < words; w++, d += width * form, s += form * stride_k) {
+            const bool whole = (w + 1) * form <= k;
+            if (cols < width || !whole) {
+                memset(d, 0, (size_t)(width * form));
+            }
+            if (whole && stride_n == 1) {
+                pack_rows(d, s, cols, stride_k, flip, form);
+            } else if (whole && stride_k == 1) {
+                pack_sides(d, s, cols, stride_n, flip, form);
+            } else {
+                for (int64_t i = 0; i < i64_min(form, k - w * form); i++) {
+                    for (int64_t j = 0; j < cols; j++) {
+                        d[j * form + i] = (int8_t)(uint8_t)(s[i * stride_k + j * stride_n] ^ flip);
+                    }
+                }
             }
         }
     }
+}
+
+KILN_INLINE void sum_columns(int32_t *sums, const int8_t *b, int64_t k, int64_t n, int32_t factor,
+                             int64_t begin, int64_t end, int form) {
+    const int64_t words = i64_ceil_div(k, form);
+    for (int64_t p = begin; p < end; p++) {
+        const int64_t width = panel_width(n, p);
+        const int8_t *panel = b + p * NR * words * form;
+        int32_t *out = sums + p * NR;
+        memset(out, 0, (size_t)width * sizeof *out);
+        for (int64_t w = 0; w < words; w++, panel += width * form) {
+            for (int64_t j = 0; j < width * form; j++) {
+                out[j / form] += panel[j];
+            }
+        }
+        for (int64_t j = 0; j < width; j++) {
+            out[j] *= factor;
+        }
+    }
+}
+
+static int32_t sum_bytes(const uint8_t *x, int64_t n) {
+    kiln_vi sum = {0};
+    int64_t i = 0;
+    for (; i + KILN_VLEN <= n; i += KILN_VLEN) {
+        sum = vi_add(sum, vi_load_u8(x + i));
+    }
+    int32_t lane[KILN_VLEN], total = 0;
+    vi_store(lane, sum);
+    for (int v = 0; v < KILN_VLEN; v++) {
+        total += lane[v];
+    }
+    for (; i < n; i++) {
+        total += x[i];
+    }
+    return total;
 }
 
 /* ---- Tables: one for each form ---- */
@@ -280,43 +356,49 @@ KILN_INLINE int64_t count_packed(int64_t k, int64_t n, int form) {
     return i64_ceil_div(n, KILN_VLEN) * KILN_VLEN * i64_ceil_div(k, form) * form;
 }
 
-#define PRIMS(form, name, symbol)                                                               \
-    static int64_t name##_packed_bytes(int64_t k, int64_t n) {                                  \
-        return count_packed(k, n, form);                                                        \
-    }                                                                                           \
-    static void name##_pack(void *dst, const void *src, int64_t k, int64_t n, int64_t stride_k, \
-                            int64_t stride_n, uint8_t flip, int64_t begin, int64_t end) {       \
-        pack_panels(dst, src, k, n, stride_k, stride_n, flip, begin, end, form);                \
-    }                                                                                           \
-    static int64_t name##_tiles(const kiln_gemm_q8_args *g) {                                   \
-        return count_tiles(g, form);                                                            \
-    }                                                                                           \
-    static int64_t name##_scratch_bytes(const kiln_gemm_q8_args *g) {                           \
-        return count_scratch(g, form);                                                          \
-    }                                                                                           \
-    static void name##_run(const kiln_gemm_q8_args *g, int64_t begin, int64_t end,              \
-                           void *scratch) {                                                     \
-        run_units(g, begin, end, scratch, form);                                                \
-    }                                                                                           \
-    static int64_t name##_stage_bytes(int64_t k) {                                              \
-        return stage_row_bytes(form == PAIRS, k);                                               \
-    }                                                                                           \
-    static void name##_block(const kiln_gemm_q8_block *k) {                                     \
-        run_block(k, form);                                                                     \
-    }                                                                                           \
-    const kiln_gemm_q8_prims symbol = {                                                         \
-        .isa = KILN_ISA_NAME,                                                                   \
-        .nr = NR,                                                                               \
-        .mr = MR,                                                                               \
-        .group = form,                                                                          \
-        .panels = panel_count,                                                                  \
-        .packed_bytes = name##_packed_bytes,                                                    \
-        .pack = name##_pack,                                                                    \
-        .tiles = name##_tiles,                                                                  \
-        .scratch_bytes = name##_scratch_bytes,                                                  \
-        .run = name##_run,                                                                      \
-        .stage_bytes = name##_stage_bytes,                                                      \
-        .block = name##_block,                                                                  \
+#define PRIMS(form, name, symbol)                                                                  \
+    static int64_t name##_packed_bytes(int64_t k, int64_t n) {                                     \
+        return count_packed(k, n, form);                                                           \
+    }                                                                                              \
+    static void name##_pack(void *dst, const void *src, int64_t k, int64_t n, int64_t stride_k,    \
+                            int64_t stride_n, uint8_t flip, int64_t begin, int64_t end) {          \
+        pack_panels(dst, src, k, n, stride_k, stride_n, flip, begin, end, form);                   \
+    }                                                                                              \
+    static void name##_columns(int32_t *sums, const void *b, int64_t k, int64_t n, int32_t factor, \
+                               int64_t begin, int64_t end) {                                       \
+        sum_columns(sums, b, k, n, factor, begin, end, form);                                      \
+    }                                                                                              \
+    static int64_t name##_tiles(const kiln_gemm_q8_args *g) {                                      \
+        return count_tiles(g, form);                                                               \
+    }                                                                                              \
+    static int64_t name##_scratch_bytes(const kiln_gemm_q8_args *g) {                              \
+        return count_scratch(g, form);                                                             \
+    }                                                                                              \
+    static void name##_run(const kiln_gemm_q8_args *g, int64_t begin, int64_t end,                 \
+                           void *scratch) {                                                        \
+        run_units(g, begin, end, scratch, form);                                                   \
+    }                                                                                              \
+    static int64_t name##_stage_bytes(int64_t k) {                                                 \
+        return stage_row_bytes(form == PAIRS, k);                                                  \
+    }                                                                                              \
+    static void name##_block(const kiln_gemm_q8_block *k) {                                        \
+        run_block(k, form);                                                                        \
+    }                                                                                              \
+    const kiln_gemm_q8_prims symbol = {                                                            \
+        .isa = KILN_ISA_NAME,                                                                      \
+        .nr = NR,                                                                                  \
+        .mr = MR,                                                                                  \
+        .group = form,                                                                             \
+        .panels = panel_count,                                                                     \
+        .packed_bytes = name##_packed_bytes,                                                       \
+        .pack = name##_pack,                                                                       \
+        .columns = name##_columns,                                                                 \
+        .sum = sum_bytes,                                                                          \
+        .tiles = name##_tiles,                                                                     \
+        .scratch_bytes = name##_scratch_bytes,                                                     \
+        .run = name##_run,                                                                         \
+        .stage_bytes = name##_stage_bytes,                                                         \
+        .block = name##_block,                                                                     \
     };
 
 PRIMS(PAIRS, pairs, KILN_ISA_SYMBOL(kiln_gemm_q8_prims))

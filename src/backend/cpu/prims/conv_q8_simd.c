@@ -372,7 +372,7 @@ static int64_t tap_of(const kiln_conv_args *a, int64_t place) {
 
 /* ---- Tables: one for each form of the product ---- */
 
-#define PRIMS(name, product, symbol)                                                 \
+#define CONV_PRIMS(name, product, symbol)                                            \
     static int64_t name##_packed_bytes(const kiln_conv_args *a) {                    \
         return packed_of(&product, a);                                               \
     }                                                                                \
@@ -400,9 +400,11 @@ static int64_t tap_of(const kiln_conv_args *a, int64_t place) {
         .run = name##_run,                                                           \
     };
 
-PRIMS(pairs, KILN_ISA_SYMBOL(kiln_gemm_q8_prims), KILN_ISA_SYMBOL(kiln_conv_q8_prims))
+CONV_PRIMS(conv_pairs, KILN_ISA_SYMBOL(kiln_gemm_q8_prims), KILN_ISA_SYMBOL(kiln_conv_q8_prims))
 #if defined(KILN_ISA_avx512)
-PRIMS(quads, kiln_gemm_q8_prims_avx512vnni, kiln_conv_q8_prims_avx512vnni)
+CONV_PRIMS(conv_quads, kiln_gemm_q8_prims_avx512vnni, kiln_conv_q8_prims_avx512vnni)
 #elif defined(KILN_ISA_avx2)
-PRIMS(quads, kiln_gemm_q8_prims_avxvnni, kiln_conv_q8_prims_avxvnni)
+CONV_PRIMS(conv_quads, kiln_gemm_q8_prims_avxvnni, kiln_conv_q8_prims_avxvnni)
+#elif defined(KILN_Q8_QUADS)
+CONV_PRIMS(conv_quads, KILN_Q8_QUADS, KILN_Q8_QUADS_CONV)
 #endif

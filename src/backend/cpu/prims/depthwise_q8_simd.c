@@ -338,7 +338,7 @@ static void pack_depthwise(int8_t *dst, const int8_t *src, const kiln_conv_args 
     }
 }
 
-#define PRIMS(form, name, symbol)                                                    \
+#define DEPTHWISE_PRIMS(form, name, symbol)                                          \
     static int64_t name##_packed_bytes(const kiln_conv_args *a) {                    \
         return packed_of(a, form);                                                   \
     }                                                                                \
@@ -364,11 +364,11 @@ static void pack_depthwise(int8_t *dst, const int8_t *src, const kiln_conv_args 
         .run = name##_run,                                                           \
     };
 
-PRIMS(PAIRS, pairs, KILN_ISA_SYMBOL(kiln_depthwise_q8_prims))
+DEPTHWISE_PRIMS(PAIRS, depthwise_pairs, KILN_ISA_SYMBOL(kiln_depthwise_q8_prims))
 #if defined(KILN_ISA_avx512)
-PRIMS(QUADS, quads, kiln_depthwise_q8_prims_avx512vnni)
+DEPTHWISE_PRIMS(QUADS, depthwise_quads, kiln_depthwise_q8_prims_avx512vnni)
 #elif defined(KILN_ISA_avx2)
-PRIMS(QUADS, quads, kiln_depthwise_q8_prims_avxvnni)
+DEPTHWISE_PRIMS(QUADS, depthwise_quads, kiln_depthwise_q8_prims_avxvnni)
 #elif defined(KILN_Q8_QUADS_DEPTHWISE)
-PRIMS(QUADS, quads, KILN_Q8_QUADS_DEPTHWISE)
+DEPTHWISE_PRIMS(QUADS, depthwise_quads, KILN_Q8_QUADS_DEPTHWISE)
 #endif

@@ -1,0 +1,102 @@
+/* test_prims_depthwise_q8.c - the 8-bit depthwise prims of every instruction set against the
+ * portable ones, bit for bit. */
+#include "prims_q8.h"
+
+/* The vectors of AVX-512 and its four-byte form in plain arithmetic. */
+#pragma GCC diagnostic ignored "-Wpsabi"
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpedantic"
+#pragma GCC diagnostic ignored "-Wconversion"
+#define KILN_ISA wide
+#define KILN_ISA_portable 1
+#define KILN_VEC_BITS 512
+#define KILN_VREGS 32
+#define KILN_Q8_QUADS_DEPTHWISE kiln_depthwise_q8_prims_widevnni
+#include "backend/cpu/prims/depthwise_q8_simd.c"
+#pragma GCC diagnostic pop
+
+#define FORM(isa) &kiln_depthwise_q8_prims_##isa, #isa
+static const struct {
+    const kiln_depthwise_q8_prims *prims;
+    const char *name;
+    kiln_isa isa;
+    uint32_t flag;
+} forms[] = {
+    {FORM(portable), KILN_ISA_PORTABLE, 0},
+    {FORM(wide), KILN_ISA_PORTABLE, 0},
+    {FORM(widevnni), KILN_ISA_PORTABLE, 0},
+    {FORM(avx2), KILN_ISA_AVX2, 0},
+    {FORM(avxvnni), KILN_ISA_AVX2, KILN_CPU_AVXVNNI},
+    {FORM(avx512), KILN_ISA_AVX512, 0},
+    {FORM(avx512vnni), KILN_ISA_AVX512, KILN_CPU_VNNI},
+};
+
+static q8_form form_of(size_t i) {
+    const kiln_depthwise_q8_prims *p = forms[i].prims;
+    return (q8_form){forms[i].name, p->packed_bytes, p->pack, p->scratch_bytes, p->tiles, p->run};
+}
+
+static void check(const kiln_conv_args *a, bool residual, bool to_float) {
+    q8_problem p = q8_problem_new(a, residual, to_float, (uint64_t)(a->c_in * 31 + a->in[2]));
+    q8_form first = form_of(0);
+    q8_run(&p, &first, 1);
+    memcpy(p.want, p.y, p.y_bytes);
+    for (size_t i = 1; i < sizeof forms / sizeof *forms; i++) {
+        if (form_present(forms[i].isa, forms[i].flag)) {
+            q8_form f = form_of(i);
+            q8_compare(&p, &f, "depthwise");
+        }
+    }
+    q8_problem_free(&p);
+}
+
+static void test_kernels(void **unused) {
+    (void)unused;
+    static const int64_t channels[] = {4, 8, 17, 33, 64, 80};
+    for (size_t i = 0; i < sizeof channels / sizeof *channels; i++) {
+        for (int64_t kernel = 2; kernel <= 7; kernel++) {
+            for (int64_t bits = 0; bits < 4; bits++) {
+                int64_t stride = 1 + bits % 2, rows = bits / 2 ? 1 : kernel, size = 7 + kernel;
+                int64_t pad = kernel / 2, up = rows / 2;
+                kiln_conv_args a = {.batch = 1,
+                                    .groups = channels[i],
+                                    .c_in = channels[i],
+                                    .c_out = channels[i] * (i == 2 ? 2 : 1),
+                                    .in = {1, size, size + 3},
+                                    .out = {1, (size + 2 * up - rows) / stride + 1,
+                                            (size + 3 + 2 * pad - kernel) / stride + 1},
+                                    .kernel = {1, rows, kernel},
+                                    .stride = {1, stride, stride},
+                                    .dilation = {1, 1, 1},
+                                    .pad = {0, up, pad}};
+                check(&a, i % 2, kernel == 5);
+            }
+        }
+    }
+}
+
+/* Inputs narrower than the kernel, all of whose columns lie at an edge. */
+static void test_narrow(void **unused) {
+    (void)unused;
+    for (int64_t width = 1; width <= 4; width++) {
+        kiln_conv_args a = {.batch = 2,
+                            .groups = 32,
+                            .c_in = 32,
+                            .c_out = 32,
+                            .in = {1, 2, width},
+                            .out = {1, 2, width},
+                            .kernel = {1, 5, 5},
+                            .stride = {1, 1, 1},
+                            .dilation = {1, 1, 1},
+                            .pad = {0, 2, 2}};
+        check(&a, true, false);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kernels),
+        cmocka_unit_test(test_narrow),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

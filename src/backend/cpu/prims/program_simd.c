@@ -357,15 +357,15 @@ typedef struct element_io {
 } element_io;
 
 static const element_io io_table[KILN_DTYPE_COUNT] = {
-    [KILN_DTYPE_F32] = {read_f32, write_f32, 4},
-    [KILN_DTYPE_F64] = {read_f64, write_f64, 8},
-    [KILN_DTYPE_F16] = {read_f16, write_f16, 2},
-    [KILN_DTYPE_BF16] = {read_bf16, write_bf16, 2},
+    [KILN_DTYPE_F32] = {read_f32, write_f32, 4, NULL, NULL},
+    [KILN_DTYPE_F64] = {read_f64, write_f64, 8, NULL, NULL},
+    [KILN_DTYPE_F16] = {read_f16, write_f16, 2, NULL, NULL},
+    [KILN_DTYPE_BF16] = {read_bf16, write_bf16, 2, NULL, NULL},
     [KILN_DTYPE_U8] = {read_u8, write_u8, 1, dequantize_u8, quantize_u8},
     [KILN_DTYPE_I8] = {read_i8, write_i8, 1, dequantize_i8, quantize_i8},
-    [KILN_DTYPE_BOOL] = {read_bool, write_bool, 1},
-    [KILN_DTYPE_I32] = {read_i32, write_i32, 4},
-    [KILN_DTYPE_I64] = {read_i64, write_i64, 8},
+    [KILN_DTYPE_BOOL] = {read_bool, write_bool, 1, NULL, NULL},
+    [KILN_DTYPE_I32] = {read_i32, write_i32, 4, NULL, NULL},
+    [KILN_DTYPE_I64] = {read_i64, write_i64, 8, NULL, NULL},
 };
 
 /* Which part of the space a block covers: rows of `cols` elements from column col of row0 on. */

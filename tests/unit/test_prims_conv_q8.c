@@ -2,21 +2,7 @@
  * ones, bit for bit. */
 #include "prims_q8.h"
 
-/* The tile shapes of AVX-512 and its four-byte form in plain arithmetic. */
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpedantic"
-#pragma GCC diagnostic ignored "-Wconversion"
-#define KILN_ISA wide
-#define KILN_ISA_portable 1
-#define KILN_VEC_BITS 512
-#define KILN_VREGS 32
-#define KILN_Q8_QUADS kiln_gemm_q8_prims_widevnni
-#define KILN_Q8_QUADS_CONV kiln_conv_q8_prims_widevnni
-#include "backend/cpu/prims/gemm_q8_simd.c"
-
-#include "backend/cpu/prims/conv_q8_simd.c"
-#pragma GCC diagnostic pop
+#include "prims_wide.h"
 
 #define FORM(isa) &kiln_conv_q8_prims_##isa, #isa
 static const struct {

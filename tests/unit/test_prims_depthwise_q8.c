@@ -2,18 +2,7 @@
  * portable ones, bit for bit. */
 #include "prims_q8.h"
 
-/* The vectors of AVX-512 and its four-byte form in plain arithmetic. */
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpedantic"
-#pragma GCC diagnostic ignored "-Wconversion"
-#define KILN_ISA wide
-#define KILN_ISA_portable 1
-#define KILN_VEC_BITS 512
-#define KILN_VREGS 32
-#define KILN_Q8_QUADS_DEPTHWISE kiln_depthwise_q8_prims_widevnni
-#include "backend/cpu/prims/depthwise_q8_simd.c"
-#pragma GCC diagnostic pop
+#include "prims_wide.h"
 
 #define FORM(isa) &kiln_depthwise_q8_prims_##isa, #isa
 static const struct {

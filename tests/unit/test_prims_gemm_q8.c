@@ -3,20 +3,7 @@
 #include "prims_util.h"
 
 #include "base/cpu.h"
-
-/* The portable rung with the tile shapes of AVX-512, and its four-byte form in plain arithmetic:
- * they run here whatever the machine. */
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpedantic"
-#pragma GCC diagnostic ignored "-Wconversion"
-#define KILN_ISA wide
-#define KILN_ISA_portable 1
-#define KILN_VEC_BITS 512
-#define KILN_VREGS 32
-#define KILN_Q8_QUADS kiln_gemm_q8_prims_widevnni
-#include "backend/cpu/prims/gemm_q8_simd.c"
-#pragma GCC diagnostic pop
+#include "prims_wide.h"
 
 static const struct {
     const kiln_gemm_q8_prims *prims;

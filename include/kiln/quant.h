@@ -197,8 +197,9 @@ typedef struct kiln_layer_option {
     const char *pattern;                       /* "type:GLOB" or "name:GLOB" */
     int32_t weight_bits;                       /* 2..8 [8] */
     bool per_tensor;                           /* one scale for all weights */
-    kiln_calibrator weight_calibrator;         /* MAX or MSE [MAX] */
+    kiln_calibrator weight_calibrator;         /* MAX, MSE or PERCENTILE [MAX] */
     const kiln_calibrate_options *activations; /* how the inputs' ranges are found [as all] */
+    double weight_percentile;                  /* 50 < p <= 100, of PERCENTILE [99.99] */
 } kiln_layer_option;
 
 /* What is quantized and how. */

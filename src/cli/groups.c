@@ -207,7 +207,15 @@ static const opt group_quant_options[] = {
      .kind = OPT_LIST,
      .value = "RULE[,RULE]",
      SHARED(precision),
-     .help = "type:GLOB=P, name:GLOB=P or P (int8, fp32), the last that fits a node counts [int8]"},
+     .help = "type:GLOB=P, name:GLOB=P or P (int8, fp32), the last that fits a node counts; @FILE "
+             "has such rules, one a line [int8]"},
+    {.name = "layer",
+     .kind = OPT_MANY,
+     .value = "GLOB:KEY[=V][,KEY]",
+     SHARED(layers),
+     .help = "how layers that fit type:GLOB or name:GLOB are quantized, the last that fits counts: "
+             "weight-bits=2..8, weight-calibrator=max|mse|percentile, weight-percentile=P, "
+             "per-tensor (weights); calibrator=, percentile=P, symmetric (what they read)"},
     {.name = "keep-first",
      .kind = OPT_INT,
      .value = "N",

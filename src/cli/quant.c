@@ -11,14 +11,6 @@ static bool ends_with(const char *text, const char *ending) {
 
 /* ---- Options ---- */
 
-static const char *join(const list *l, char by) {
-    const char *text = NULL;
-    for (size_t i = 0; i < l->count; i++) {
-        text = text ? keepf("%s%c%s", text, by, l->items[i]) : l->items[i];
-    }
-    return text;
-}
-
 int quant_options(cli *c, const char *style, kiln_quantize_options *out) {
     kiln_calibrate_options *how = allocate(sizeof *how);
     double *percentiles = allocate(c->percentiles.count * sizeof *percentiles + 1);
@@ -31,14 +23,14 @@ int quant_options(cli *c, const char *style, kiln_quantize_options *out) {
                                     .symmetric = c->symmetric};
     how->calibrator = c->calibrator ? kiln_calibrator_parse(c->calibrator) : KILN_CALIBRATOR_AUTO;
     *out = (kiln_quantize_options){.size = sizeof *out,
-                                   .precision = join(&c->precision, ','),
                                    .keep_first = (int32_t)c->keep_first,
                                    .keep_last = (int32_t)c->keep_last,
                                    .calibrate = how};
     out->style = !style || strcmp(style, "kiln") == 0 ? KILN_QDQ_KILN
                  : strcmp(style, "tensorrt") == 0     ? KILN_QDQ_TENSORRT
                                                       : KILN_QDQ_ONNXRUNTIME;
-    return 0;
+    int failed = precision_rules(c, &out->precision);
+    return failed ? failed : layer_options(c, out);
 }
 
 /* ---- Calibration ---- */

@@ -8,6 +8,11 @@
 /* The options given; `style` is "kiln" (or NULL), "tensorrt" or "onnxruntime". 0 or the exit
  * status. */
 int quant_options(cli *c, const char *style, kiln_quantize_options *out);
+/* The layers of --layer, whose activations are otherwise found by out->calibrate. 0 or the exit
+ * status (layers.c). */
+int layer_options(cli *c, kiln_quantize_options *out);
+/* The rules of --precision as one text, or NULL without any. 0 or the exit status (layers.c). */
+int precision_rules(cli *c, const char **out);
 /* Runs --calib: data sets through the model, calibration files merged; writes --save-calib. *out
  * is to be given back also after a failure. */
 int quant_calibrate(cli *c, const kiln_model *model, const kiln_build_options *build,

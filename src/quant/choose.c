@@ -13,6 +13,7 @@ kiln_layer_option kiln_layer_option_of(const kiln_place_options *options, const 
         found = kiln_pattern_fits(options->layers[i].pattern, node) ? options->layers[i] : found;
     }
     found.weight_bits = found.weight_bits ? found.weight_bits : 8;
+    found.weight_percentile = found.weight_percentile > 0 ? found.weight_percentile : 99.99;
     return found;
 }
 

@@ -3,17 +3,24 @@
 #include "base/options.h"
 #include "quant/calibration.h"
 
+static bool layer_is_sound(const kiln_layer_option *l) {
+    const kiln_calibrate_options *x = l->activations;
+    bool known = l->weight_calibrator == KILN_CALIBRATOR_AUTO ||
+                 l->weight_calibrator == KILN_CALIBRATOR_MAX ||
+                 l->weight_calibrator == KILN_CALIBRATOR_PERCENTILE ||
+                 l->weight_calibrator == KILN_CALIBRATOR_MSE;
+    bool bits = l->weight_bits == 0 || (l->weight_bits >= 2 && l->weight_bits <= 8);
+    bool share =
+        l->weight_percentile == 0 || (l->weight_percentile > 50 && l->weight_percentile <= 100);
+    return l->pattern && known && bits && share && (!x || x->bits == 0 || x->bits == 8);
+}
+
 static kiln_status check_layers(const kiln_quantize_options *o, kiln_diag *diag) {
     for (size_t i = 0; i < o->n_layers; i++) {
-        const kiln_layer_option *l = &o->layers[i];
-        bool known = l->weight_calibrator == KILN_CALIBRATOR_AUTO ||
-                     l->weight_calibrator == KILN_CALIBRATOR_MAX ||
-                     l->weight_calibrator == KILN_CALIBRATOR_MSE;
-        if (!l->pattern || !known ||
-            (l->weight_bits && (l->weight_bits < 2 || l->weight_bits > 8))) {
+        if (!layer_is_sound(&o->layers[i])) {
             return kiln_fail(diag, KILN_F_OPTION,
-                             "layer option %zu has no pattern, a calibrator that weights have not, "
-                             "or not 2 to 8 bits",
+                             "layer option %zu has no pattern, a calibrator or percentile that "
+                             "weights have not, not 2 to 8 bits, or activations of other than 8",
                              i);
         }
     }

@@ -258,6 +258,7 @@ static kiln_status place_weight(placer *p, kiln_node *n, const kiln_layer_use *l
                            .axis = axis,
                            .bits = o.weight_bits,
                            .calibrator = o.weight_calibrator,
+                           .percentile = o.weight_percentile,
                            .alpha = layer->alpha,
                            .x_scale = (double)group_of(p, n->in[layer->x[0]])->q.scale};
     kiln_value *done = kiln_weight_find(&p->cache, &job);

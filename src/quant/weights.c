@@ -1,5 +1,7 @@
 #include "quant/weights.h"
 
+#include <stdlib.h>
+
 #include "ops/lanes.h"
 #include "ops/ops.h"
 #include "quant/observer.h"
@@ -14,7 +16,7 @@ kiln_value *kiln_weight_find(const kiln_weight_cache *cache, const kiln_weight_j
     for (size_t i = 0; i < cache->count && !job->bias; i++) {
         const kiln_weight_job *k = &cache->items[i].job;
         if (k->weight == job->weight && !k->bias && k->axis == job->axis && k->bits == job->bits &&
-            k->calibrator == job->calibrator) {
+            k->calibrator == job->calibrator && k->percentile == job->percentile) {
             return cache->items[i].value;
         }
     }
@@ -36,7 +38,8 @@ typedef struct job {
     const kiln_weight_job *j;
     kiln_tensor w; /* the constant's elements */
     kiln_lanes lanes;
-    int64_t n; /* scales */
+    int64_t n;     /* scales */
+    float *sorted; /* [elements of a scale], for percentiles */
     kiln_arena scratch;
     kiln_diag *diag;
 } job;
@@ -71,6 +74,28 @@ static float least_squares(const job *k, int64_t c, float largest) {
     return best;
 }
 
+static int by_size(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* The magnitude that `percentile` of scale c's elements do not exceed, interpolated between
+ * neighbours in order of size. */
+static float percentile_of(const job *k, int64_t c) {
+    const float *w = k->w.data;
+    const int64_t inner = k->j->axis < 0 ? kiln_tensor_count(&k->w) : k->lanes.inner;
+    const int64_t outer = k->j->axis < 0 ? 1 : k->lanes.outer;
+    int64_t count = outer * inner;
+    for (int64_t i = 0; i < count; i++) {
+        k->sorted[i] = fabsf(w[(i / inner * k->n + c) * inner + i % inner]);
+    }
+    qsort(k->sorted, (size_t)count, sizeof *k->sorted, by_size);
+    double at = (double)(count - 1) * k->j->percentile / 100;
+    int64_t low = (int64_t)at, high = low + 1 < count ? low + 1 : low;
+    double part = at - (double)low;
+    return (float)((1 - part) * (double)k->sorted[low] + part * (double)k->sorted[high]);
+}
+
 static double bias_at(const kiln_tensor *bias, int64_t c) {
     return bias->data && c < kiln_tensor_count(bias) ? kiln_get_f64(bias->dtype, bias->data, c) : 0;
 }
@@ -91,6 +116,9 @@ static kiln_status find_scales(job *k, const kiln_tensor *bias, float *scale) {
     kiln_tensor flat = k->w;
     KILN_ALLOC(lo, &k->scratch, k->n);
     KILN_ALLOC(hi, &k->scratch, k->n);
+    if (k->j->calibrator == KILN_CALIBRATOR_PERCENTILE) {
+        KILN_ALLOC(k->sorted, &k->scratch, kiln_tensor_count(&k->w) / (k->n > 0 ? k->n : 1));
+    }
     if (k->j->axis < 0) {
         flat.rank = 2;
         flat.dims[0] = 1;
@@ -104,8 +132,10 @@ static kiln_status find_scales(job *k, const kiln_tensor *bias, float *scale) {
     }
     for (int64_t c = 0; c < k->n; c++) {
         float amax = -lo[c] > hi[c] ? -lo[c] : hi[c];
+        float most = k->sorted ? percentile_of(k, c) : amax;
         float floor = bias_floor(k, bias, c);
-        scale[c] = kiln_weight_scale((double)amax, k->j->bits);
+        /* Mostly zeros: what is left is the layer. */
+        scale[c] = kiln_weight_scale((double)(most > 0 ? most : amax), k->j->bits);
         if (k->j->calibrator == KILN_CALIBRATOR_MSE && amax > 0) {
             scale[c] = least_squares(k, c, scale[c]);
         }

@@ -16,7 +16,9 @@ typedef struct kiln_weight_job {
     const kiln_value *bias;   /* likewise [channels], to become int32; or NULL */
     int32_t axis;             /* of the weight, one scale for each index; -1: one for all */
     int32_t bits;
-    kiln_calibrator calibrator; /* MSE: least squared error; others: the greatest magnitude */
+    kiln_calibrator calibrator; /* MSE: least squared error; PERCENTILE: that share of a scale's
+                                   weights is inside; others: the greatest magnitude */
+    double percentile;          /* of PERCENTILE */
     double alpha, x_scale; /* a bias of scale alpha * x_scale * w_scale is added to the product */
 } kiln_weight_job;
 

@@ -140,11 +140,49 @@ static void test_weights(void **state) {
     bench_close(&b);
 }
 
+/* numpy.percentile(abs(x), p) of each channel, by hand: 0..299 in some order, times the channel. */
+static void test_weight_percentile(void **state) {
+    (void)state;
+    bench b;
+    kiln_dims dims;
+    kiln_graph *g;
+    kiln_value *w;
+    bench_open(&b);
+    kiln_dims_init(&dims, &b.arena);
+    assert_int_equal(kiln_graph_create(&g, &b.arena, &dims, NULL, NULL, "g"), KILN_OK);
+    float x[IN * OUT];
+    for (int i = 0; i < IN * OUT; i++) {
+        int c = i % OUT; /* channels run fastest */
+        x[i] = (float)((i / OUT * 7 % IN) * (c + 1) * (i % 3 ? -1 : 1));
+    }
+    kiln_tensor t = {.dtype = KILN_DTYPE_F32, .rank = 2, .dims = {IN, OUT}, .data = x};
+    assert_int_equal(kiln_graph_constant(&w, g, "w", &t), KILN_OK);
+    kiln_weight made;
+    kiln_weight_job job = {.weight = w,
+                           .axis = 1,
+                           .bits = 8,
+                           .alpha = 1,
+                           .calibrator = KILN_CALIBRATOR_PERCENTILE,
+                           .percentile = 90};
+    assert_int_equal(kiln_weight_quantize(&made, &job, &b.arena, NULL, b.diag), KILN_OK);
+    for (int c = 0; c < OUT; c++) {
+        double most = 127 * (double)((float *)made.scale.data)[c];
+        assert_true(fabs(most / (269.1 * (c + 1)) - 1) < 1e-6);
+    }
+    /* A median of zeros is no scale. */
+    job.percentile = 50.0001;
+    memset(x, 0, (sizeof x) / 4 * 3);
+    assert_int_equal(kiln_weight_quantize(&made, &job, &b.arena, NULL, b.diag), KILN_OK);
+    assert_true(((float *)made.scale.data)[0] > 0.5f);
+    bench_close(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_glob),
         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_weight_percentile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

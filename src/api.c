@@ -7,24 +7,19 @@
 #include "base/diag.h"
 #include "base/env.h"
 #include "base/options.h"
-#include "build/quantized.h"
-#include "build/widen.h"
+#include "build/lower.h"
 #include "pass/pass.h"
 
 /* ---- Options ---- */
 
-static bool is_lowering(const char *name) {
-    return strcmp(name, "widen") == 0 || strcmp(name, "unsigned") == 0;
-}
-
 static kiln_status check_off(const char *const *off, kiln_diag *diag) {
     for (; off && *off; off++) {
-        if (!is_lowering(*off) && !kiln_pass_exists(*off) && !kiln_kernel_find(*off) &&
+        if (!kiln_pass_exists(*off) && !kiln_lowering_exists(*off) && !kiln_kernel_find(*off) &&
             !kiln_fusion_exists(*off)) {
-            return kiln_hint(
-                diag,
-                kiln_fail(diag, KILN_F_OPTION, "no pass, kernel or fusion is called \"%s\"", *off),
-                "`kiln inspect --passes` lists them");
+            return kiln_hint(diag,
+                             kiln_fail(diag, KILN_F_OPTION,
+                                       "no pass, rewrite, kernel or fusion is called \"%s\"", *off),
+                             "`kiln inspect --off-names` lists them");
         }
     }
     return KILN_OK;
@@ -92,17 +87,6 @@ static kiln_status write_command(kiln_engine *e, const kiln_model *m, const kiln
     return text ? KILN_OK : KILN_E_MEMORY;
 }
 
-/* The kernels work on float32: half-width floats are converted. Switched off, they run by the
- * reference kernels, which round every step. */
-static kiln_status widen(kiln_engine *e, kiln_diag *diag) {
-    size_t n;
-    KILN_TRY(kiln_widen(e->graph, &n, diag));
-    e->n_widened = (uint32_t)n;
-    kiln_note(diag, KILN_F_PRECISION, "%zu nodes of float16 or bfloat16 run in float32 on this CPU",
-              n);
-    return KILN_OK;
-}
-
 /* The model's graph at the profile's shapes, where there is one. */
 static kiln_status clone(kiln_engine *e, const kiln_model *m, const kiln_build_options *o,
                          kiln_diag *diag) {
@@ -121,23 +105,13 @@ static kiln_status clone(kiln_engine *e, const kiln_model *m, const kiln_build_o
 
 /* What the CPU kernels want of a graph, in one of the plan's own: the canonical one is kept. */
 static kiln_status lower(kiln_engine *e, kiln_diag *diag) {
-    bool halves = kiln_needs_widening(e->graph) && !kiln_target_is_off(&e->target, "widen");
-    bool quantized = kiln_is_quantized(e->graph);
-    size_t n;
-    if (!halves && !quantized) {
+    size_t n_widened;
+    if (!kiln_needs_lowering(e->graph, &e->target)) {
         return KILN_OK;
     }
     KILN_TRY(kiln_graph_clone(&e->canonical, e->graph, &e->arena, &e->canonical_dims, e->env));
-    if (halves) {
-        KILN_TRY(widen(e, diag));
-    }
-    if (quantized && !kiln_target_is_off(&e->target, "unsigned")) {
-        KILN_TRY(kiln_make_unsigned(e->graph, &n, diag));
-    }
-    if (quantized) {
-        KILN_TRY(kiln_split_dequantize(e->graph, &n, diag));
-        KILN_TRY(kiln_fold_weights(e->graph, &e->target, &n, diag));
-    }
+    KILN_TRY(kiln_lower(e->graph, &e->target, &n_widened, diag));
+    e->n_widened = (uint32_t)n_widened;
     return KILN_OK;
 }
 

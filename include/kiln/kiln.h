@@ -334,7 +334,7 @@ typedef struct kiln_engine kiln_engine;
 typedef struct kiln_build_options {
     size_t size;
     const char *max_isa;    /* "portable", "avx2", "avx512vnni", ... [the best of this machine] */
-    const char *const *off; /* passes, kernels and fusions to leave out, by name; NULL-terminated */
+    const char *const *off; /* names of kiln_off_get to leave out; NULL-terminated */
     bool portable; /* keep the source weights in the file, so that another machine can rebuild */
     bool canonical_only; /* stop after the passes: for kiln_engine_export */
     int32_t stop_after;  /* apply at most this many rewrites [all] */

@@ -427,8 +427,8 @@ KILN_API void kiln_machine_describe(kiln_machine *out);
 /* Instruction set i from the lowest, as `max_isa` and KILN_MAX_ISA take it, and whether this
  * machine has it; NULL past the end. */
 KILN_API const char *kiln_isa_get(size_t i, bool *available);
-/* Name i of what kiln_build_options.off takes, and whether it is a "pass", "kernel" or "fusion";
- * NULL past the end. */
+/* Name i of what kiln_build_options.off takes, and whether it is a "pass", "rewrite" (from the
+ * canonical graph to the kernels'), "kernel" or "fusion"; NULL past the end. */
 KILN_API const char *kiln_off_get(size_t i, const char **kind);
 /* A library Kiln runs with, i-th, and its version; NULL past the end. */
 KILN_API const char *kiln_library_get(size_t i, const char **version);

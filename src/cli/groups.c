@@ -42,7 +42,8 @@ static const opt group_build_options[] = {
      .kind = OPT_LIST,
      .value = "NAME[,NAME]",
      SHARED(off),
-     .help = "passes, kernels or fusions to leave out; `kiln inspect --off-names` lists them"},
+     .help = "passes, rewrites, kernels or fusions to leave out; `kiln inspect --off-names` lists "
+             "them"},
     {.name = "override-shape",
      .kind = OPT_LIST,
      .value = "NAME:1x3x224x224",

@@ -14,6 +14,7 @@
 #include "base/cpu.h"
 #include "base/host.h"
 #include "base/timer.h"
+#include "build/lower.h"
 #include "flow/flow.h"
 #include "pass/pass.h"
 
@@ -74,25 +75,31 @@ const char *kiln_isa_get(size_t i, bool *available) {
     return isas[i];
 }
 
+static const char *kernel_name(size_t i) {
+    return i < kiln_kernel_count() ? kiln_kernel_at(i)->name : NULL;
+}
+
 const char *kiln_off_get(size_t i, const char **kind) {
-    size_t n_passes = 0;
-    while (kiln_pass_name(n_passes)) {
-        n_passes++;
+    static const struct {
+        const char *kind;
+        const char *(*at)(size_t i);
+    } lists[] = {{"pass", kiln_pass_name},
+                 {"rewrite", kiln_lowering_at},
+                 {"kernel", kernel_name},
+                 {"fusion", kiln_fusion_at}};
+    for (size_t list = 0; list < KILN_COUNT_OF(lists); list++) {
+        size_t n = 0;
+        for (; lists[list].at(n); n++) {
+            if (n == i) {
+                if (kind) {
+                    *kind = lists[list].kind;
+                }
+                return lists[list].at(i);
+            }
+        }
+        i -= n;
     }
-    size_t n_kernels = kiln_kernel_count();
-    const char *ignored;
-    kind = kind ? kind : &ignored;
-    if (i < n_passes) {
-        *kind = "pass";
-        return kiln_pass_name(i);
-    }
-    if (i < n_passes + n_kernels) {
-        *kind = "kernel";
-        return kiln_kernel_at(i - n_passes)->name;
-    }
-    i -= n_passes + n_kernels;
-    *kind = "fusion";
-    return kiln_fusion_at(i);
+    return NULL;
 }
 
 const char *kiln_library_get(size_t i, const char **version) {

@@ -1,8 +1,9 @@
 /* pool.c - MaxPool, AveragePool and LpPool.
  *
- * MaxPool ignores NaN and padding; a window of nothing else gives the lowest value. AveragePool
- * divides by the elements read, with count_include_pad also by the padding that was asked for (not
- * by what ceil_mode lets a window reach beyond it). */
+ * MaxPool gives NaN where its window holds one (its index that of the last), as PyTorch and ONNX's
+ * own reference do; padding counts for nothing, and a window of nothing else gives the lowest
+ * value. AveragePool divides by the elements read, with count_include_pad also by the padding that
+ * was asked for (not by what ceil_mode lets a window reach beyond it). */
 #include "ops/pool.h"
 
 #include <math.h>
@@ -171,8 +172,8 @@ static double window_max(const kiln_window *w, const kiln_pool_attrs *a, const i
     }
     do {
         double v = plane[flatten(w, idx)];
-        if (v > best || *arg < 0) {
-            best = v > best ? v : best;
+        if (v > best || isnan(v) || *arg < 0) {
+            best = v > best || isnan(v) ? v : best;
             *arg = a->storage_order ? flatten_columns(w, idx) : flatten(w, idx);
         }
     } while (next(w, &r, idx));

@@ -322,6 +322,9 @@ const char *parse_case(test_case *out, char *line, uint64_t seed, kiln_arena *ar
     *colon = '\0';
     out->refused = line[0] == '!';
     snprintf(out->kernel, sizeof out->kernel, "%s", line + out->refused);
+    if (!kiln_kernel_find(out->kernel)) {
+        return "no kernel has the name before the colon";
+    }
     if (kiln_graph_create(&out->graph, arena, dims, NULL, NULL, "case") != KILN_OK) {
         return "out of memory";
     }

@@ -45,6 +45,20 @@ def window(t: Trial, spatial, dilate: bool = True) -> dict:
     return attrs
 
 
+def skips_begin(attrs: dict, spatial) -> bool:
+    """Whether strides wider than the kernel leave SAME padding negative. ONNX's shape inference
+    and Conv then pad nothing; ONNX Runtime's AveragePool begins inside the image and its MaxPool
+    refuses."""
+    if "SAME" not in attrs.get("auto_pad", ""):
+        return False
+    n = len(spatial)
+    strides, dilations = attrs.get("strides", [1] * n), attrs.get("dilations", [1] * n)
+    return any(
+        (-(-d // s) - 1) * s + (k - 1) * dil + 1 < d
+        for d, k, s, dil in zip(spatial, attrs["kernel_shape"], strides, dilations)
+    )
+
+
 def groups(t: Trial, channels: int) -> int:
     divisors = [g for g in range(1, channels + 1) if channels % g == 0]
     return t.choose([1, 1, channels, t.choose(divisors)])
@@ -91,6 +105,8 @@ def pool(t: Trial, label: str):
     attrs = window(
         t, x.shape[2:], dilate=label == "MaxPool" or (label == "AveragePool" and t.opset >= 19)
     )
+    if skips_begin(attrs, x.shape[2:]):
+        raise Refused
     if t.chance(0.3) and "auto_pad" not in attrs and (label != "LpPool" or t.opset >= 18):
         attrs["ceil_mode"] = 1
     outputs = 1

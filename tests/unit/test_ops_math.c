@@ -1,6 +1,7 @@
 /* test_ops_math.c - inference of mathematical operators: shape arithmetic over symbols, window
- * sizes, and refusal of impossible attributes. What they compute is the ONNX node tests' business.
- * */
+ * sizes, and refusal of impossible attributes. What they compute is the ONNX node tests' business,
+ * but for cases that those leave out. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -168,6 +169,53 @@ static void conv_refusals(void **state) {
     assert_int_equal(accepted, 2); /* pads 5 and the plain one */
 }
 
+/* The node's outputs for one input of n floats. */
+static void evaluate(world *w, kiln_node *n, const float *x, int64_t length, kiln_datum *out) {
+    kiln_datum in = {.kind = KILN_KIND_TENSOR};
+    in.tensor = (kiln_tensor){.dtype = KILN_DTYPE_F32, .rank = 3, .dims = {1, 1, length}};
+    in.tensor.data = kiln_arena_copy(&w->arena, x, (size_t)length * sizeof *x);
+    in.tensor.cap_bytes = (size_t)length * sizeof *x;
+    assert_int_equal(kiln_infer_node(w->graph, n, w->diag), KILN_OK);
+    assert_int_equal(kiln_eval_node(n, &in, out, NULL, &w->arena, w->diag), KILN_OK);
+}
+
+/* SAME padding is never negative, as ONNX's shape inference has it: the first window begins at
+ * element 0 also where the strides skip elements. */
+static void same_padding_of_wide_strides(void **state) {
+    world *w = *state;
+    for (int32_t lower = 0; lower < 2; lower++) {
+        kiln_value *x = input(w, KILN_DTYPE_F32, 3, (kiln_dim[]){1, 1, 6});
+        kiln_node *n = node(w, "AveragePool", &x, 1);
+        kiln_pool_attrs *a = n->attrs;
+        kiln_datum y;
+        a->kernel_shape = (kiln_ints){.v = (int64_t[]){1}, .n = 1};
+        a->strides = (kiln_ints){.v = (int64_t[]){3}, .n = 1};
+        a->auto_pad = lower ? KILN_PAD_SAME_LOWER : KILN_PAD_SAME_UPPER;
+        evaluate(w, n, (float[]){1, 2, 3, 4, 5, 6}, 6, &y);
+        assert_int_equal(y.tensor.dims[2], 2);
+        assert_true(((float *)y.tensor.data)[0] == 1 && ((float *)y.tensor.data)[1] == 4);
+    }
+}
+
+/* The windows of PyTorch's max_pool1d over the same numbers. */
+static void maximum_of_nan(void **state) {
+    static const float x[] = {NAN, 1, 2, 3, NAN, -INFINITY, NAN, NAN, -INFINITY, -INFINITY};
+    static const int64_t at[] = {0, 2, 3, 4, 4, 6, 7, 7, 8};
+    world *w = *state;
+    kiln_value *in = input(w, KILN_DTYPE_F32, 3, (kiln_dim[]){1, 1, 10});
+    kiln_node *n;
+    kiln_datum y[2];
+    assert_int_equal(kiln_graph_node(&n, w->graph, kiln_op_find("", "MaxPool"), NULL, &in, 1, 2),
+                     KILN_OK);
+    ((kiln_pool_attrs *)n->attrs)->kernel_shape = (kiln_ints){.v = (int64_t[]){2}, .n = 1};
+    evaluate(w, n, x, 10, y);
+    for (size_t i = 0; i < KILN_COUNT_OF(at); i++) {
+        float got = ((float *)y[0].tensor.data)[i], want = x[at[i]];
+        assert_true(isnan(want) ? isnan(got) : got == want);
+        assert_int_equal(((int64_t *)y[1].tensor.data)[i], at[i]);
+    }
+}
+
 static void einsum_refusals(void **state) {
     static const char *const bad[] = {"",           "ij",        "ij,jk,kl", "ij,jk->ii",
                                       "ij,jk->iz",  "ij,j",      "ij,jk-",   "i.j,jk",
@@ -188,6 +236,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(int32_contents_do_not_wrap, setup, teardown),
         cmocka_unit_test_setup_teardown(window_sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(conv_refusals, setup, teardown),
+        cmocka_unit_test_setup_teardown(same_padding_of_wide_strides, setup, teardown),
+        cmocka_unit_test_setup_teardown(maximum_of_nan, setup, teardown),
         cmocka_unit_test_setup_teardown(einsum_refusals, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

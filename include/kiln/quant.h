@@ -253,6 +253,37 @@ KILN_API kiln_status kiln_quantize(kiln_model **out, const kiln_model *model,
                                    const kiln_calibration *calibration, const kiln_ranges *ranges,
                                    const kiln_quantize_options *options, kiln_diag *diag);
 
+/* One calibrator for all tensors, and what the network quantized by it made of samples. */
+typedef struct kiln_trial {
+    kiln_calibrator calibrator; /* AUTO: for each tensor the one of least squared error */
+    double percentile;          /* of PERCENTILE */
+    int64_t samples;
+    double sqnr_db, cosine; /* of the outputs against the float network's */
+    double agreement; /* share of samples with the same largest score; NaN where there are none */
+    double top1, float_top1; /* shares that the labels call right; NaN without labels */
+    bool chosen;
+} kiln_trial;
+
+typedef struct kiln_trial_options {
+    size_t size;
+    const kiln_calibrate_run *data; /* the calibration data, to be read again: not from `next` */
+    int64_t samples;                /* of it [16 to 128, by the network's size] */
+    const kiln_build_options *build;
+    int32_t threads;           /* [all] */
+    const kiln_ranges *ranges; /* as of kiln_quantize */
+} kiln_trial_options;
+
+/* kiln_quantize by the calibrator whose network's outputs have least noise: each is tried on
+ * samples of the calibration data, whatever options->calibrate->calibrator says. Calibrators that
+ * lose right answers, more than chance explains, do not come into question. At most `cap` trials go
+ * to `trials`, *n is how many there were. Errors: as of kiln_quantize, of reading data, building
+ * and running; CANCELLED by the data's progress. */
+KILN_API kiln_status kiln_quantize_best(kiln_model **out, const kiln_model *model,
+                                        const kiln_calibration *calibration,
+                                        const kiln_quantize_options *options,
+                                        const kiln_trial_options *how, kiln_trial *trials,
+                                        size_t cap, size_t *n, kiln_diag *diag);
+
 /* What quantizing did with a node that has an 8-bit form. Strings are borrowed from the model. */
 typedef struct kiln_node_precision {
     const char *name, *op;

@@ -62,18 +62,18 @@ static void report(const cli *c, const char *path, const kiln_engine *engine, do
 /* Puts the quantized form in the model's place. */
 static int quantize(cli *c, const kiln_build_options *build, kiln_model **model) {
     kiln_quantize_options options;
-    kiln_calibration *calibration = NULL;
-    kiln_model *quantized = NULL;
+    quant_made made = {0};
     int failed = quant_options(c, NULL, &options);
-    failed = failed ? failed : quant_model(c, *model, build, &options, &calibration, &quantized);
+    failed = failed ? failed : quant_model(c, *model, build, &options, &made);
     if (failed == 0) {
         size_t layers, int8;
-        quant_count(quantized, &layers, &int8);
+        quant_count(made.model, &layers, &int8);
         say(c, KILN_LOG_INFO, "%-8s %zu of %zu layers in int8", "quantize", int8, layers);
         kiln_model_destroy(*model);
-        *model = quantized;
+        *model = made.model;
+        made.model = NULL;
     }
-    kiln_calibration_destroy(calibration);
+    quant_free(&made);
     return failed;
 }
 

@@ -8,39 +8,6 @@ typedef struct own {
     const char *target;
 } own;
 
-enum { MAX_CANDIDATES = 32 };
-
-static void show_candidate(table *t, const kiln_seen *seen, const kiln_range *r, bool best) {
-    table_cell(t, "%s", best ? safe(seen->name) : "");
-    table_cell(t, "%s", best ? count_text((double)seen->count) : "");
-    table_cell(t, "%s", best ? keepf("%.4g", seen->min) : "");
-    table_cell(t, "%s", best ? keepf("%.4g", seen->max) : "");
-    table_cell(t, "%s",
-               r->calibrator == KILN_CALIBRATOR_PERCENTILE
-                   ? keepf("%s %g", kiln_calibrator_name(r->calibrator), r->percentile)
-                   : kiln_calibrator_name(r->calibrator));
-    table_cell(t, "%.5g", r->lo);
-    table_cell(t, "%.5g", r->hi);
-    table_cell(t, "%s", isinf(r->sqnr_db) ? "exact" : keepf("%.2f", r->sqnr_db));
-}
-
-static void json_candidates(json *j, const kiln_range *all, size_t n) {
-    json_key(j, "candidates");
-    json_open(j, '[');
-    for (size_t i = 0; i < n; i++) {
-        json_open(j, '{');
-        json_key_text(j, "calibrator", kiln_calibrator_name(all[i].calibrator));
-        if (all[i].calibrator == KILN_CALIBRATOR_PERCENTILE) {
-            json_key_number(j, "percentile", all[i].percentile);
-        }
-        json_key_number(j, "lo", all[i].lo);
-        json_key_number(j, "hi", all[i].hi);
-        json_key_number(j, "sqnr_db", all[i].sqnr_db);
-        json_close(j);
-    }
-    json_close(j);
-}
-
 static void json_tensor(json *j, const kiln_seen *seen, const kiln_range *all, size_t n) {
     json_open(j, '{');
     json_key_text(j, "name", seen->name);
@@ -50,7 +17,7 @@ static void json_tensor(json *j, const kiln_seen *seen, const kiln_range *all, s
     json_key_int(j, "infs", (int64_t)seen->infs);
     json_key_number(j, "min", seen->min);
     json_key_number(j, "max", seen->max);
-    json_candidates(j, all, n);
+    quant_json_candidates(j, all, n);
     json_close(j);
 }
 
@@ -58,9 +25,9 @@ static kiln_status show(cli *c, const kiln_calibration *calibration,
                         const kiln_calibrate_options *how) {
     kiln_calibration_info info;
     kiln_seen seen;
-    kiln_range all[MAX_CANDIDATES];
+    kiln_range all[QUANT_MAX_CANDIDATES];
     bool as_json = c->format == FORMAT_JSON;
-    table *t = table_new("tensor|>elements|>min|>max|range by|>lo|>hi|>SQNR dB");
+    table *t = table_new(QUANT_RANGE_HEADS);
     json j = {0};
     kiln_calibration_get_info(calibration, &info);
     if (as_json) {
@@ -75,13 +42,13 @@ static kiln_status show(cli *c, const kiln_calibration *calibration,
     kiln_status status = KILN_OK;
     for (size_t i = 0; status == KILN_OK && kiln_calibration_get(calibration, i, &seen); i++) {
         size_t n = 0;
-        status = kiln_calibration_candidates(calibration, seen.name, how, all, MAX_CANDIDATES, &n,
-                                             c->diag);
+        status = kiln_calibration_candidates(calibration, seen.name, how, all, QUANT_MAX_CANDIDATES,
+                                             &n, c->diag);
         if (status == KILN_OK && as_json) {
             json_tensor(&j, &seen, all, n);
         }
         for (size_t k = 0; status == KILN_OK && !as_json && k < (c->verbose ? n : 1); k++) {
-            show_candidate(t, &seen, &all[k], k == 0);
+            quant_range_row(t, &seen, &all[k], k == 0);
         }
     }
     if (as_json) {

@@ -10,16 +10,52 @@ typedef struct own {
 } own;
 
 typedef struct job {
-    kiln_model *model, *quantized;
-    kiln_calibration *calibration;
+    kiln_model *model;
+    quant_made made;
     kiln_quantize_options options;
 } job;
+
+/* Every candidate's range for each tensor. */
+static void json_tensors(const cli *c, json *out, const job *j) {
+    kiln_seen seen;
+    kiln_range all[QUANT_MAX_CANDIDATES];
+    json_key(out, "tensors");
+    json_open(out, '[');
+    for (size_t i = 0; kiln_calibration_get(j->made.calibration, i, &seen); i++) {
+        size_t n = 0;
+        kiln_status status =
+            kiln_calibration_candidates(j->made.calibration, seen.name, j->options.calibrate, all,
+                                        QUANT_MAX_CANDIDATES, &n, c->diag);
+        json_open(out, '{');
+        json_key_text(out, "name", seen.name);
+        quant_json_candidates(out, all, status == KILN_OK ? n : 0);
+        json_close(out);
+    }
+    json_close(out);
+}
+
+/* The same as a table. */
+static void show_tensors(const cli *c, const job *j) {
+    kiln_seen seen;
+    kiln_range all[QUANT_MAX_CANDIDATES];
+    table *t = table_new(QUANT_RANGE_HEADS);
+    for (size_t i = 0; kiln_calibration_get(j->made.calibration, i, &seen); i++) {
+        size_t n = 0;
+        kiln_status status =
+            kiln_calibration_candidates(j->made.calibration, seen.name, j->options.calibrate, all,
+                                        QUANT_MAX_CANDIDATES, &n, c->diag);
+        for (size_t k = 0; status == KILN_OK && k < n; k++) {
+            quant_range_row(t, &seen, &all[k], k == 0);
+        }
+    }
+    table_print(t, c->format);
+}
 
 static void show_json(const cli *c, const own *o, const job *j, size_t layers, size_t int8) {
     kiln_node_precision p;
     kiln_calibration_info info;
     json out = json_begin(c, "kiln.quantize/1");
-    kiln_calibration_get_info(j->calibration, &info);
+    kiln_calibration_get_info(j->made.calibration, &info);
     json_key_text(&out, "model", o->output);
     json_key_text(&out, "for", o->target ? o->target : "tensorrt");
     json_key_int(&out, "layers", (int64_t)layers);
@@ -28,7 +64,7 @@ static void show_json(const cli *c, const own *o, const job *j, size_t layers, s
     json_key_text(&out, "calibration_hash", info.data_hash);
     json_key(&out, "nodes");
     json_open(&out, '[');
-    for (size_t i = 0; kiln_model_precision(j->quantized, i, &p); i++) {
+    for (size_t i = 0; kiln_model_precision(j->made.model, i, &p); i++) {
         json_open(&out, '{');
         json_key_text(&out, "name", p.name);
         json_key_text(&out, "op", p.op);
@@ -38,6 +74,8 @@ static void show_json(const cli *c, const own *o, const job *j, size_t layers, s
         json_close(&out);
     }
     json_close(&out);
+    quant_json_trials(&out, &j->made);
+    json_tensors(c, &out, j);
     json_end(&out);
 }
 
@@ -45,14 +83,14 @@ static void show(const cli *c, const own *o, const job *j) {
     size_t layers, int8;
     kiln_node_precision p;
     kiln_calibration_info info;
-    quant_count(j->quantized, &layers, &int8);
+    quant_count(j->made.model, &layers, &int8);
     if (c->format == FORMAT_JSON) {
         show_json(c, o, j, layers, int8);
         return;
     }
     table *t = table_new("stays float|op|why");
     size_t n = 0;
-    for (size_t i = 0; kiln_model_precision(j->quantized, i, &p); i++) {
+    for (size_t i = 0; kiln_model_precision(j->made.model, i, &p); i++) {
         if (!p.int8 && (p.layer || c->verbose)) {
             table_cell(t, "%s", safe(p.name));
             table_cell(t, "%s", p.op);
@@ -63,7 +101,11 @@ static void show(const cli *c, const own *o, const job *j) {
     if (n > 0) {
         table_print(t, c->format);
     }
-    kiln_calibration_get_info(j->calibration, &info);
+    if (c->verbose) {
+        show_tensors(c, j);
+    }
+    quant_show_trials(c, &j->made);
+    kiln_calibration_get_info(j->made.calibration, &info);
     t = table_new("model|for|>layers|>int8|>samples|>tensors");
     table_cell(t, "%s", o->output);
     table_cell(t, "%s", o->target ? o->target : "tensorrt");
@@ -82,7 +124,7 @@ static kiln_status write_cache(const cli *c, const own *o, const job *j) {
     how.symmetric = true;
     kiln_status status = kiln_ranges_create(&all, c->env);
     if (status == KILN_OK) {
-        status = kiln_ranges_calibrate(all, j->calibration, &how, c->diag);
+        status = kiln_ranges_calibrate(all, j->made.calibration, &how, c->diag);
         status = status ? status : kiln_ranges_write_trt(all, o->trt_cache, c->diag);
         kiln_ranges_destroy(all);
     }
@@ -101,17 +143,17 @@ static int quantize(cli *c, const own *o, job *j) {
     if (status != KILN_OK || c->dry_run) {
         return finish(c, status);
     }
-    failed = quant_model(c, j->model, open.build, &j->options, &j->calibration, &j->quantized);
+    failed = quant_model(c, j->model, open.build, &j->options, &j->made);
     if (failed != 0) {
         return failed;
     }
     if (j->options.style == KILN_QDQ_TENSORRT) {
-        status = kiln_model_check_tensorrt(j->quantized, c->diag);
+        status = kiln_model_check_tensorrt(j->made.model, c->diag);
         if (status != KILN_OK) {
             return finish(c, status);
         }
     }
-    status = kiln_model_export(j->quantized, o->output, (size_t)o->external, c->diag);
+    status = kiln_model_export(j->made.model, o->output, (size_t)o->external, c->diag);
     if (status == KILN_OK && o->trt_cache) {
         status = write_cache(c, o, j);
     }
@@ -128,8 +170,7 @@ static int run(cli *c, void *given) {
         return usage_error(c, NULL, "`kiln quantize` needs -o FILE");
     }
     int status = quantize(c, o, &j);
-    kiln_model_destroy(j.quantized);
-    kiln_calibration_destroy(j.calibration);
+    quant_free(&j.made);
     kiln_model_destroy(j.model);
     return status;
 }

@@ -194,7 +194,8 @@ static const opt group_quant_options[] = {
      .kind = OPT_CHOICE,
      .value = "auto|max|percentile|entropy|mse",
      SHARED(calibrator),
-     .help = "how a range is found [auto: least squared error]"},
+     .help =
+         "how ranges are found [auto: all are tried on calibration samples, the outputs decide]"},
     {.name = "percentiles",
      .kind = OPT_LIST,
      .value = "P[,P]",

@@ -1,4 +1,5 @@
 /* quant.c - what the quantizing verbs share: options into ranges and a quantized model. */
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -35,6 +36,16 @@ int quant_options(cli *c, const char *style, kiln_quantize_options *out) {
 
 /* ---- Calibration ---- */
 
+static kiln_calibrate_run data_run(const cli *c, const char *data) {
+    return (kiln_calibrate_run){.size = sizeof(kiln_calibrate_run),
+                                .data = data,
+                                .preprocess = preprocess_text(c),
+                                .count = c->calib_count,
+                                .batch = c->calib_batch,
+                                .shuffle = c->calib_shuffle,
+                                .seed = (uint64_t)c->seed};
+}
+
 static int run_data(cli *c, const kiln_model *model, const kiln_build_options *build,
                     const kiln_quantize_options *options, const char *data,
                     kiln_calibration *calibration) {
@@ -47,14 +58,8 @@ static int run_data(cli *c, const kiln_model *model, const kiln_build_options *b
     status = status ? status : kiln_context_create(&context, engine, &x, c->diag);
     if (status == KILN_OK) {
         kiln_progress progress = watch_progress(c, "calibrate");
-        kiln_calibrate_run run = {.size = sizeof run,
-                                  .data = data,
-                                  .preprocess = preprocess_text(c),
-                                  .count = c->calib_count,
-                                  .batch = c->calib_batch,
-                                  .shuffle = c->calib_shuffle,
-                                  .seed = (uint64_t)c->seed,
-                                  .progress = &progress};
+        kiln_calibrate_run run = data_run(c, data);
+        run.progress = &progress;
         cancel_on_signal(context);
         status = kiln_calibrate(calibration, engine, context, c->env, &run, options, c->diag);
         cancel_on_signal(NULL);
@@ -94,9 +99,52 @@ static int read_ranges(cli *c, kiln_ranges **out) {
     return status == KILN_OK ? 0 : finish(c, status);
 }
 
+/* The data that --calib names first, as calibrating took it. */
+static bool first_data(const cli *c, kiln_calibrate_run *out) {
+    for (size_t i = 0; i < c->calib.count; i++) {
+        if (!ends_with(c->calib.items[i], ".calib")) {
+            *out = data_run(c, c->calib.items[i]);
+            return true;
+        }
+    }
+    return false;
+}
+
+static int choose(cli *c, const kiln_model *model, const kiln_build_options *build,
+                  const kiln_quantize_options *options, const kiln_ranges *given, quant_made *out) {
+    kiln_calibrate_run data;
+    kiln_status status;
+    bool all = options->calibrate->calibrator == KILN_CALIBRATOR_AUTO;
+    if (all && first_data(c, &data)) {
+        kiln_progress progress = watch_progress(c, "choose");
+        kiln_trial_options how = {.size = sizeof how,
+                                  .data = &data,
+                                  .build = build,
+                                  .threads = (int32_t)c->threads,
+                                  .ranges = given};
+        data.progress = &progress;
+        status = kiln_quantize_best(&out->model, model, out->calibration, options, &how,
+                                    out->trials, QUANT_MAX_TRIALS, &out->n_trials, c->diag);
+        end_progress(c);
+    } else {
+        status = kiln_quantize(&out->model, model, out->calibration, given, options, c->diag);
+    }
+    return status == KILN_OK ? interrupted() : finish(c, status);
+}
+
+static void say_choice(cli *c, const quant_made *made) {
+    for (size_t i = 0; i < made->n_trials; i++) {
+        const kiln_trial *t = &made->trials[i];
+        if (t->chosen) {
+            say(c, KILN_LOG_INFO, "%-8s ranges by %s: outputs %.2f dB from float on %lld samples",
+                "quantize", quant_calibrator_text(t->calibrator, t->percentile), t->sqnr_db,
+                (long long)t->samples);
+        }
+    }
+}
+
 int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build,
-                const kiln_quantize_options *options, kiln_calibration **calibration,
-                kiln_model **out) {
+                const kiln_quantize_options *options, quant_made *out) {
     kiln_ranges *given = NULL;
     kiln_quantize_options o = *options;
     o.off = build->off;
@@ -105,14 +153,100 @@ int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build
                            "int8 needs ranges: --calib PATH or --ranges FILE");
     }
     int failed = read_ranges(c, &given);
-    failed = failed ? failed : quant_calibrate(c, model, build, &o, calibration);
-    if (failed == 0) {
-        kiln_status status = kiln_quantize(out, model, *calibration, given, &o, c->diag);
-        failed = status == KILN_OK ? 0 : finish(c, status);
-    }
+    failed = failed ? failed : quant_calibrate(c, model, build, &o, &out->calibration);
+    failed = failed ? failed : choose(c, model, build, &o, given, out);
     kiln_ranges_destroy(given);
     print_findings(c);
+    say_choice(c, out);
     return failed;
+}
+
+void quant_free(quant_made *made) {
+    kiln_model_destroy(made->model);
+    kiln_calibration_destroy(made->calibration);
+    *made = (quant_made){0};
+}
+
+/* ---- What is said of it ---- */
+
+const char *quant_calibrator_text(kiln_calibrator calibrator, double percentile) {
+    const char *name = kiln_calibrator_name(calibrator);
+    return calibrator == KILN_CALIBRATOR_PERCENTILE ? keepf("%s %g", name, percentile) : name;
+}
+
+static const char *share_text(double share) {
+    return isnan(share) ? "" : keepf("%.2f %%", 100 * share);
+}
+
+void quant_show_trials(const cli *c, const quant_made *made) {
+    table *t = table_new("ranges by|>SQNR dB|>cosine|>agreement|>top-1|>float top-1|>samples|");
+    for (size_t i = 0; i < made->n_trials; i++) {
+        const kiln_trial *r = &made->trials[i];
+        table_cell(t, "%s",
+                   r->calibrator == KILN_CALIBRATOR_AUTO
+                       ? "least error"
+                       : quant_calibrator_text(r->calibrator, r->percentile));
+        table_cell(t, "%.2f", r->sqnr_db);
+        table_cell(t, "%.6f", r->cosine);
+        table_cell(t, "%s", share_text(r->agreement));
+        table_cell(t, "%s", share_text(r->top1));
+        table_cell(t, "%s", share_text(r->float_top1));
+        table_cell(t, "%lld", (long long)r->samples);
+        table_cell(t, "%s", r->chosen ? "chosen" : "");
+    }
+    if (made->n_trials > 0) {
+        table_print(t, c->format);
+    }
+}
+
+void quant_json_trials(json *j, const quant_made *made) {
+    json_key(j, "trials");
+    json_open(j, '[');
+    for (size_t i = 0; i < made->n_trials; i++) {
+        const kiln_trial *r = &made->trials[i];
+        json_open(j, '{');
+        json_key_text(j, "calibrator", kiln_calibrator_name(r->calibrator));
+        if (r->calibrator == KILN_CALIBRATOR_PERCENTILE) {
+            json_key_number(j, "percentile", r->percentile);
+        }
+        json_key_number(j, "sqnr_db", r->sqnr_db);
+        json_key_number(j, "cosine", r->cosine);
+        json_key_number(j, "agreement", r->agreement);
+        json_key_number(j, "top1", r->top1);
+        json_key_number(j, "float_top1", r->float_top1);
+        json_key_int(j, "samples", r->samples);
+        json_key_bool(j, "chosen", r->chosen);
+        json_close(j);
+    }
+    json_close(j);
+}
+
+void quant_range_row(table *t, const kiln_seen *seen, const kiln_range *r, bool best) {
+    table_cell(t, "%s", best ? safe(seen->name) : "");
+    table_cell(t, "%s", best ? count_text((double)seen->count) : "");
+    table_cell(t, "%s", best ? keepf("%.4g", seen->min) : "");
+    table_cell(t, "%s", best ? keepf("%.4g", seen->max) : "");
+    table_cell(t, "%s", quant_calibrator_text(r->calibrator, r->percentile));
+    table_cell(t, "%.5g", r->lo);
+    table_cell(t, "%.5g", r->hi);
+    table_cell(t, "%s", isinf(r->sqnr_db) ? "exact" : keepf("%.2f", r->sqnr_db));
+}
+
+void quant_json_candidates(json *j, const kiln_range *all, size_t n) {
+    json_key(j, "candidates");
+    json_open(j, '[');
+    for (size_t i = 0; i < n; i++) {
+        json_open(j, '{');
+        json_key_text(j, "calibrator", kiln_calibrator_name(all[i].calibrator));
+        if (all[i].calibrator == KILN_CALIBRATOR_PERCENTILE) {
+            json_key_number(j, "percentile", all[i].percentile);
+        }
+        json_key_number(j, "lo", all[i].lo);
+        json_key_number(j, "hi", all[i].hi);
+        json_key_number(j, "sqnr_db", all[i].sqnr_db);
+        json_close(j);
+    }
+    json_close(j);
 }
 
 void quant_count(const kiln_model *model, size_t *layers, size_t *int8_layers) {

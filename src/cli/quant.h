@@ -17,11 +17,31 @@ int precision_rules(cli *c, const char **out);
  * is to be given back also after a failure. */
 int quant_calibrate(cli *c, const kiln_model *model, const kiln_build_options *build,
                     const kiln_quantize_options *options, kiln_calibration **out);
-/* Calibrates, reads --ranges, quantizes. *calibration and *out are to be given back also after a
- * failure. */
+
+enum { QUANT_MAX_TRIALS = 24, QUANT_MAX_CANDIDATES = 32 };
+
+/* A quantized model and how it came about. */
+typedef struct quant_made {
+    kiln_model *model;
+    kiln_calibration *calibration;
+    kiln_trial trials[QUANT_MAX_TRIALS]; /* of --calibrator auto, where there is data */
+    size_t n_trials;
+} quant_made;
+
+/* Calibrates, reads --ranges, quantizes. *out is to be given back also after a failure. */
 int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build,
-                const kiln_quantize_options *options, kiln_calibration **calibration,
-                kiln_model **out);
+                const kiln_quantize_options *options, quant_made *out);
+void quant_free(quant_made *made);
+/* "percentile 99.99". */
+const char *quant_calibrator_text(kiln_calibrator calibrator, double percentile);
+/* The trials as a table, and as the array "trials" of an object. Nothing without any. */
+void quant_show_trials(const cli *c, const quant_made *made);
+void quant_json_trials(json *j, const quant_made *made);
+/* A row of a table of ranges; the tensor stands with its best. */
+#define QUANT_RANGE_HEADS "tensor|>elements|>min|>max|range by|>lo|>hi|>SQNR dB"
+void quant_range_row(table *t, const kiln_seen *seen, const kiln_range *r, bool best);
+/* The array "candidates" of an object: ranges with their errors. */
+void quant_json_candidates(json *j, const kiln_range *all, size_t n);
 /* Layers with weights, and those of them that are int8. */
 void quant_count(const kiln_model *model, size_t *layers, size_t *int8_layers);
 

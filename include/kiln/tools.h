@@ -249,6 +249,17 @@ KILN_API void kiln_stats_of(kiln_stats *out, double *times_ms, size_t n);
  * the end of the data. Returning anything but KILN_OK ends the job with that status. */
 typedef kiln_status (*kiln_sample_fn)(void *user, kiln_tensors *out, kiln_diag *diag);
 
+/* What became of a labelled sample. */
+typedef struct kiln_scored {
+    int64_t sample;    /* counted from 0, in the order they are taken */
+    int64_t label;     /* the first of those that count as right */
+    int64_t predicted; /* class; -1: none, all scores are NaN */
+    int64_t reference; /* the reference's; -1 without one */
+} kiln_scored;
+typedef void (*kiln_scored_fn)(void *user, const kiln_scored *scored);
+
+typedef struct kiln_evaluate_result kiln_evaluate_result;
+
 typedef struct kiln_evaluate_options {
     size_t size;
     const char *data;   /* .npz (x, y), IDX (also .gz), CIFAR binary, folder of class folders, ...;
@@ -271,10 +282,18 @@ typedef struct kiln_evaluate_options {
                                 with; labels are not needed then */
     kiln_sample_fn next;     /* instead of `data` */
     void *user;
+    kiln_evaluate_result *reference_result; /* the reference's own scores and times, of the same
+                                               pass; or NULL */
+    /* [classes, classes] counts, row = label, column = prediction, of the network and of the
+     * reference; left alone when cap items are too few. */
+    int64_t *confusion, *reference_confusion;
+    size_t confusion_cap;
+    kiln_scored_fn scored; /* sees every labelled sample; or NULL */
+    void *scored_user;
 } kiln_evaluate_options;
 
 /* Shares are 0..1. Of equal scores the lower class number ranks first; NaN ranks last. */
-typedef struct kiln_evaluate_result {
+struct kiln_evaluate_result {
     int64_t samples, classes;
     double top1, top5;
     double loss; /* mean cross-entropy in nats; scores that are probabilities are taken as such */
@@ -291,7 +310,9 @@ typedef struct kiln_evaluate_result {
      * all elements signal to noise, cosine, mean squared error, and the range of the reference's
      * values squared over that. */
     double agreement, sqnr_db, cosine, mse, psnr_db;
-} kiln_evaluate_result;
+    /* Labelled samples that are right here and wrong by the reference, and the other way round. */
+    int64_t gained, lost;
+};
 
 /* Runs a labelled data set through a context. Arrays with names of inputs go there; a set of one
  * array goes to `input` whatever its name. *out is also written on CANCELLED. Errors: those of

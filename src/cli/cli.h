@@ -257,6 +257,7 @@ typedef struct session {
     kiln_engine *engine;
     kiln_context *context;
     kiln_tensors *inputs;
+    kiln_pool *pool; /* borrowed, for its context; NULL: one of the context's own */
     double open_ms;
     const char *path;
 } session;

@@ -1,149 +1,75 @@
-/* cmd_eval.c - accuracy on a labelled data set. */
+/* cmd_eval.c - accuracy on a labelled data set: of a network, of two, or of a float one and its
+ * 8-bit form. */
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#include "cli.h"
+#include "eval.h"
+#include "quant.h"
 
 typedef struct own {
-    const char *data, *labels, *metric, *output, *input, *kind, *against;
+    const char *data, *labels, *metric, *output, *input, *kind, *against, *predictions;
+    list calib_sizes;
     int64_t count, batch;
     double min;
-    bool shuffle;
+    bool shuffle, confusion, int8;
 } own;
 
-/* What the verdict may be about. */
-static const struct {
-    const char *name, *unit; /* "%": a share */
-    size_t at;
-    bool less; /* is better */
-} metrics[] = {
-    {"top1", "%", offsetof(kiln_evaluate_result, top1), false},
-    {"top5", "%", offsetof(kiln_evaluate_result, top5), false},
-    {"loss", "", offsetof(kiln_evaluate_result, loss), true},
-    {"macro-f1", "", offsetof(kiln_evaluate_result, macro_f1), false},
-    {"weighted-f1", "", offsetof(kiln_evaluate_result, weighted_f1), false},
-    {"agreement", "%", offsetof(kiln_evaluate_result, agreement), false},
-    {"sqnr", " dB", offsetof(kiln_evaluate_result, sqnr_db), false},
-    {"cosine", "", offsetof(kiln_evaluate_result, cosine), false},
-    {"mse", "", offsetof(kiln_evaluate_result, mse), true},
-    {"psnr", " dB", offsetof(kiln_evaluate_result, psnr_db), false},
-};
+/* Labels and predictions are shown up to so many classes. */
+enum { MAX_CONFUSION = 512 };
 
-static size_t metric_of(const own *o) {
-    const char *name = o->metric ? o->metric : "top1";
-    size_t i = 0;
-    while (strcmp(metrics[i].name, name) != 0) { /* OPT_CHOICE has checked it */
-        i++;
+/* ---- Opening ---- */
+
+static size_t file_bytes(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (size_t)st.st_size : 0;
+}
+
+/* What follows the last '/'. */
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static int open_network(cli *c, scored *n, const char *path) {
+    int failed = session_open(c, &n->s, path);
+    n->name = base_name(path);
+    if (failed == 0 && !n->s.model) {
+        n->file_bytes = file_bytes(path);
     }
-    return i;
+    return failed;
 }
 
-static double metric_value(const kiln_evaluate_result *r, size_t metric) {
-    double value;
-    memcpy(&value, (const char *)r + metrics[metric].at, sizeof value);
-    return value;
-}
-
-/* A network and what came of it. */
-typedef struct scored {
-    session s;
-    kiln_evaluate_result r;
-} scored;
-
-static void json_scores(json *j, const scored *n) {
-    const kiln_evaluate_result *r = &n->r;
-    json_key_text(j, "model", n->s.path);
-    json_key_int(j, "samples", r->samples);
-    json_key_int(j, "classes", r->classes);
-    json_key_number(j, "top1", r->top1);
-    json_key_number(j, "top5", r->top5);
-    json_key_number(j, "loss_nats", r->loss);
-    json_key_number(j, "macro_precision", r->macro_precision);
-    json_key_number(j, "macro_recall", r->macro_recall);
-    json_key_number(j, "macro_f1", r->macro_f1);
-    json_key_number(j, "weighted_precision", r->weighted_precision);
-    json_key_number(j, "weighted_recall", r->weighted_recall);
-    json_key_number(j, "weighted_f1", r->weighted_f1);
-    json_key_int(j, "nan_samples", r->nan_samples);
-    json_key_int(j, "batch", r->batch);
-    json_stats(j, "latency_ms", &r->latency);
-    json_key_number(j, "total_walltime_ms", r->walltime_ms);
-}
-
-static void show_json(const cli *c, const own *o, const scored *n, const scored *other,
-                      bool passed) {
-    json j = json_begin(c, "kiln.eval/1");
-    json_key_text(&j, "data", o->data);
-    json_scores(&j, n);
-    if (other) {
-        json_key(&j, "against");
-        json_open(&j, '{');
-        json_scores(&j, other);
-        json_close(&j);
-        json_key_number(&j, "agreement", n->r.agreement);
-        json_key_number(&j, "sqnr_db", n->r.sqnr_db);
-        json_key_number(&j, "cosine", n->r.cosine);
-        json_key_number(&j, "mse", n->r.mse);
-        json_key_number(&j, "psnr_db", n->r.psnr_db);
+/* The 8-bit form of the float network's model. */
+static int open_quantized(cli *c, scored *n, const scored *from) {
+    kiln_open_options open;
+    kiln_quantize_options options;
+    quant_made made = {0};
+    size_t layers, int8;
+    if (!from->s.model) {
+        return usage_error(c, "name the ONNX file", "%s is an engine: only models are quantized",
+                           from->s.path);
     }
-    json_key_text(&j, "preprocess", preprocess_text(c));
-    json_key_bool(&j, "cancelled", n->r.cancelled);
-    json_key_bool(&j, "passed", passed);
-    json_machine(&j);
-    json_end(&j);
-}
-
-static const char *percent(double share) {
-    return isnan(share) ? "-" : keepf("%.2f %%", 100 * share);
-}
-
-static const char *number(const char *fmt, double x) {
-    return isnan(x) ? "-" : keepf(fmt, x);
-}
-
-static void add_row(table *t, const scored *n, bool compared) {
-    const kiln_evaluate_result *r = &n->r;
-    kiln_engine_info info;
-    if (compared) {
-        kiln_engine_get_info(n->s.engine, &info);
-        table_cell(t, "%s", safe(n->s.path));
-        table_cell(t, "%s", bytes_text((double)info.weight_bytes));
+    int failed = session_options(c, from->s.path, &open);
+    failed = failed ? failed : quant_options(c, NULL, &options);
+    if (failed == 0) {
+        failed = quant_model(c, from->s.model, open.build, &options, &made);
+        n->s.model = made.model;
+        made.model = NULL;
+        quant_free(&made);
     }
-    table_cell(t, "%lld", (long long)r->samples);
-    table_cell(t, "%s", percent(r->top1));
-    table_cell(t, "%s", r->classes > 5 ? percent(r->top5) : "-");
-    table_cell(t, "%s", number("%.4f", r->loss));
-    table_cell(t, "%.4f", r->macro_f1);
-    table_cell(t, "%lld", (long long)r->nan_samples);
-    if (compared) {
-        table_cell(t, "%s", percent(r->agreement));
-        table_cell(t, "%s", number("%.1f", r->sqnr_db));
-        table_cell(t, "%s", number("%.5f", r->cosine));
+    if (failed != 0) {
+        return failed;
     }
-    table_cell(t, "%.3f", r->latency.median_ms);
-    table_cell(t, "%lld", (long long)r->batch);
-    table_cell(t, "%.2f", 1e-3 * r->walltime_ms);
+    quant_count(n->s.model, &layers, &int8);
+    say(c, KILN_LOG_INFO, "%-8s %zu of %zu layers in int8", "quantize", int8, layers);
+    n->s.path = from->s.path;
+    n->name = "int8";
+    return finish(c, kiln_engine_build(&n->s.engine, n->s.model, open.build, c->diag));
 }
 
-static void show_table(const cli *c, const own *o, const scored *n, const scored *other,
-                       bool passed) {
-    size_t metric = metric_of(o);
-    double value = metric_value(&n->r, metric);
-    table *t = table_new(other ? "network|>weights|>samples|>top-1|>top-5|>loss|>macro F1|>NaN|"
-                                 ">agreement|>SQNR dB|>cosine|>ms/run|>batch|>s"
-                               : ">samples|>top-1|>top-5|>loss|>macro F1|>NaN|>ms/run|>batch|>s");
-    if (other) {
-        add_row(t, other, true);
-    }
-    add_row(t, n, other != NULL);
-    table_print(t, c->format);
-    const char *text = strcmp(metrics[metric].unit, "%") == 0
-                           ? percent(value)
-                           : keepf("%.4f%s", value, metrics[metric].unit);
-    verdict(c, passed && !n->r.cancelled, "%s %s%s", metrics[metric].name, text,
-            n->r.cancelled ? " of what was seen, interrupted" : "");
-}
+/* ---- Scoring ---- */
 
 /* The shape that --shape gives the input, or NULL. False after saying what is wrong. */
 static bool find_shape(cli *c, const own *o, const session *s, const kiln_shape **out) {
@@ -169,9 +95,44 @@ static bool find_shape(cli *c, const own *o, const session *s, const kiln_shape 
     return true;
 }
 
-static kiln_status score(cli *c, const own *o, scored *n, kiln_context *reference,
-                         const kiln_shape *shape) {
+typedef struct predictions {
+    FILE *to;
+    bool versus;
+} predictions;
+
+static void write_prediction(void *user, const kiln_scored *s) {
+    const predictions *p = user;
+    fprintf(p->to, "%lld,%lld,%lld", (long long)s->sample, (long long)s->label,
+            (long long)s->predicted);
+    if (p->versus) {
+        fprintf(p->to, ",%lld", (long long)s->reference);
+    }
+    putc('\n', p->to);
+}
+
+static void make_confusion(scored *n) {
+    n->confusion = allocate((size_t)MAX_CONFUSION * MAX_CONFUSION * sizeof *n->confusion);
+}
+
+static void end_network(cli *c, const own *o, scored *n) {
+    n->memory_bytes = kiln_context_memory(n->s.context, NULL);
+    if (o->confusion && (n->r.classes > MAX_CONFUSION || isnan(n->r.top1))) {
+        say(c, KILN_LOG_WARN, "no confusion table: %s",
+            isnan(n->r.top1) ? "there are no labels" : "more than 512 classes");
+        n->confusion = NULL;
+    }
+}
+
+/* Both networks see each batch before the next is read. */
+static kiln_status score(cli *c, const own *o, scored *n, scored *other, const kiln_shape *shape,
+                         predictions *p) {
     kiln_progress progress = watch_progress(c, "eval");
+    if (o->confusion) {
+        make_confusion(n);
+        if (other) {
+            make_confusion(other);
+        }
+    }
     kiln_evaluate_options e = {.size = sizeof e,
                                .data = o->data,
                                .labels = o->labels,
@@ -185,66 +146,229 @@ static kiln_status score(cli *c, const own *o, scored *n, kiln_context *referenc
                                .seed = (uint64_t)c->seed,
                                .progress = &progress,
                                .kind = o->kind,
-                               .reference = reference};
+                               .reference = other ? other->s.context : NULL,
+                               .reference_result = other ? &other->r : NULL,
+                               .confusion = n->confusion,
+                               .reference_confusion = other ? other->confusion : NULL,
+                               .confusion_cap = (size_t)MAX_CONFUSION * MAX_CONFUSION,
+                               .scored = p->to ? write_prediction : NULL,
+                               .scored_user = p};
     cancel_on_signal(n->s.context);
     kiln_status status = kiln_evaluate(&n->r, n->s.engine, n->s.context, c->env, &e, c->diag);
     end_progress(c);
+    if (status == KILN_OK || status == KILN_E_CANCELLED) {
+        end_network(c, o, n);
+        if (other) {
+            end_network(c, o, other);
+        }
+    }
     return status;
 }
 
-/* The other network by itself first, for its own scores and time, then this one beside it. */
+static int score_and_write(cli *c, const own *o, scored *n, scored *other,
+                           const kiln_shape *shape) {
+    predictions p = {.versus = other != NULL};
+    if (o->predictions) {
+        p.to = open_output(c, o->predictions);
+        if (!p.to) {
+            return kiln_status_exit_code(KILN_E_IO);
+        }
+        fprintf(p.to, "sample,label,predicted%s\n", other ? ",against" : "");
+    }
+    kiln_status status = score(c, o, n, other, shape, &p);
+    int failed = p.to ? close_output(c, p.to, o->predictions) : 0;
+    return status == KILN_OK ? failed : finish(c, status);
+}
+
+static const metric *metric_of(const own *o) {
+    return metric_find(o->metric ? o->metric : "top1"); /* OPT_CHOICE has checked it */
+}
+
+static bool passes(const own *o, const scored *n) {
+    const metric *m = metric_of(o);
+    double value = metric_value(&n->r, m);
+    return o->min <= 0 || (m->less ? value <= o->min : value >= o->min);
+}
+
 static int evaluate(cli *c, const own *o, scored *n, scored *other) {
     const kiln_shape *shape;
-    kiln_status status = KILN_OK;
     if (!find_shape(c, o, &n->s, &shape)) {
         return kiln_status_exit_code(KILN_E_USAGE);
     }
-    if (other) {
-        status = score(c, o, other, other->s.context, shape);
-        other->r.agreement = other->r.sqnr_db = other->r.cosine = NAN;
-    }
-    if (status == KILN_OK) {
-        status = score(c, o, n, other ? other->s.context : NULL, shape);
-    }
-    if (status != KILN_OK && status != KILN_E_CANCELLED) {
-        return finish(c, status);
+    int failed = score_and_write(c, o, n, other, shape);
+    if (failed != 0 && !n->r.cancelled) {
+        return failed;
     }
     print_findings(c);
-    size_t metric = metric_of(o);
-    double value = metric_value(&n->r, metric);
-    bool passed = o->min <= 0 || (metrics[metric].less ? value <= o->min : value >= o->min);
+    eval_shown shown = {o->data, metric_of(o), passes(o, n), n, other};
     if (c->format == FORMAT_JSON) {
-        show_json(c, o, n, other, passed);
+        show_scores_json(c, &shown);
     } else {
-        show_table(c, o, n, other, passed);
+        show_scores(c, &shown);
     }
-    if (status == KILN_E_CANCELLED) {
-        return finish(c, status);
-    }
-    return passed ? 0 : kiln_status_exit_code(KILN_E_CHECK);
+    return failed ? failed : shown.passed ? 0 : kiln_status_exit_code(KILN_E_CHECK);
 }
 
-static int run(cli *c, void *given) {
-    const own *o = given;
-    scored n = {0}, other = {0};
+/* ---- Sizes of the calibration set ---- */
+
+typedef struct sized {
+    int64_t samples;
+    scored n;
+} sized;
+
+static void show_sizes_json(const cli *c, const own *o, const sized *all, size_t n,
+                            const scored *other) {
+    json j = json_begin(c, "kiln.eval-sizes/1");
+    json_key_text(&j, "data", o->data);
+    json_key_text(&j, "model", other->s.path);
+    json_key_number(&j, "top1", other->r.top1);
+    json_key_number(&j, "loss_nats", other->r.loss);
+    json_key(&j, "sizes");
+    json_open(&j, '[');
+    for (size_t i = 0; i < n; i++) {
+        const kiln_evaluate_result *r = &all[i].n.r;
+        json_open(&j, '{');
+        json_key_int(&j, "calibration_samples", all[i].samples);
+        json_key_number(&j, "top1", r->top1);
+        json_key_number(&j, "top1_change_points", 100 * (r->top1 - other->r.top1));
+        json_key_number(&j, "top1_change_interval_points", 100 * paired_interval(r));
+        json_key_number(&j, "loss_nats", r->loss);
+        json_key_number(&j, "agreement", r->agreement);
+        json_key_number(&j, "sqnr_db", r->sqnr_db);
+        json_close(&j);
+    }
+    json_close(&j);
+    json_end(&j);
+}
+
+static void show_sizes(const cli *c, const own *o, const sized *all, size_t n,
+                       const scored *other) {
+    static const char *const names[] = {"top1", "loss", "agreement", "sqnr"};
+    table *t = table_new(">calibration samples|>top-1|>change, points|>± 95 %|>loss|>agreement|"
+                         ">SQNR");
+    for (size_t i = 0; i <= n; i++) {
+        const kiln_evaluate_result *r = i < n ? &all[i].n.r : &other->r;
+        bool float_row = i == n;
+        table_cell(t, "%s", float_row ? "float" : keepf("%lld", (long long)all[i].samples));
+        table_cell(t, "%s", metric_text(metric_find(names[0]), r->top1));
+        table_cell(t, "%s", float_row ? "" : keepf("%+.2f", 100 * (r->top1 - other->r.top1)));
+        table_cell(t, "%s", float_row ? "" : keepf("%.2f", 100 * paired_interval(r)));
+        for (size_t k = 1; k < COUNT_OF(names); k++) {
+            const metric *m = metric_find(names[k]);
+            double value = metric_value(r, m);
+            table_cell(t, "%s", isnan(value) ? "" : metric_text(m, value));
+        }
+    }
+    table_print(t, c->format);
+    const metric *m = metric_of(o);
+    verdict(c, passes(o, &all[n - 1].n), "%s %s with %lld samples", m->name,
+            metric_text(m, metric_value(&all[n - 1].n.r, m)), (long long)all[n - 1].samples);
+}
+
+static int score_size(cli *c, const own *o, sized *z, scored *other) {
+    const kiln_shape *shape;
+    predictions none = {NULL};
+    c->calib_count = z->samples;
+    z->n.s.pool = other->s.pool;
+    int failed = open_quantized(c, &z->n, other);
+    failed = failed ? failed : session_context(c, &z->n.s, c->threads);
+    if (failed == 0 && !find_shape(c, o, &z->n.s, &shape)) {
+        failed = kiln_status_exit_code(KILN_E_USAGE);
+    }
+    if (failed == 0) {
+        failed = finish(c, score(c, o, &z->n, other, shape, &none));
+    }
+    session_close(&z->n.s);
+    return failed;
+}
+
+static int evaluate_sizes(cli *c, const own *o, scored *other) {
+    size_t n = o->calib_sizes.count;
+    int64_t *samples = allocate(n * sizeof *samples);
+    sized *all = allocate(n * sizeof *all);
+    if (!parse_int_list(c, "calib-sizes", &o->calib_sizes, 1, samples, n)) {
+        return kiln_status_exit_code(KILN_E_USAGE);
+    }
+    for (size_t i = 0; i < n; i++) {
+        all[i].samples = samples[i];
+        int failed = score_size(c, o, &all[i], other);
+        if (failed != 0) {
+            return failed;
+        }
+    }
+    if (c->format == FORMAT_JSON) {
+        show_sizes_json(c, o, all, n, other);
+    } else {
+        show_sizes(c, o, all, n, other);
+    }
+    return passes(o, &all[n - 1].n) ? 0 : kiln_status_exit_code(KILN_E_CHECK);
+}
+
+/* ---- The verb ---- */
+
+static int check_options(cli *c, own *o) {
+    o->int8 = o->int8 || c->precision.count > 0 || o->calib_sizes.count > 0;
     if (!o->data) {
         return usage_error(c, NULL, "`kiln eval` needs --data PATH");
     }
-    int status = session_open(c, &n.s, c->operands.items[0]);
-    if (status == 0 && o->against) {
-        status = session_open(c, &other.s, o->against);
+    if (o->int8 && o->against) {
+        return usage_error(c, NULL,
+                           "--int8 compares with the float network, --against with "
+                           "another: one of them");
     }
+    if (!o->int8 && (c->calib.count > 0 || c->ranges_file)) {
+        return usage_error(c, NULL, "--calib and --ranges belong to --int8");
+    }
+    return 0;
+}
+
+/* Two networks run in turn: on the same threads. */
+static int share_pool(cli *c, scored *n, scored *other, kiln_pool **out) {
+    kiln_pool_options o = {.size = sizeof o, .threads = (int32_t)c->threads};
+    kiln_status status = kiln_pool_create(out, c->env, &o);
+    n->s.pool = other->s.pool = *out;
+    return finish(c, status);
+}
+
+/* The networks and their contexts; `n` is left alone for sizes, which open it themselves. */
+static int open_all(cli *c, const own *o, scored *n, scored *other, kiln_pool **pool) {
+    const char *path = c->operands.items[0];
+    bool sizes = o->calib_sizes.count > 0, versus = o->int8 || o->against;
+    int failed = versus && !c->dry_run ? share_pool(c, n, other, pool) : 0;
+    failed = failed ? failed : open_network(c, o->int8 ? other : n, path);
+    if (failed == 0 && o->against) {
+        failed = open_network(c, other, o->against);
+        if (strcmp(n->name, other->name) == 0) {
+            n->name = path;
+            other->name = o->against;
+        }
+    }
+    if (failed == 0 && o->int8 && !sizes && !c->dry_run) {
+        failed = open_quantized(c, n, other);
+    }
+    if (failed == 0 && !sizes && !c->dry_run) {
+        failed = session_context(c, &n->s, c->threads);
+    }
+    if (failed == 0 && versus && !c->dry_run) {
+        failed = session_context(c, &other->s, c->threads);
+    }
+    return failed;
+}
+
+static int run(cli *c, void *given) {
+    own *o = given;
+    kiln_pool *pool = NULL;
+    scored n = {0}, other = {0};
+    int status = check_options(c, o);
+    status = status ? status : open_all(c, o, &n, &other, &pool);
     if (status == 0 && !c->dry_run) {
-        status = session_context(c, &n.s, c->threads);
+        bool versus = o->int8 || o->against;
+        status = o->calib_sizes.count > 0 ? evaluate_sizes(c, o, &other)
+                                          : evaluate(c, o, &n, versus ? &other : NULL);
     }
-    if (status == 0 && !c->dry_run && o->against) {
-        status = session_context(c, &other.s, c->threads);
-    }
-    if (status == 0 && !c->dry_run) {
-        status = evaluate(c, o, &n, o->against ? &other : NULL);
-    }
-    session_close(&other.s);
     session_close(&n.s);
+    session_close(&other.s);
+    kiln_pool_destroy(pool);
     return status;
 }
 
@@ -282,6 +406,24 @@ static const opt options[] = {
      .value = "MODEL|ENGINE",
      .at = offsetof(own, against),
      .help = "compare with this network, sample by sample; labels are not needed then"},
+    {.name = "int8",
+     .kind = OPT_FLAG,
+     .at = offsetof(own, int8),
+     .help = "quantize, by --calib or --ranges, and compare with the float network"},
+    {.name = "calib-sizes",
+     .kind = OPT_LIST,
+     .value = "N[,N]",
+     .at = offsetof(own, calib_sizes),
+     .help = "quantize with so many samples each time: what does the size of the set change?"},
+    {.name = "confusion",
+     .kind = OPT_FLAG,
+     .at = offsetof(own, confusion),
+     .help = "also count which label is taken for which, up to 512 classes"},
+    {.name = "save-predictions",
+     .kind = OPT_TEXT,
+     .value = "FILE.csv",
+     .at = offsetof(own, predictions),
+     .help = "write label and predicted class of every sample"},
     {.name = "count",
      .letter = 'n',
      .kind = OPT_INT,
@@ -329,17 +471,24 @@ static const example examples[] = {
      "on class folders of pictures; exit 1 below 75 %"},
     {"kiln eval small.kiln --against net.onnx --data test.npz",
      "an 8-bit engine beside its float model"},
+    {"kiln eval net.onnx --int8 --calib train/ --data val/ --scale 1/255 --confusion",
+     "what 8 bits cost and bring"},
+    {"kiln eval net.onnx --calib-sizes 4,16,64,256 --calib train.npz --data test.npz",
+     "how many calibration samples are enough"},
     {"kiln eval mnist.onnx --data t10k-images-idx3-ubyte.gz --scale 1/255", "on the MNIST files"},
 };
 
-static const opt_group *const groups[] = {&group_picture, &group_build, &group_common, NULL};
+static const opt_group *const groups[] = {&group_quant, &group_picture, &group_build, &group_common,
+                                          NULL};
 
 const verb verb_eval = {
     .name = "eval",
     .summary = "measure accuracy on a labelled data set",
     .operands = "MODEL|ENGINE --data PATH",
-    .about = "Runs every sample through the network and counts how often the label ranks first "
-             "or among the first five.",
+    .about =
+        "Runs every sample through the network and counts how often the label ranks first "
+        "or among the first five. Two networks are run on each batch in turn, so that their times "
+        "can be compared; the interval of the difference in top-1 is of paired samples.",
     .exits = "the metric misses --min",
     EXAMPLES(examples),
     OPTIONS(options, own),

@@ -210,7 +210,7 @@ int session_inputs(cli *c, session *s, int64_t batch) {
 
 int session_context(cli *c, session *s, int64_t threads) {
     kiln_context_options o = {
-        .size = sizeof o, .threads = (int32_t)threads, .seed = (uint64_t)c->seed};
+        .size = sizeof o, .pool = s->pool, .threads = (int32_t)threads, .seed = (uint64_t)c->seed};
     kiln_context_destroy(s->context);
     s->context = NULL;
     kiln_status status = kiln_context_create(&s->context, s->engine, &o, c->diag);

@@ -58,6 +58,8 @@ static void count_prediction(kiln_classify *c, int64_t predicted, const int64_t 
                              int32_t count) {
     bool hit = contains(labels, count, predicted);
     int64_t label = hit ? predicted : labels[0];
+    c->last = predicted;
+    c->last_hit = hit;
     c->samples++;
     c->actual[label]++;
     c->top1_hits += hit;

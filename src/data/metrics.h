@@ -38,6 +38,8 @@ typedef struct kiln_classify {
     int64_t *hits;      /* [classes] samples of this label predicted right */
     int64_t
         *confusion; /* [classes, classes] row = label, column = prediction; NULL when too many */
+    int64_t last;   /* class predicted for the sample added last; -1: none */
+    bool last_hit;
 } kiln_classify;
 
 typedef struct kiln_classify_report {

@@ -202,6 +202,11 @@ typedef struct kiln_layer_option {
     double weight_percentile;                  /* 50 < p <= 100, of PERCENTILE [99.99] */
 } kiln_layer_option;
 
+/* A node that stays float whatever the rules say, by its exact name, and what to tell of it. */
+typedef struct kiln_float_node {
+    const char *name, *reason;
+} kiln_float_node;
+
 /* What is quantized and how. */
 typedef struct kiln_quantize_options {
     size_t size;
@@ -213,6 +218,8 @@ typedef struct kiln_quantize_options {
     int32_t keep_first, keep_last;   /* layers with weights that stay float */
     const kiln_layer_option *layers; /* n_layers of them */
     size_t n_layers;
+    const kiln_float_node *keep; /* n_keep of them */
+    size_t n_keep;
     const kiln_calibrate_options *calibrate; /* how ranges are found; symmetric for TensorRT */
     const char *const *off;                  /* as kiln_build_options.off; of both the engine that
                                                 is calibrated and the model quantized */
@@ -289,10 +296,61 @@ typedef struct kiln_node_precision {
     const char *name, *op;
     bool layer; /* has weights */
     bool int8;
+    bool asked;         /* a rule names it or its type int8 */
     const char *reason; /* why not, or NULL */
 } kiln_node_precision;
 /* Node i of a model made by kiln_quantize; false past the end, and for other models. */
 KILN_API bool kiln_model_precision(const kiln_model *model, size_t i, kiln_node_precision *out);
+
+/* ---- Layers: what 8 bits cost and gain ------------------------------------------------------ */
+
+typedef struct kiln_study_options {
+    size_t size;
+    const kiln_calibrate_run *data; /* samples to judge by, read more than once: not from `next` */
+    const char *labels;             /* of them, as of kiln_evaluate_options */
+    int64_t samples;                /* of them for each layer [32 to 256, by the network's size] */
+    const kiln_build_options *build;
+    int32_t threads;           /* [all] */
+    const kiln_ranges *ranges; /* as of kiln_quantize */
+    const char *state;         /* file that keeps what was measured; a study begun again with it
+                                  goes on where it stopped [none] */
+} kiln_study_options;
+
+/* A layer with weights. Numbers are NaN where they were not measured. */
+typedef struct kiln_layer_cost {
+    const char *name, *op;
+    /* The network's outputs against the float network's when this layer alone is quantized. */
+    double sqnr_db, cosine, agreement, top1;
+    double drop; /* of the metric, in percentage points */
+    /* What the layer reads when all are quantized, seen by a tap; its name, or NULL. */
+    const char *input;
+    double input_sqnr_db;
+} kiln_layer_cost;
+
+typedef struct kiln_study_info {
+    const char *metric;   /* "top1"; "agreement" with the float network without labels */
+    double float_metric;  /* a share; NaN when the first output is no scores of classes */
+    double drop, sqnr_db; /* of the network with all of its layers quantized */
+    int64_t samples;
+    size_t layers, measured;
+    size_t resumed; /* measurements found in the state file */
+} kiln_study_info;
+
+/* What was measured. Strings are borrowed from it. */
+typedef struct kiln_study kiln_study;
+KILN_API void kiln_study_destroy(kiln_study *study);
+/* Facts about the study. */
+KILN_API void kiln_study_get_info(const kiln_study *study, kiln_study_info *out);
+/* Layer i, that of most noise first; false past the end. */
+KILN_API bool kiln_study_layer(const kiln_study *study, size_t i, kiln_layer_cost *out);
+
+/* Quantizes one layer at a time, of those that kiln_quantize would with these options. On CANCELLED
+ * (by the data's progress) *out has what was measured until then. Errors: as of kiln_quantize, of
+ * reading data, building and running; USAGE for a state file of another study. */
+KILN_API kiln_status kiln_sensitivity(kiln_study **out, const kiln_model *model,
+                                      const kiln_calibration *calibration,
+                                      const kiln_quantize_options *options,
+                                      const kiln_study_options *how, kiln_diag *diag);
 
 /* Holds a model with QuantizeLinear and DequantizeLinear against what TensorRT's developer guide
  * demands: int8, zero points 0, constant positive scales, one for an activation and along the

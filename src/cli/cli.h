@@ -66,7 +66,7 @@ typedef struct opt_group {
 } opt_group;
 
 extern const opt_group group_common, group_build, group_input, group_picture, group_quant,
-    group_tolerance;
+    group_study, group_tolerance;
 
 typedef struct example {
     const char *command, *what;
@@ -131,6 +131,9 @@ struct cli {
     const char *calibrator, *ranges_file, *save_calib;
     int64_t calib_count, calib_batch, keep_first, keep_last;
     bool calib_shuffle, symmetric;
+    /* studies of layers */
+    const char *eval_data, *eval_labels, *state;
+    int64_t eval_count, layer_samples;
     /* what runs */
     const char *command; /* the words given, for the records */
     kiln_env *env;

@@ -233,6 +233,43 @@ static const opt group_quant_options[] = {
 };
 GROUP(group_quant, "Quantizing");
 
+static const opt group_study_options[] = {
+    {.name = "eval",
+     .kind = OPT_TEXT,
+     .value = "PATH",
+     SHARED(eval_data),
+     .help = "data to judge by, as `kiln eval` takes it [the first data set of --calib]"},
+    {.name = "eval-labels",
+     .kind = OPT_TEXT,
+     .value = "FILE|ARRAY",
+     SHARED(eval_labels),
+     .help = "of --eval [found by name]"},
+    {.name = "eval-count",
+     .kind = OPT_INT,
+     .value = "N",
+     .min = 1,
+     SHARED(eval_count),
+     .help = "samples of --eval, spread evenly over the set [all]"},
+    {.name = "samples",
+     .kind = OPT_INT,
+     .value = "N",
+     .min = 1,
+     SHARED(layer_samples),
+     .help = "for each layer by itself [32 to 256, by the network's size]"},
+    {.name = "state",
+     .kind = OPT_TEXT,
+     .value = "FILE",
+     SHARED(state),
+     .help = "keep what was measured; the same command goes on where it was stopped"},
+    {.name = "threads",
+     .kind = OPT_INT,
+     .value = "N",
+     .min = 1,
+     SHARED(threads),
+     .help = "[all usable cores]"},
+};
+GROUP(group_study, "Measuring");
+
 static const opt group_tolerance_options[] = {
     {.name = "atol",
      .kind = OPT_NUMBER,

@@ -99,8 +99,7 @@ static int read_ranges(cli *c, kiln_ranges **out) {
     return status == KILN_OK ? 0 : finish(c, status);
 }
 
-/* The data that --calib names first, as calibrating took it. */
-static bool first_data(const cli *c, kiln_calibrate_run *out) {
+bool quant_first_data(const cli *c, kiln_calibrate_run *out) {
     for (size_t i = 0; i < c->calib.count; i++) {
         if (!ends_with(c->calib.items[i], ".calib")) {
             *out = data_run(c, c->calib.items[i]);
@@ -111,23 +110,23 @@ static bool first_data(const cli *c, kiln_calibrate_run *out) {
 }
 
 static int choose(cli *c, const kiln_model *model, const kiln_build_options *build,
-                  const kiln_quantize_options *options, const kiln_ranges *given, quant_made *out) {
+                  const kiln_quantize_options *options, quant_made *out) {
     kiln_calibrate_run data;
     kiln_status status;
     bool all = options->calibrate->calibrator == KILN_CALIBRATOR_AUTO;
-    if (all && first_data(c, &data)) {
+    if (all && quant_first_data(c, &data)) {
         kiln_progress progress = watch_progress(c, "choose");
         kiln_trial_options how = {.size = sizeof how,
                                   .data = &data,
                                   .build = build,
                                   .threads = (int32_t)c->threads,
-                                  .ranges = given};
+                                  .ranges = out->given};
         data.progress = &progress;
         status = kiln_quantize_best(&out->model, model, out->calibration, options, &how,
                                     out->trials, QUANT_MAX_TRIALS, &out->n_trials, c->diag);
         end_progress(c);
     } else {
-        status = kiln_quantize(&out->model, model, out->calibration, given, options, c->diag);
+        status = kiln_quantize(&out->model, model, out->calibration, out->given, options, c->diag);
     }
     return status == KILN_OK ? interrupted() : finish(c, status);
 }
@@ -145,17 +144,15 @@ static void say_choice(cli *c, const quant_made *made) {
 
 int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build,
                 const kiln_quantize_options *options, quant_made *out) {
-    kiln_ranges *given = NULL;
     kiln_quantize_options o = *options;
     o.off = build->off;
     if (c->calib.count == 0 && !c->ranges_file) {
         return usage_error(c, "--calib names data, --ranges a file of another tool's ranges",
                            "int8 needs ranges: --calib PATH or --ranges FILE");
     }
-    int failed = read_ranges(c, &given);
+    int failed = read_ranges(c, &out->given);
     failed = failed ? failed : quant_calibrate(c, model, build, &o, &out->calibration);
-    failed = failed ? failed : choose(c, model, build, &o, given, out);
-    kiln_ranges_destroy(given);
+    failed = failed ? failed : choose(c, model, build, &o, out);
     print_findings(c);
     say_choice(c, out);
     return failed;
@@ -164,6 +161,7 @@ int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build
 void quant_free(quant_made *made) {
     kiln_model_destroy(made->model);
     kiln_calibration_destroy(made->calibration);
+    kiln_ranges_destroy(made->given);
     *made = (quant_made){0};
 }
 

@@ -24,6 +24,7 @@ enum { QUANT_MAX_TRIALS = 24, QUANT_MAX_CANDIDATES = 32 };
 typedef struct quant_made {
     kiln_model *model;
     kiln_calibration *calibration;
+    kiln_ranges *given;                  /* of --ranges, or NULL */
     kiln_trial trials[QUANT_MAX_TRIALS]; /* of --calibrator auto, where there is data */
     size_t n_trials;
 } quant_made;
@@ -32,6 +33,29 @@ typedef struct quant_made {
 int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build,
                 const kiln_quantize_options *options, quant_made *out);
 void quant_free(quant_made *made);
+
+/* The data set that --calib names first, as calibrating takes it; false for none. */
+bool quant_first_data(const cli *c, kiln_calibrate_run *out);
+
+/* A study of layers before it begins: the model, calibrated, with the calibrator that the options
+ * name or that --calibrator auto chose. */
+typedef struct quant_study {
+    kiln_model *model;
+    quant_made made;
+    kiln_open_options open;
+    kiln_quantize_options options;
+    kiln_calibrate_options how; /* options.calibrate */
+    kiln_calibrate_run data;    /* --eval, or the first of --calib */
+    kiln_study_options study;
+    kiln_progress progress;
+} quant_study;
+
+/* Loads, calibrates and fills in; `what` is shown with the progress. *out is to be given back also
+ * after a failure. */
+int quant_study_begin(cli *c, const char *what, quant_study *out);
+void quant_study_free(quant_study *s);
+/* After CANCELLED: how to go on. */
+void quant_study_resume(cli *c, const kiln_study_options *o);
 /* "percentile 99.99". */
 const char *quant_calibrator_text(kiln_calibrator calibrator, double percentile);
 /* The trials as a table, and as the array "trials" of an object. Nothing without any. */

@@ -448,6 +448,25 @@ kiln_context *kiln_gauge_context(const kiln_gauge *gauge) {
     return gauge->context;
 }
 
+bool kiln_gauge_bind(kiln_gauge *gauge, size_t k, kiln_context *context, kiln_diag *diag) {
+    return k < gauge->n_batches && gauge->held &&
+           bind(gauge, &gauge->batches[k], context, diag) == KILN_OK;
+}
+
+kiln_hash128 kiln_gauge_hash(const kiln_gauge *gauge) {
+    kiln_hash128 parts[2] = {{0}};
+    for (size_t k = 0; k < gauge->n_batches; k++) {
+        for (size_t i = 0; i < gauge->n_out; i++) {
+            const kiln_tensor *t = &gauge->batches[k].outputs[i];
+            if (t->data) {
+                parts[1] = kiln_hash_128(t->data, kiln_tensor_bytes(t));
+                parts[0] = kiln_hash_128(parts, sizeof parts);
+            }
+        }
+    }
+    return parts[0];
+}
+
 void kiln_gauge_span(kiln_gauge *gauge, double from, double to) {
     gauge->from = from;
     gauge->to = to;

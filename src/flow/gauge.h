@@ -18,6 +18,7 @@
 #ifndef KILN_FLOW_GAUGE_H
 #define KILN_FLOW_GAUGE_H
 
+#include "base/hash.h"
 #include "flow/feed.h"
 #include "kiln/quant.h"
 
@@ -67,6 +68,11 @@ kiln_status kiln_gauge_run(kiln_gauge *gauge, kiln_context *context, kiln_gauged
 /* Builds and runs. */
 kiln_status kiln_gauge_model(kiln_gauge *gauge, const kiln_model *model, kiln_gauged *out,
                              kiln_diag *diag);
+/* Binds what was kept of batch k; false past the end, and when inputs were not kept. */
+bool kiln_gauge_bind(kiln_gauge *gauge, size_t k, kiln_context *context, kiln_diag *diag);
+/* Of the float network's outputs: it changes with the network, the samples and how they are
+ * prepared. */
+kiln_hash128 kiln_gauge_hash(const kiln_gauge *gauge);
 /* Samples that can be run for `cost_macs` multiply-accumulates in all: at least `least`, at most
  * `most`. The same on every machine. */
 int64_t kiln_gauge_share(const kiln_model *model, int64_t cost_macs, int64_t least, int64_t most);

@@ -17,6 +17,16 @@ kiln_layer_option kiln_layer_option_of(const kiln_place_options *options, const 
     return found;
 }
 
+/* Why the node is kept float by its name, or NULL. */
+static const char *kept_by_name(const kiln_place_options *o, const kiln_node *node) {
+    for (size_t i = 0; i < o->n_keep; i++) {
+        if (strcmp(o->keep[i].name, node->name) == 0) {
+            return o->keep[i].reason;
+        }
+    }
+    return NULL;
+}
+
 /* ---- What may be int8 ---- */
 
 static bool is_layer(const kiln_node *n) {
@@ -49,7 +59,7 @@ static kiln_status judge(kiln_choice *c, const kiln_node *n, bool kept, const ch
                          kiln_diag *diag) {
     kiln_node_choice *choice = &c->nodes[n->id];
     const kiln_rule *rule = kiln_rules_find(&c->options->rules, n);
-    const char *wrong = unfit(n);
+    const char *wrong = unfit(n), *by_name = kept_by_name(c->options, n);
     bool no_op = kiln_op_rule_of(n->op)->kind == KILN_QUANT_NONE;
     choice->asked = rule && rule->kind != KILN_RULE_ALL && rule->dtype == KILN_DTYPE_I8;
     if (choice->asked && wrong && (no_op || rule->kind == KILN_RULE_NAME)) {
@@ -57,6 +67,8 @@ static kiln_status judge(kiln_choice *c, const kiln_node *n, bool kept, const ch
     }
     if (rule && rule->dtype != KILN_DTYPE_I8) {
         choice->reason = "a rule gives it another precision";
+    } else if (by_name) {
+        choice->reason = by_name;
     } else if (kept) {
         choice->reason = "the first and last layers stay float";
     } else if (c->barred && c->barred[n->id]) {

@@ -25,6 +25,8 @@ typedef struct kiln_place_options {
     int32_t keep_first, keep_last;   /* layers with weights that stay float */
     const kiln_layer_option *layers; /* n_layers of them */
     size_t n_layers;
+    const kiln_float_node *keep; /* n_keep of them */
+    size_t n_keep;
 } kiln_place_options;
 
 /* What becomes of a node, by its id in the root graph. */

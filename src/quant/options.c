@@ -40,7 +40,9 @@ kiln_status kiln_quantize_options_read(kiln_quantize_options *out, kiln_place_op
                                   .keep_first = out->keep_first,
                                   .keep_last = out->keep_last,
                                   .layers = out->layers,
-                                  .n_layers = out->n_layers};
+                                  .n_layers = out->n_layers,
+                                  .keep = out->keep,
+                                  .n_keep = out->n_keep};
     return kiln_rules_parse(&place->rules, out->precision, arena, diag);
 }
 

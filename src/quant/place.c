@@ -311,7 +311,12 @@ static kiln_status report(placer *p, kiln_placed *out) {
                                     .op = n->op->name,
                                     .layer = kiln_op_rule_of(n->op)->kind == KILN_QUANT_WEIGHTED,
                                     .int8 = c->int8,
+                                    .asked = c->asked,
                                     .reason = c->int8 ? NULL : c->reason};
+        if (item.reason) {
+            item.reason = kiln_arena_text(p->graph->arena, item.reason, strlen(item.reason));
+            KILN_TRY(item.reason ? KILN_OK : KILN_E_MEMORY);
+        }
         out->n_layers += item.layer ? 1 : 0;
         out->n_int8_layers += item.layer && item.int8 ? 1 : 0;
         if (kiln_op_rule_of(n->op)->kind != KILN_QUANT_NONE) {

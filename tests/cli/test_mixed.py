@@ -93,5 +93,50 @@ def auto_without_data_is_by_tensor(t):
     assert d["trials"] == [] and d["int8_layers"] == LAYERS, d
 
 
+def sensitivity_ranks_the_planted_layer_first(t):
+    net = planted(t)
+    data = samples(t, net)
+    common = ["sensitivity", net, "--calib", data, "--calibrator", "max", "--format", "json"]
+    d = records(kiln(*common))
+    layers = {r["name"]: r for r in d["layers"]}
+    assert d["layers"][0]["name"] == "bad" and len(layers) == LAYERS, d
+    others = [r for name, r in layers.items() if name != "bad"]
+    assert all(r["sqnr_db"] > layers["bad"]["sqnr_db"] + 10 for r in others), d
+    assert layers["bad"]["drop_points"] > max(r["drop_points"] for r in others), d
+    assert d["all_drop_points"] > 5 and d["float_metric"] == 1 and d["metric"] == "top1", d
+    assert layers["bad"]["input"] == "h2" and layers["fc1"]["input"] == "h0", layers
+    assert 30 < layers["fc1"]["input_sqnr_db"] < 60, layers
+
+    unlabelled = t / "x.npz"
+    d = records(kiln(*common[:3], unlabelled, *common[4:]))
+    assert d["metric"] == "agreement" and d["layers"][0]["name"] == "bad", d
+
+
+def a_study_goes_on_where_it_stopped(t):
+    net = planted(t)
+    data = samples(t, net)
+    state = t / "s.state"
+    common = ["sensitivity", net, "--calib", data, "--state", state, "--format", "json"]
+    whole = records(kiln(*common))
+    lines = state.read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + LAYERS and whole["resumed"] == 0, lines
+    state.write_text("".join(lines[:4]))
+    again = records(kiln(*common))
+    assert again["resumed"] == 3 and again["layers"] == whole["layers"], again
+    state.write_text("".join(lines[:3]) + lines[3][:20])
+    expect(kiln(*common), 3, "no record of a study")
+    state.write_text("".join(lines))
+    expect(kiln(*common, "--keep-last", "1"), 2, "of another study")
+
+
 if __name__ == "__main__":
-    sys.exit(main([auto_takes_the_calibrator_of_least_noise, auto_without_data_is_by_tensor]))
+    sys.exit(
+        main(
+            [
+                auto_takes_the_calibrator_of_least_noise,
+                auto_without_data_is_by_tensor,
+                sensitivity_ranks_the_planted_layer_first,
+                a_study_goes_on_where_it_stopped,
+            ]
+        )
+    )

@@ -97,6 +97,7 @@ typedef struct kiln_run_env {
     kiln_diag *diag;
     kiln_arena *arena; /* emptied after the step */
     uint64_t seed;
+    const atomic_int *cancelled; /* not 0: the run is to end */
 } kiln_run_env;
 
 typedef struct kiln_call {

@@ -482,7 +482,8 @@ KILN_API kiln_status kiln_context_run(kiln_context *context, kiln_diag *diag);
 KILN_API kiln_status kiln_context_run_async(kiln_context *context, kiln_diag *diag);
 /* Waits for that run and returns its status; `diag` of run_async has the findings. */
 KILN_API kiln_status kiln_context_wait(kiln_context *context);
-/* From any thread: ends the run under way early with KILN_E_CANCELLED. */
+/* From any thread: ends the run under way early with KILN_E_CANCELLED: after the step that works,
+ * or within it where it is long and has no vector kernel. */
 KILN_API void kiln_context_cancel(kiln_context *context);
 
 /* Output i of the last run, dims filled in, valid until the next, or until an input that is handed

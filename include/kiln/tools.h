@@ -275,8 +275,8 @@ typedef struct kiln_evaluate_options {
     const kiln_progress *progress;
     const kiln_shape
         *shape; /* what runs must have; its first dim is the batch; -1: any [the data's] */
-    const char
-        *kind; /* npz npy idx cifar images raw polygraphy zip [told from data]; raw: type and dims
+    const char *
+        kind; /* npz npy idx cifar images raw polygraphy zip pb [told from data]; raw: type and dims
                          are the input's */
     kiln_context *reference; /* another network's, with the same inputs and outputs, to compare
                                 with; labels are not needed then */

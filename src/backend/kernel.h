@@ -97,6 +97,7 @@ typedef struct kiln_run_env {
     kiln_diag *diag;
     kiln_arena *arena; /* emptied after the step */
     uint64_t seed;
+    const atomic_int *cancelled; /* not 0: the run is to end */
 } kiln_run_env;
 
 typedef struct kiln_call {
@@ -161,6 +162,9 @@ enum { KILN_SMALL_BYTES = 4096 };
 const kiln_tensor *kiln_small_data(const kiln_value *v);
 /* True when the value is a float32 tensor of known rank. */
 bool kiln_value_is_f32(const kiln_value *v);
+/* Likewise where the operator itself fixes the rank: an operand whose rank inference does not find
+ * (behind an If with branches of other ranks) is held to it when the step is bound. */
+bool kiln_value_is_f32_of_any_rank(const kiln_value *v);
 /* Node's operator is kiln_op_<id>. */
 #define KILN_IS(node, id) ((node)->op == &kiln_op_##id)
 

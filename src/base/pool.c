@@ -120,10 +120,9 @@ static void wake(watched *w) {
     }
 }
 
-/* The SSE control word (MXCSR) of all members, whatever the caller's is: round to nearest, no
- * traps, flush to zero and denormals are zero (bits 15 and 6). */
-static unsigned enter_fast_math(void) {
+unsigned kiln_float_mode_enter(void) {
 #if defined(__x86_64__)
+    /* MXCSR: no traps; flush to zero and denormals are zero are bits 15 and 6. */
     enum { FAST = 0x1F80 | 0x8040 };
     unsigned before = _mm_getcsr();
     _mm_setcsr(FAST);
@@ -133,7 +132,7 @@ static unsigned enter_fast_math(void) {
 #endif
 }
 
-static void leave_fast_math(unsigned before) {
+void kiln_float_mode_leave(unsigned before) {
 #if defined(__x86_64__)
     _mm_setcsr((_mm_getcsr() & 0x3F) | (before & ~0x3Fu));
 #else
@@ -175,7 +174,7 @@ static void *work(void *arg) {
     worker *self = arg;
     kiln_pool *pool = self->pool;
     pin_to(self->core);
-    enter_fast_math();
+    kiln_float_mode_enter();
     /* Every worker takes part in every generation, if only to count itself out. */
     for (unsigned seen = 0;; seen++) {
         wait_while(&pool->generation, seen, pool->spin_ns);
@@ -212,7 +211,7 @@ static void run_together(kiln_pool *pool, int32_t members, kiln_team_fn fn, void
 }
 
 void kiln_pool_run(kiln_pool *pool, int32_t threads, kiln_team_fn fn, void *arg) {
-    unsigned mode = enter_fast_math();
+    unsigned mode = kiln_float_mode_enter();
     int32_t most = pool ? pool->threads : 1;
     int32_t members = threads > 0 && threads < most ? threads : most;
     bool together = members > 1 && getpid() == pool->owner &&
@@ -223,7 +222,7 @@ void kiln_pool_run(kiln_pool *pool, int32_t threads, kiln_team_fn fn, void *arg)
     } else {
         run_alone(fn, arg);
     }
-    leave_fast_math(mode);
+    kiln_float_mode_leave(mode);
 }
 
 /* Starts workers until one cannot be started; the pool is then that much smaller. They inherit a

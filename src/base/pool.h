@@ -36,4 +36,10 @@ static inline void kiln_team_split(const kiln_team *team, int64_t n, int64_t *be
  * done. FTZ and DAZ are set inside and restored for the caller. A NULL pool runs a team of one. */
 void kiln_pool_run(kiln_pool *pool, int32_t threads, kiln_team_fn fn, void *arg);
 
+/* The floating-point mode of all computing, whatever the caller's is: round to nearest, no traps,
+ * denormals flushed to zero and read as zero. Members of a team have it; what computes outside of
+ * one enters it and leaves it with the word that entering returned. May be nested. */
+unsigned kiln_float_mode_enter(void);
+void kiln_float_mode_leave(unsigned before);
+
 #endif

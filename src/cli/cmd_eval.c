@@ -379,10 +379,11 @@ static const opt options[] = {
      .value = "PATH",
      .at = offsetof(own, data),
      .help = ".npz with y and an array for each input, .npy, raw .bin, IDX (also .gz), CIFAR "
-             "binary, or a folder (also in a .zip) of class folders of pictures"},
+             "binary, Polygraphy JSON, ONNX .pb or test_data_set folders, or a folder (also in a "
+             ".zip) of class folders of pictures"},
     {.name = "data-kind",
      .kind = OPT_CHOICE,
-     .value = "auto|npz|npy|idx|cifar|images|raw|polygraphy|zip",
+     .value = "auto|npz|npy|idx|cifar|images|raw|polygraphy|zip|pb",
      .at = offsetof(own, kind),
      .help = "of what --data is, where its name does not tell; raw has the input's type and dims"},
     {.name = "labels",

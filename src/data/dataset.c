@@ -16,7 +16,7 @@ static const char *const kind_names[KILN_DATASET_KINDS] = {
     [KILN_DATASET_NPY] = "npy",     [KILN_DATASET_IDX] = "idx",
     [KILN_DATASET_CIFAR] = "cifar", [KILN_DATASET_IMAGES] = "images",
     [KILN_DATASET_RAW] = "raw",     [KILN_DATASET_POLYGRAPHY] = "polygraphy",
-    [KILN_DATASET_ZIP] = "zip",
+    [KILN_DATASET_ZIP] = "zip",     [KILN_DATASET_PB] = "pb",
 };
 
 const char *kiln_dataset_kind_name(kiln_dataset_kind kind) {
@@ -36,6 +36,7 @@ static const struct {
     [KILN_DATASET_RAW] = {&kiln_dataset_raw, &kiln_dataset_files},
     [KILN_DATASET_POLYGRAPHY] = {&kiln_dataset_polygraphy, NULL},
     [KILN_DATASET_ZIP] = {&kiln_dataset_zip, NULL},
+    [KILN_DATASET_PB] = {&kiln_dataset_pb, &kiln_dataset_pb},
 };
 
 /* ---- Kind ---- */
@@ -55,7 +56,7 @@ static kiln_dataset_kind file_kind(const char *path, const kiln_dataset_spec *sp
         {".json", KILN_DATASET_POLYGRAPHY}, {"-ubyte", KILN_DATASET_IDX},
         {"-ubyte.gz", KILN_DATASET_IDX},    {".idx", KILN_DATASET_IDX},
         {".idx.gz", KILN_DATASET_IDX},      {".raw", KILN_DATASET_RAW},
-        {".zip", KILN_DATASET_ZIP},
+        {".zip", KILN_DATASET_ZIP},         {".pb", KILN_DATASET_PB},
     };
     for (size_t i = 0; i < KILN_COUNT_OF(endings); ++i) {
         if (kiln_ends_with(path, endings[i].ending)) {
@@ -84,7 +85,8 @@ static kiln_status folder_kind(kiln_dataset_kind *out, kiln_dataset *ds, kiln_di
     }
     if (*out == KILN_DATASET_AUTO) {
         KILN_TRY(kiln_list_folder(&names, ds->spec.path, true, &ds->scratch, diag));
-        *out = names.count > 0 ? KILN_DATASET_IMAGES : KILN_DATASET_AUTO;
+        bool pb = kiln_holds_pb_batches(ds->spec.path, &names, &ds->scratch);
+        *out = pb ? KILN_DATASET_PB : names.count > 0 ? KILN_DATASET_IMAGES : KILN_DATASET_AUTO;
     }
     kiln_arena_rewind(&ds->scratch, mark);
     return KILN_OK;
@@ -109,7 +111,7 @@ static kiln_status choose_kind(kiln_dataset *ds, kiln_diag *diag) {
             kiln_fail(diag, KILN_F_DATA_MISSING, "\"%s\" is no data set of a known kind",
                       ds->spec.path),
             "known are .npz, .npy, IDX, CIFAR .bin, raw .bin with dims, Polygraphy JSON, "
-            "pictures, and folders or .zip archives of them");
+            "ONNX .pb, pictures, and folders or .zip archives of them");
     }
     ds->spec.kind = kind;
     ds->ops = folder ? kind_ops[kind].folder : kind_ops[kind].file;
@@ -358,6 +360,10 @@ int32_t kiln_dataset_inputs(const kiln_dataset *ds) {
 
 const char *kiln_dataset_input(const kiln_dataset *ds, int32_t i) {
     return ds->names[i];
+}
+
+bool kiln_dataset_is_ordered(const kiln_dataset *ds) {
+    return ds->ordered;
 }
 
 bool kiln_dataset_has_labels(const kiln_dataset *ds) {

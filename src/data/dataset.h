@@ -24,6 +24,8 @@
  *     raw         .bin, elements of spec.dtype and sample dims spec.dims without any header;
  *                 or a folder of .bin files, each one sample
  *     polygraphy  JSON of Polygraphy's save-inputs or save-outputs: each entry one batch already
+ *     pb          ONNX TensorProto files: one, or a folder of them, each one batch already; a
+ *                 folder with input_0.pb, input_1.pb, ... (one batch), or of such folders
  *
  * Labels for images and .npy folders come from the folder names or from a text file of lines
  * "name,label" (comma, semicolon, tab or spaces; a first line without a number is a heading; more
@@ -52,10 +54,15 @@ typedef enum kiln_dataset_kind {
     KILN_DATASET_RAW,
     KILN_DATASET_POLYGRAPHY,
     KILN_DATASET_ZIP,
+    KILN_DATASET_PB,
     KILN_DATASET_KINDS,
 } kiln_dataset_kind;
 
 enum { KILN_DATASET_MAX_INPUTS = 64 };
+
+/* Decodes an ONNX TensorProto into arena or as a view of the bytes. *name: the one in it. */
+typedef kiln_status kiln_pb_decode_fn(kiln_tensor *out, const char **name, const void *bytes,
+                                      size_t len, kiln_arena *arena, kiln_diag *diag);
 
 typedef struct kiln_dataset_spec {
     const char *path;
@@ -70,6 +77,7 @@ typedef struct kiln_dataset_spec {
     kiln_dtype dtype; /* raw: element type [F32] */
     int32_t rank;     /* raw: dims of one sample */
     int64_t dims[KILN_MAX_RANK];
+    kiln_pb_decode_fn *decode; /* pb: given by who knows ONNX; NULL: such sets are refused */
 } kiln_dataset_spec;
 
 /* Accepted labels of one sample; none when the set has no labels. */
@@ -112,6 +120,8 @@ int64_t kiln_dataset_total(const kiln_dataset *ds);
 /* Arrays of each sample; name of array i. */
 int32_t kiln_dataset_inputs(const kiln_dataset *ds);
 const char *kiln_dataset_input(const kiln_dataset *ds, int32_t i);
+/* Whether the arrays stand in the order of a network's inputs, whatever their names (pb). */
+bool kiln_dataset_is_ordered(const kiln_dataset *ds);
 bool kiln_dataset_has_labels(const kiln_dataset *ds);
 /* Number of classes known by name, 0 when none; name of class i. */
 int64_t kiln_dataset_classes(const kiln_dataset *ds);

@@ -31,6 +31,7 @@ extern const kiln_dataset_ops kiln_dataset_cifar;
 extern const kiln_dataset_ops kiln_dataset_raw;
 extern const kiln_dataset_ops kiln_dataset_files; /* folders of .npy, .bin or pictures */
 extern const kiln_dataset_ops kiln_dataset_polygraphy;
+extern const kiln_dataset_ops kiln_dataset_pb;
 extern const kiln_dataset_ops kiln_dataset_zip; /* pictures in an archive */
 
 struct kiln_dataset {
@@ -47,6 +48,7 @@ struct kiln_dataset {
     bool sequential;
     bool has_labels;
     bool whole_batches;
+    bool ordered; /* arrays stand in the order of the inputs */
     int32_t input_count;
     const char **names;
     const char **classes;
@@ -91,6 +93,9 @@ kiln_status kiln_read_classes(kiln_dataset *ds, const char *path, kiln_diag *dia
  * unless spec.classes gave another. KILN_E_USAGE for a folder that is no class. */
 kiln_status kiln_class_number(int64_t *out, const kiln_dataset *ds, const char *folder,
                               kiln_diag *diag);
+
+/* Whether the folder's subfolders hold one batch of .pb files each. */
+bool kiln_holds_pb_batches(const char *folder, const kiln_name_list *subfolders, kiln_arena *arena);
 
 /* True for y, label, labels, target, targets. */
 bool kiln_is_label_name(const char *name);

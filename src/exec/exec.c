@@ -108,6 +108,7 @@ kiln_status kiln_exec_create(kiln_exec **out, const kiln_plan *plan, const kiln_
     kiln_arena_init(&x->run_arena, x->env);
     x->run_env.arena = &x->run_arena;
     x->run_env.seed = options->seed;
+    x->run_env.cancelled = &x->cancelled;
     kiln_status status = fill_exec(x, plan, diag);
     if (status != KILN_OK) {
         kiln_exec_destroy(x);
@@ -130,7 +131,11 @@ void kiln_exec_destroy(kiln_exec *exec) {
 }
 
 kiln_status kiln_exec_run(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag) {
-    return kiln_frame_run(exec->root, inputs, diag);
+    /* Late steps work outside of the team, in the same mode. */
+    unsigned mode = kiln_float_mode_enter();
+    kiln_status status = kiln_frame_run(exec->root, inputs, diag);
+    kiln_float_mode_leave(mode);
+    return status;
 }
 
 const kiln_datum *kiln_exec_output(const kiln_exec *exec, int32_t i) {

@@ -139,8 +139,10 @@ static kiln_status run_node(region *r, const kiln_node *n, kiln_diag *diag) {
     for (int32_t k = 0; k < n->n_in; k++) {
         KILN_TRY(find(r, n->in[k], &in[k], diag));
     }
-    kiln_hooks hooks = {
-        .body = run_body, .driver = r, .seed = r->frame->exec->seed + (uint64_t)n->id};
+    kiln_hooks hooks = {.body = run_body,
+                        .driver = r,
+                        .seed = r->frame->exec->seed + (uint64_t)n->id,
+                        .cancelled = &r->frame->exec->cancelled};
     KILN_TRY(kiln_eval_node(n, in, in + n->n_in, &hooks, r->arena, diag));
     for (int32_t k = 0; k < n->n_out; k++) {
         KILN_TRY(know(r, n->out[k], &in[n->n_in + k]));

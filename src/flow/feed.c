@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "onnx/onnx.h"
 #include "ops/util.h"
 
 /* Where the samples of one input come from. */
@@ -74,13 +75,19 @@ static kiln_status choose_kind(const kiln_feed *f, kiln_dataset_spec *set, kiln_
     return KILN_OK;
 }
 
+static kiln_status decode_pb(kiln_tensor *out, const char **name, const void *bytes, size_t len,
+                             kiln_arena *arena, kiln_diag *diag) {
+    return kiln_tensor_from_pb(out, name, bytes, len, arena, arena->env, diag);
+}
+
 static kiln_status open_set(kiln_feed *f, kiln_diag *diag) {
     kiln_dataset_spec set = {.path = f->spec.data,
                              .labels = f->spec.labels,
                              .input = f->in.name,
                              .count = f->spec.count,
                              .shuffle = f->spec.shuffle,
-                             .seed = f->spec.seed};
+                             .seed = f->spec.seed,
+                             .decode = decode_pb};
     if (f->spec.preprocess) {
         KILN_TRY(kiln_preprocess_parse(&set.preprocess, f->spec.preprocess, diag));
     }
@@ -129,14 +136,19 @@ static const char *array_names(kiln_feed *f) {
     return text ? text : "";
 }
 
-/* By name; the input chosen takes the only array whatever it is called. */
-static kiln_status find_array(kiln_feed *f, const kiln_io *io, int32_t *out, kiln_diag *diag) {
+/* By name; arrays that stand in the inputs' order take their names from it, and the input chosen
+ * takes the only array whatever it is called. number: of the input. */
+static kiln_status find_array(kiln_feed *f, const kiln_io *io, size_t number, int32_t *out,
+                              kiln_diag *diag) {
     int32_t n = kiln_dataset_inputs(f->set), array = 0;
     while (array < n && strcmp(kiln_dataset_input(f->set, array), io->name) != 0) {
         array++;
     }
     if (array == n && n == 1 && strcmp(io->name, f->in.name) == 0) {
         array = 0;
+    }
+    if (array == n && kiln_dataset_is_ordered(f->set) && (int32_t)number < n) {
+        array = (int32_t)number;
     }
     if (array == n) {
         return kiln_hint(diag,
@@ -157,7 +169,7 @@ static kiln_status choose_channels(kiln_feed *f, const kiln_engine *engine, kiln
                              "input \"%s\" is a sequence, which no data set fills", io.name);
         }
         if (f->set) {
-            KILN_TRY(find_array(f, &io, &c.array, diag));
+            KILN_TRY(find_array(f, &io, i, &c.array, diag));
         }
         KILN_PUSH(&f->arena, f->channels, f->n_channels, f->cap_channels, c);
     }

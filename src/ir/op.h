@@ -16,6 +16,8 @@
 #ifndef KILN_IR_OP_H
 #define KILN_IR_OP_H
 
+#include <stdatomic.h>
+
 #include "base/diag.h"
 #include "ir/type.h"
 
@@ -140,7 +142,8 @@ struct kiln_ref {
     kiln_arena *arena;      /* outputs and scratch */
     kiln_diag *diag;
     const kiln_limits *limits;
-    uint64_t seed; /* for random operators */
+    uint64_t seed;               /* for random operators */
+    const atomic_int *cancelled; /* looked at by kiln_ref_poll; NULL: never */
     /* Operators with bodies: runs `body`; outputs are allocated in the arena. */
     kiln_status (*body)(kiln_ref *self, const kiln_graph *body, const kiln_datum *inputs,
                         int32_t n_inputs, kiln_datum *outputs);

@@ -14,15 +14,18 @@ static kiln_msg whole(const void *bytes, size_t len) {
     return msg;
 }
 
-kiln_status kiln_tensor_from_pb(kiln_tensor *out, const void *bytes, size_t len, kiln_arena *arena,
-                                const kiln_env *env, kiln_diag *diag) {
+kiln_status kiln_tensor_from_pb(kiln_tensor *out, const char **name, const void *bytes, size_t len,
+                                kiln_arena *arena, const kiln_env *env, kiln_diag *diag) {
     kiln_decoder d;
     kiln_msg msg = whole(bytes, len);
     kiln_stored_tensor stored;
     kiln_decoder_init(&d, bytes, len, arena, env, diag);
     KILN_TRY(kiln_decode_tensor(&d, &msg, &stored));
     *out = stored.tensor;
-    return KILN_OK;
+    if (name) {
+        *name = kiln_arena_text(arena, stored.name.p, stored.name.n);
+    }
+    return !name || *name ? KILN_OK : KILN_E_MEMORY;
 }
 
 static kiln_status decode_datum(kiln_decoder *d, kiln_kind kind, const kiln_msg *msg, int depth,

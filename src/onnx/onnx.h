@@ -55,9 +55,9 @@ kiln_status kiln_import_memory(kiln_import *out, const void *bytes, size_t len,
                                kiln_files *files, const kiln_env *env, kiln_diag *diag);
 
 /* Decodes one TensorProto (.pb file contents). Data is a view of `bytes` where possible, else
- * arena. */
-kiln_status kiln_tensor_from_pb(kiln_tensor *out, const void *bytes, size_t len, kiln_arena *arena,
-                                const kiln_env *env, kiln_diag *diag);
+ * arena. name (may be NULL): the one in it, in arena, "" where there is none. */
+kiln_status kiln_tensor_from_pb(kiln_tensor *out, const char **name, const void *bytes, size_t len,
+                                kiln_arena *arena, const kiln_env *env, kiln_diag *diag);
 /* A SequenceProto or OptionalProto of tensors, or a TensorProto, chosen by `kind`. */
 kiln_status kiln_datum_from_pb(kiln_datum *out, kiln_kind kind, kiln_kind elem_kind,
                                const void *bytes, size_t len, kiln_arena *arena,

@@ -189,6 +189,7 @@ kiln_status kiln_attention_run(kiln_ref *c, const kiln_attention *a, const doubl
         }
         for (int64_t i = 0; i < a->q_len; i++) {
             int64_t row = n * a->q_len + i;
+            KILN_TRY(kiln_ref_poll(c));
             query(&r, b, h, i, q + row * a->qk_dim, v + from * a->kv_len * a->v_dim,
                   y + row * a->v_dim);
         }

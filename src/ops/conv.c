@@ -29,7 +29,7 @@ static kiln_status ref(kiln_ref *c) {
         for (int64_t i = 0; i < image; i++) {
             acc[i] = bias ? kiln_get_f64(bias->dtype, bias->data, i / plane) : 0;
         }
-        kiln_conv_image(&job, n, acc);
+        KILN_TRY(kiln_conv_image(c, &job, n, acc));
         kiln_store_f64(y, n * image, image, acc);
     }
     kiln_arena_rewind(c->arena, mark);

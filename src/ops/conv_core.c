@@ -134,7 +134,7 @@ static void add_tap(const kiln_window *w, const tap *t, double weight, const dou
     }
 }
 
-void kiln_conv_image(const kiln_conv_job *job, int64_t n, double *acc) {
+kiln_status kiln_conv_image(const kiln_ref *c, const kiln_conv_job *job, int64_t n, double *acc) {
     const kiln_window *win = &job->win;
     int64_t channels = job->x->dims[1], per_group = job->w->dims[1];
     int64_t outputs = job->w->dims[0] / job->group;
@@ -146,6 +146,7 @@ void kiln_conv_image(const kiln_conv_job *job, int64_t n, double *acc) {
         }
         for (int64_t k = 0; k < win->taps; k++) {
             tap t = make_tap(win, k);
+            KILN_TRY(kiln_ref_poll(c));
             for (int64_t m = first; !t.empty && m < first + outputs; m++) {
                 int64_t at = (m * per_group + ch % per_group) * win->taps + k;
                 double v = kiln_get_f64(job->w->dtype, job->w->data, at);
@@ -154,6 +155,7 @@ void kiln_conv_image(const kiln_conv_job *job, int64_t n, double *acc) {
             }
         }
     }
+    return KILN_OK;
 }
 
 int64_t kiln_conv_macs(const kiln_fact *weight, const kiln_fact *out) {

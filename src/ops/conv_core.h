@@ -25,8 +25,8 @@ typedef struct kiln_conv_job {
     double *plane;        /* scratch: in_count doubles */
 } kiln_conv_job;
 
-/* Adds the sums of image `n` to acc [M, out_count]. Exact for 8-bit integers. */
-void kiln_conv_image(const kiln_conv_job *job, int64_t n, double *acc);
+/* Adds the sums of image `n` to acc [M, out_count]. Exact for 8-bit integers. Errors: CANCELLED. */
+kiln_status kiln_conv_image(const kiln_ref *c, const kiln_conv_job *job, int64_t n, double *acc);
 
 void kiln_conv_cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *out,
                     kiln_cost *cost);

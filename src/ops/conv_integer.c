@@ -102,11 +102,11 @@ static kiln_status prepare(kiln_ref *c, sums *s, const kiln_tensor *x_zero,
     return KILN_OK;
 }
 
-static void compute(sums *s, int64_t n, const kiln_tensor *bias) {
+static kiln_status compute(const kiln_ref *c, sums *s, int64_t n, const kiln_tensor *bias) {
     for (int64_t i = 0; i < s->image; i++) {
         s->acc[i] = bias ? kiln_get_f64(bias->dtype, bias->data, i / s->plane) : 0;
     }
-    kiln_conv_image(&s->job, n, s->acc);
+    return kiln_conv_image(c, &s->job, n, s->acc);
 }
 
 static kiln_status ref_integer(kiln_ref *c) {
@@ -118,7 +118,7 @@ static kiln_status ref_integer(kiln_ref *c) {
     sums s = {.job = {.x = kiln_ref_in(c, 0), .w = kiln_ref_in(c, 1)}};
     KILN_TRY(prepare(c, &s, kiln_ref_in(c, 2), kiln_ref_in(c, 3)));
     for (int64_t n = 0; n < y->dims[0]; n++) {
-        compute(&s, n, NULL);
+        KILN_TRY(compute(c, &s, n, NULL));
         for (int64_t i = 0; i < s.image; i++) {
             kiln_set_i64(y->dtype, y->data, n * s.image + i, (int64_t)s.acc[i]);
         }
@@ -139,7 +139,7 @@ static kiln_status ref_qlinear(kiln_ref *c) {
     KILN_TRY(prepare(c, &s, kiln_ref_in(c, 2), kiln_ref_in(c, 5)));
     int64_t zero = kiln_get_i64(y_zero->dtype, y_zero->data, 0);
     for (int64_t n = 0; n < y->dims[0]; n++) {
-        compute(&s, n, kiln_ref_in(c, 8));
+        KILN_TRY(compute(c, &s, n, kiln_ref_in(c, 8)));
         for (int64_t i = 0; i < s.image; i++) {
             float m = kiln_requantize_scale((float)channel(x_scale, 0),
                                             (float)channel(w_scale, i / s.plane),

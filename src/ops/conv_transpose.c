@@ -212,6 +212,7 @@ static kiln_status ref(kiln_ref *c) {
         }
         for (int64_t ch = 0; ch < channels; ch++) {
             int64_t first = ch / (channels / a->group) * per_group;
+            KILN_TRY(kiln_ref_poll(c));
             kiln_load_f64(x, (n * channels + ch) * win.out_count, win.out_count, plane);
             for (int64_t t = 0; t < per_group * win.taps; t++) {
                 double v = kiln_get_f64(w->dtype, w->data, ch * per_group * win.taps + t);

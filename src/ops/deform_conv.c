@@ -163,6 +163,7 @@ static kiln_status ref(kiln_ref *c) {
         for (int64_t ct = 0; ct < channels * w.taps; ct++) {
             int64_t ch = ct / w.taps, tap = ct % w.taps, first = ch / per_group * outputs;
             kiln_load_f64(x, (n * channels + ch) * w.in_count, w.in_count, plane);
+            KILN_TRY(kiln_ref_poll(c));
             read_tap(c, &w, n, ch, tap, plane, column);
             for (int64_t m = first; m < first + outputs; m++) {
                 int64_t at = (m * per_group + ch % per_group) * w.taps + tap;

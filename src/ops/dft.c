@@ -126,6 +126,7 @@ static kiln_status dft_ref(kiln_ref *c) {
     double *z, scale = a->inverse ? 1.0 / (double)length : 1.0;
     KILN_ALLOC(z, c->arena, 2 * length);
     for (int64_t i = 0; i < rows; i++) {
+        KILN_TRY(kiln_ref_poll(c));
         load(&r, i / inner * n * inner + i % inner, length, z);
         if (real_out) {
             mirror(z, r.have, length);
@@ -195,6 +196,7 @@ static kiln_status stft_ref(kiln_ref *c) {
     double *z;
     KILN_ALLOC(z, c->arena, 2 * length);
     for (int64_t i = 0; i < y->dims[0] * y->dims[1]; i++) {
+        KILN_TRY(kiln_ref_poll(c));
         load(&r, i / y->dims[1] * n + i % y->dims[1] * step, length, z);
         for (int64_t k = 0; window && k < 2 * length; k++) {
             z[k] *= kiln_get_f64(window->dtype, window->data, k / 2);

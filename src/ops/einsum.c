@@ -13,6 +13,9 @@ static const kiln_attr table[] = {{.name = "equation",
                                    .required = true,
                                    .offset = offsetof(kiln_einsum_attrs, equation)}};
 
+/* Products between two looks at whether the run was cancelled. */
+enum { POLL_EVERY = 1 << 20 };
+
 /* Labels: A-Z are 0..25, a-z 26..51, then the dims of the ellipsis, counted from its last. */
 enum { LETTERS = 52, LABELS = LETTERS + KILN_MAX_RANK, ELLIPSIS = -1 };
 
@@ -258,8 +261,8 @@ static kiln_status make_partial(kiln_ref *c, const int64_t *sizes, const bool *w
 }
 
 /* to += from * x, over all labels of from, x and to; the labels of `to` run outermost. */
-static void contract(const partial *from, const kiln_tensor *x, const term *t, const int64_t *sizes,
-                     partial *to) {
+static kiln_status contract(const kiln_ref *c, const partial *from, const kiln_tensor *x,
+                            const term *t, const int64_t *sizes, partial *to) {
     int64_t strides[LABELS] = {0}, own[KILN_MAX_RANK], dims[KILN_MAX_RANK];
     int64_t steps[3][KILN_MAX_RANK];
     int32_t n = 0;
@@ -288,10 +291,14 @@ static void contract(const partial *from, const kiln_tensor *x, const term *t, c
         kiln_walk_operand(&w, steps[i]);
     }
     if (kiln_walk_empty(&w)) {
-        return;
+        return KILN_OK;
     }
     bool is_float = kiln_dtype_is_float(x->dtype);
+    int64_t done = 0;
     do {
+        if (done++ % POLL_EVERY == 0) {
+            KILN_TRY(kiln_ref_poll(c));
+        }
         if (is_float) {
             double v = kiln_get_f64(x->dtype, x->data, w.offset[1]);
             ((double *)to->data)[w.offset[2]] += ((const double *)from->data)[w.offset[0]] * v;
@@ -300,6 +307,7 @@ static void contract(const partial *from, const kiln_tensor *x, const term *t, c
             ((uint64_t *)to->data)[w.offset[2]] += ((const uint64_t *)from->data)[w.offset[0]] * v;
         }
     } while (kiln_walk_next(&w));
+    return KILN_OK;
 }
 
 /* Labels still needed after operand k: those of later terms and of the output. */
@@ -366,7 +374,7 @@ static kiln_status ref(kiln_ref *c) {
         needed(&e, k, have, wanted);
         bool last = k + 1 == e.n_in;
         KILN_TRY(make_partial(c, sizes, wanted, last ? &e.out : NULL, &next));
-        contract(&acc, kiln_ref_in(c, k), &e.in[k], sizes, &next);
+        KILN_TRY(contract(c, &acc, kiln_ref_in(c, k), &e.in[k], sizes, &next));
         acc = next;
     }
     for (int64_t i = 0; i < acc.count; i++) {

@@ -94,7 +94,8 @@ static kiln_status run_body(kiln_ref *self, const kiln_graph *body, const kiln_d
                          "body \"%s\" takes %zu inputs, the operator gives %d", body->name,
                          body->n_inputs, n_inputs);
     }
-    kiln_eval_options options = {.outer = self->driver, .seed = self->seed};
+    kiln_eval_options options = {
+        .outer = self->driver, .seed = self->seed, .cancelled = self->cancelled};
     KILN_TRY(kiln_eval_graph(body, inputs, outputs, &options, self->arena, self->diag));
     kiln_diag_at_node(self->diag, self->node->name, self->node->op->name);
     return KILN_OK;
@@ -143,6 +144,7 @@ kiln_status kiln_eval_node(const kiln_node *node, const kiln_datum *in, kiln_dat
                   .diag = diag,
                   .limits = kiln_env_limits(arena->env),
                   .seed = hooks ? hooks->seed : 0,
+                  .cancelled = hooks ? hooks->cancelled : NULL,
                   .body = hooks ? hooks->body : NULL,
                   .driver = hooks ? hooks->driver : NULL};
     kiln_diag_at_node(diag, node->name, node->op->name);
@@ -172,6 +174,7 @@ static kiln_status eval_one(scope *f, const kiln_node *n, const kiln_eval_option
     }
     kiln_hooks hooks = {.body = run_body, .driver = f};
     hooks.seed = (options ? options->seed : 0) + (uint64_t)n->id;
+    hooks.cancelled = options ? options->cancelled : NULL;
     KILN_TRY(kiln_eval_node(n, in, out, &hooks, f->arena, f->diag));
     for (int32_t k = 0; k < n->n_out; k++) {
         KILN_TRY(store(f, n->out[k], &out[k], options));

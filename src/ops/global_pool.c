@@ -51,6 +51,7 @@ static kiln_status apply(kiln_ref *c, fold_fn *fold, double start, double p) {
     }
     for (int64_t k = 0; k < planes; k++) {
         double acc = start;
+        KILN_TRY(kiln_ref_poll(c));
         for (int64_t i = 0; i < size; i++) {
             acc = fold(acc, kiln_get_f64(x->dtype, x->data, k * size + i), p);
         }

@@ -163,6 +163,7 @@ static kiln_status sample_ref(kiln_ref *c) {
         return KILN_OK;
     }
     for (int64_t i = 0; i < y->dims[0] * points; i++) {
+        KILN_TRY(kiln_ref_poll(c));
         for (int32_t d = 0; d < n; d++) { /* the grid names the innermost axis first */
             double v = kiln_get_f64(grid->dtype, grid->data, i * n + (n - 1 - d));
             per_axis = taps(&axes[d], a, locate(&axes[d], a, v), pos[d], w[d]);

@@ -198,6 +198,7 @@ static kiln_status ref(kiln_ref *c) {
             h.s[i] = past ? kiln_get_f64(past->dtype, past->data, n * size + i) : 0;
         }
         for (int64_t t = 0; t < steps; t++) {
+            KILN_TRY(kiln_ref_poll(c));
             step(c, &h, b * steps + t, n % groups);
         }
         if (present) {

@@ -41,6 +41,7 @@ enum { BLOCK = 16 }; /* rows of A that share one pass over B */
             return KILN_E_MEMORY;                                               \
         }                                                                       \
         for (int64_t m = 0; m < p->m; m += BLOCK) {                             \
+            KILN_TRY(kiln_ref_poll(c));                                         \
             int64_t count = p->m - m < BLOCK ? p->m - m : BLOCK;                \
             for (int64_t i = 0; i < count; i++) {                               \
                 load(p->a, p->a_at + (m + i) * p->a_row, p->a_col, p->k, line); \

@@ -82,6 +82,7 @@ static kiln_status ref(kiln_ref *c) {
             return KILN_INFER_FAIL(c, INDEX, "roi %lld names image %g of %lld", (long long)roi,
                                    box[0], (long long)x->dims[0]);
         }
+        KILN_TRY(kiln_ref_poll(c));
         int64_t rows[2], cols[2], plane = (int64_t)box[0] * x->dims[1] + ch;
         cell_range(box[2], box[4], ph, y->dims[2], x->dims[2], &rows[0], &rows[1]);
         cell_range(box[1], box[3], pw, y->dims[3], x->dims[3], &cols[0], &cols[1]);

@@ -122,6 +122,7 @@ static kiln_status ref(kiln_ref *c) {
     KILN_TRY(kiln_ref_doubles(c, x, &v));
     for (int64_t n = 0; n < a->N; n++) {
         double add = bias ? kiln_get_f64(bias->dtype, bias->data, n) : 0;
+        KILN_TRY(kiln_ref_poll(c));
         unpack(c, n, w);
         for (int64_t m = 0; m < rows; m++) {
             double sum = 0;

@@ -98,7 +98,9 @@ typedef struct job {
     box *kept; /* those of the chosen that have an area, side by side */
 } job;
 
-static int64_t choose(const kiln_tensor *scores, int64_t at, const job *j) {
+/* The boxes of one class that are kept, into j->chosen. */
+static kiln_status choose(const kiln_ref *c, int64_t at, const job *j, int64_t *out) {
+    const kiln_tensor *scores = kiln_ref_in(c, SCORES);
     int64_t n = 0, count = 0, kept = 0;
     kiln_order_keys(scores, at, 1, j->n, true, j->keys);
     for (int64_t i = 0; i < j->n; i++) {
@@ -109,6 +111,7 @@ static int64_t choose(const kiln_tensor *scores, int64_t at, const job *j) {
     }
     kiln_order_first(j->keys, n, n, j->order);
     for (int64_t i = 0; i < n && count < j->most; i++) {
+        KILN_TRY(kiln_ref_poll(c));
         int64_t item = j->items[j->order[i]];
         const box *b = &j->boxes[item];
         bool solid = b->area > 0;
@@ -120,7 +123,8 @@ static int64_t choose(const kiln_tensor *scores, int64_t at, const job *j) {
         }
         j->chosen[count++] = item;
     }
-    return count;
+    *out = count;
+    return KILN_OK;
 }
 
 static double scalar(kiln_ref *c, int32_t i, double absent) {
@@ -141,7 +145,7 @@ static kiln_status run(kiln_ref *c, job *j) {
         for (int64_t i = 0; i < j->n && p % classes == 0; i++) {
             all[i] = read_box(boxes, p / classes * j->n + i, center);
         }
-        count = choose(scores, p * j->n, j);
+        KILN_TRY(choose(c, p * j->n, j, &count));
         for (int64_t k = 0; k < 3 * count; k++) {
             int64_t row[3] = {p / classes, p % classes, j->chosen[k / 3]};
             KILN_PUSH(c->arena, found, n_found, cap, row[k % 3]);

@@ -129,6 +129,7 @@ static kiln_status normalize(kiln_ref *c, int64_t length, double epsilon, bool c
     double *v = out->data;
     int64_t runs = length ? kiln_tensor_count(x) / length : 0;
     for (int64_t r = 0; r < runs; r++, v += length) {
+        KILN_TRY(kiln_ref_poll(c));
         kiln_load_f64(x, r * length, length, v);
         stats s = measure(v, length, epsilon, centred);
         for (int64_t i = 0; i < length; i++) {

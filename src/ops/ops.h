@@ -49,6 +49,7 @@ typedef struct kiln_hooks {
                         int32_t n_inputs, kiln_datum *outputs);
     void *driver; /* kiln_ref's driver */
     uint64_t seed;
+    const atomic_int *cancelled; /* not 0: the run is to end; may be NULL */
 } kiln_hooks;
 
 /* Runs one node. in: node->n_in data (kind NONE where left out); out: node->n_out data, made in
@@ -61,6 +62,7 @@ kiln_status kiln_eval_node(const kiln_node *node, const kiln_datum *in, kiln_dat
 typedef struct kiln_eval_options {
     const struct kiln_scope *outer; /* for a body: the values around it; NULL for a root */
     uint64_t seed;
+    const atomic_int *cancelled; /* as in kiln_hooks */
     kiln_status (*tap)(void *user, const kiln_value *value, const kiln_datum *datum);
     void *tap_user;
 } kiln_eval_options;

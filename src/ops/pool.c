@@ -233,6 +233,7 @@ static kiln_status apply(kiln_ref *c, window_fn *f) {
         for (int64_t i = 0; i < w.out_count; i++) {
             int64_t o[KILN_MAX_SPATIAL], arg = -1;
             kiln_unflatten(i, w.out, w.n, o);
+            KILN_TRY(kiln_ref_poll(c));
             double v = f(&w, a, o, plane, &arg);
             bool lowest = v == -INFINITY && !kiln_dtype_is_float(y->dtype);
             v = lowest ? (y->dtype == KILN_DTYPE_I8 ? INT8_MIN : 0) : v;

@@ -277,6 +277,7 @@ static kiln_status run_sequence(kiln_ref *c, layer *l, int64_t dir, int64_t b) {
     }
     for (int64_t s = 0; s < len; s++) {
         int64_t t = back ? len - 1 - s : s;
+        KILN_TRY(kiln_ref_poll(c));
         memcpy(l->gate, l->xw + x_row(l, t, b) * l->width, (size_t)l->width * sizeof *l->gate);
         step[l->cell](l);
         if (y) {

@@ -268,6 +268,7 @@ static kiln_status resize_axis(kiln_ref *c, const axis *x, const int64_t *dims, 
     for (int64_t i = 0; i < x->out; i++) {
         double at = source(a, x, (double)i);
         bool fill = outside(a, x, at);
+        KILN_TRY(kiln_ref_poll(c));
         weigh(a, x, at, taps, w, &first);
         for (int64_t o = 0; o < outer; o++) {
             double *to = dst + (o * x->out + i) * inner;

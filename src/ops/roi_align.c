@@ -146,6 +146,7 @@ static kiln_status ref(kiln_ref *c) {
         KILN_TRY(make_span(c, box[0], box[2], a->output_width, width, &w));
         for (int64_t ch = 0; ch < channels; ch++) {
             int64_t plane = (b * channels + ch) * height * width;
+            KILN_TRY(kiln_ref_poll(c));
             for (int64_t p = 0; p < a->output_height * a->output_width; p++) {
                 double v =
                     pool(x, plane, &h, &w, p / a->output_width, p % a->output_width, a->mode);

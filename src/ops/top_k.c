@@ -62,6 +62,7 @@ static kiln_status ref(kiln_ref *c) {
     for (int64_t i = 0; i < rows; i++) {
         int64_t outer = i / inner, column = i % inner;
         int64_t from = outer * n * inner + column;
+        KILN_TRY(kiln_ref_poll(c));
         kiln_order_keys(x, from, inner, n, a->largest != 0, keys);
         kiln_order_first(keys, n, k, items);
         for (int64_t j = 0; j < k; j++) {

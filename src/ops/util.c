@@ -272,6 +272,13 @@ kiln_status kiln_ref_scratch(kiln_ref *c, kiln_tensor *out, kiln_dtype dtype, in
     return new_tensor(c, out, dtype, rank, dims);
 }
 
+kiln_status kiln_ref_poll(const kiln_ref *c) {
+    if (c->cancelled && atomic_load_explicit(c->cancelled, memory_order_relaxed)) {
+        return kiln_fail(c->diag, KILN_F_RUN_CANCELLED, "the run was cancelled");
+    }
+    return KILN_OK;
+}
+
 kiln_status kiln_ref_doubles(kiln_ref *c, const kiln_tensor *t, double **out) {
     int64_t n = kiln_tensor_count(t);
     double *d;

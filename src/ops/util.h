@@ -103,6 +103,10 @@ kiln_status kiln_ref_scratch(kiln_ref *c, kiln_tensor *out, kiln_dtype dtype, in
 kiln_status kiln_ref_doubles(kiln_ref *c, const kiln_tensor *t, double **out);
 kiln_status kiln_ref_ints(kiln_ref *c, const kiln_tensor *t, int64_t **out);
 
+/* For loops that may last, at least once in about 10^7 operations: KILN_E_CANCELLED when the run
+ * has been cancelled. */
+kiln_status kiln_ref_poll(const kiln_ref *c);
+
 /* ---- Elements ---- */
 
 /* Element i of dense data of any numeric dtype. Floats are rounded to nearest even on store,

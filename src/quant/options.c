@@ -61,8 +61,10 @@ static kiln_status range_of(kiln_range *out, const kiln_needed *needed,
 kiln_status kiln_ranges_needed(kiln_ranges *out, const kiln_needed *needed, size_t n,
                                const kiln_ranges *given, const kiln_calibration *calibration,
                                const kiln_quantize_options *options, kiln_diag *diag) {
+    size_t taken = 0;
     for (size_t i = 0; i < n; i++) {
         const kiln_range *r = given ? kiln_ranges_find(given, needed[i].name) : NULL;
+        taken += r != NULL;
         const kiln_observer *o =
             calibration ? kiln_calibration_find(calibration, needed[i].name) : NULL;
         kiln_range found;
@@ -79,6 +81,12 @@ kiln_status kiln_ranges_needed(kiln_ranges *out, const kiln_needed *needed, size
                       (unsigned long long)(o->nans + o->infs),
                       (unsigned long long)(o->count + o->nans + o->infs));
         }
+    }
+    if (given && given->count > 0 && n > 0 && taken == 0) {
+        return kiln_fail(diag, KILN_F_CALIBRATION,
+                         "none of the %zu ranges given is of a value that is to be quantized: they "
+                         "are another network's",
+                         given->count);
     }
     return KILN_OK;
 }

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -55,12 +56,28 @@ typedef struct runner {
     kiln_diag *diag;
 } runner;
 
-static runner open_runner(size_t sample_index, int64_t batch, const kiln_context_options *options) {
-    runner r = {.engine = build_sample(sample_index, NULL), .diag = new_diag()};
+static runner open_engine(kiln_engine *engine, int64_t batch, const kiln_context_options *options) {
+    runner r = {.engine = engine, .diag = new_diag()};
     MUST(r.diag, kiln_context_create(&r.context, r.engine, options, r.diag));
     assert_true(make_inputs(&r.inputs, r.engine, batch, SEED, SIZE_MAX / 2));
     MUST(r.diag, bind_inputs(r.context, &r.inputs, r.diag));
     return r;
+}
+
+static runner open_runner(size_t sample_index, int64_t batch, const kiln_context_options *options) {
+    return open_engine(build_sample(sample_index, NULL), batch, options);
+}
+
+static runner open_model(kiln_status (*make)(kiln_model **out, const kiln_env *env,
+                                             kiln_diag *diag)) {
+    kiln_diag *diag = new_diag();
+    kiln_model *model;
+    kiln_engine *engine;
+    MUST(diag, make(&model, NULL, diag));
+    MUST(diag, kiln_engine_build(&engine, model, NULL, diag));
+    kiln_model_destroy(model);
+    kiln_diag_destroy(diag);
+    return open_engine(engine, 1, NULL);
 }
 
 static void close_runner(runner *r) {
@@ -391,6 +408,36 @@ static void a_run_can_be_cancelled(void **state) {
     close_runner(&r);
 }
 
+/* One long step of a kind that only the reference runs. */
+static kiln_status make_long_step(kiln_model **out, const kiln_env *env, kiln_diag *diag) {
+    kiln_builder *b;
+    KILN_TRY(kiln_builder_create(&b, env));
+    const kiln_attribute equation[] = {
+        {.name = "equation", .kind = KILN_ATTRIBUTE_STRING, .s = "ij,jk->ik"}};
+    const int64_t dims[] = {2000, 2000};
+    const kiln_ref_value in[] = {kiln_builder_input(b, "x", KILN_DTYPE_F64, 2, dims, diag),
+                                 kiln_builder_input(b, "y", KILN_DTYPE_F64, 2, dims, diag)};
+    kiln_ref_value z = kiln_builder_node(b, "", "Einsum", in, 2, equation, 1, diag);
+    (void)kiln_builder_output(b, z, "z", diag);
+    return kiln_builder_finish(out, b, diag);
+}
+
+static void cancelling_ends_a_step_that_lasts(void **state) {
+    (void)state;
+    runner r = open_model(make_long_step);
+    pthread_t thread;
+    struct timespec from, to;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    assert_int_equal(pthread_create(&thread, NULL, cancel_soon, r.context), 0);
+    assert_int_equal(kiln_context_run(r.context, r.diag), KILN_E_CANCELLED);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    pthread_join(thread, NULL);
+    double seconds = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
+    print_message("cancelled after %.3f s\n", seconds);
+    assert_true(seconds < 3); /* the 8 * 10^9 products would take ten times as long */
+    close_runner(&r);
+}
+
 static void an_asynchronous_run_can_be_waited_for_and_cancelled(void **state) {
     (void)state;
     runner r = open_endless();
@@ -481,6 +528,43 @@ static void modes_of_the_caller_are_left_alone(void **state) {
     close_runner(&r);
 }
 
+/* A result that only the data can size. */
+static kiln_status make_range(kiln_model **out, const kiln_env *env, kiln_diag *diag) {
+    static const char *const names[] = {"start", "limit", "delta"};
+    kiln_builder *b;
+    kiln_ref_value in[3];
+    KILN_TRY(kiln_builder_create(&b, env));
+    for (size_t i = 0; i < KILN_COUNT_OF(names); i++) {
+        in[i] = kiln_builder_input(b, names[i], KILN_DTYPE_F32, 0, NULL, diag);
+    }
+    kiln_ref_value y = kiln_builder_node(b, "", "Range", in, 3, NULL, 0, diag);
+    (void)kiln_builder_output(b, y, "y", diag);
+    return kiln_builder_finish(out, b, diag);
+}
+
+static void late_steps_compute_in_the_mode_of_the_others(void **state) {
+    (void)state;
+    static const float given[] = {1e-40f, 1, 0.1f};
+    runner r = open_model(make_range);
+    outcome nearest = {0}, rounded = {0};
+    for (size_t i = 0; i < KILN_COUNT_OF(given); i++) {
+        *(float *)r.inputs.tensors[i].data = given[i];
+    }
+    MUST(r.diag, kiln_context_run(r.context, r.diag));
+    take_outcome(&nearest, r.context, r.engine);
+    assert_true(((const float *)kiln_context_output(r.context, 0)->data)[0] == 0);
+    assert_int_equal(fesetround(FE_UPWARD), 0);
+    kiln_status status = kiln_context_run(r.context, r.diag);
+    assert_int_equal(fegetround(), FE_UPWARD);
+    fesetround(FE_TONEAREST);
+    MUST(r.diag, status);
+    take_outcome(&rounded, r.context, r.engine);
+    assert_true(same_outcome(&nearest, &rounded));
+    free_outcome(&nearest);
+    free_outcome(&rounded);
+    close_runner(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_number_of_threads_gives_the_same_bits),
@@ -491,9 +575,11 @@ int main(void) {
         cmocka_unit_test(taps_see_every_value_and_change_nothing),
         cmocka_unit_test(taps_agree_with_the_reference),
         cmocka_unit_test(a_run_can_be_cancelled),
+        cmocka_unit_test(cancelling_ends_a_step_that_lasts),
         cmocka_unit_test(an_asynchronous_run_can_be_waited_for_and_cancelled),
         cmocka_unit_test(batches_are_bound_once_and_agree_row_by_row),
         cmocka_unit_test(modes_of_the_caller_are_left_alone),
+        cmocka_unit_test(late_steps_compute_in_the_mode_of_the_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,7 +11,7 @@ import onnx.parser
 import common
 
 HEAD = '<ir_version: 8, opset_import: ["" : 18]>'
-# Name, graph, and the shapes of its float inputs.
+# Name and graph (inputs' symbolic dims are 1); and a kernel that it must run on.
 GRAPHS = (
     (
         "constant read in a convolution's layout",
@@ -55,12 +55,26 @@ GRAPHS = (
             }>
         }""",
     ),
+    (
+        "recurrent layer behind branches of two ranks",
+        """g (float[n,3,5] x) => (float[1,1,3,4] y)
+        <float[1,16,5] w, float[1,16,4] r, int64[1] zero = {0},
+         int64 first = {0}, int64 one = {1}> {
+            s = Shape (x)  d = Gather (s, first)  flat = Equal (d, one)
+            v = If (flat) <
+                then_branch = a () => (float[3,5] p) { p = Squeeze (x, zero) },
+                else_branch = b () => (float[n,3,5] q) { q = Identity (x) }
+            >
+            u = Unsqueeze (v, zero)  y = LSTM <hidden_size = 4> (u, w, r)
+        }""",
+        "rnn_f32",
+    ),
 )
 
 
 def fresh(info, rng) -> np.ndarray:
     tensor = info.type.tensor_type
-    shape = [d.dim_value for d in tensor.shape.dim]
+    shape = [d.dim_value or 1 for d in tensor.shape.dim]
     if tensor.elem_type == onnx.TensorProto.FLOAT:
         return rng.integers(-64, 65, shape).astype(np.float32) / 16
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
@@ -79,7 +93,7 @@ def fill(model: onnx.ModelProto, rng) -> None:
 def main() -> int:
     tally, kiln = common.Tally("regressions"), common.Kiln()
     with tempfile.TemporaryDirectory(prefix="kiln-regressions-") as folder:
-        for name, text in GRAPHS:
+        for name, text, *kernels in GRAPHS:
             rng = np.random.Generator(np.random.PCG64(3))
             model = onnx.parser.parse_model(HEAD + text)
             fill(model, rng)
@@ -97,6 +111,9 @@ def main() -> int:
                 float("inf") if common.mismatch(got[n], want) else common.range_error(got[n], want)
                 for n, want in zip(names, session.run(names, feeds))
             ]
+            layers = kiln.call("inspect", str(file), "--layers", "--format", "csv").stdout
+            for kernel in kernels:
+                tally.check(f"{name}: {kernel}", f",{kernel}," in layers, "runs on other kernels")
             tally.check(name, max(errors) <= 1e-6, f"{max(errors):.2e} of range")
     return tally.verdict()
 

@@ -121,7 +121,8 @@ static const typed cases[] = {
 static void expect_tensor(kiln_arena *arena, const kiln_out *out, const typed *c) {
     kiln_tensor t;
     assert_false(out->failed);
-    assert_int_equal(kiln_tensor_from_pb(&t, out->data, out->len, arena, NULL, NULL), KILN_OK);
+    assert_int_equal(kiln_tensor_from_pb(&t, NULL, out->data, out->len, arena, NULL, NULL),
+                     KILN_OK);
     assert_int_equal(t.dtype, c->dtype);
     assert_int_equal(t.rank, 1);
     assert_int_equal(t.dims[0], c->dims);
@@ -177,7 +178,8 @@ static void test_alignment(void **state) {
         kiln_put_tensor(&out, &t, "n");
         char *moved = (char *)kiln_arena_raw(&arena, out.len + 8) + shift;
         memcpy(moved, out.data, out.len);
-        assert_int_equal(kiln_tensor_from_pb(&back, moved, out.len, &arena, NULL, NULL), KILN_OK);
+        assert_int_equal(kiln_tensor_from_pb(&back, NULL, moved, out.len, &arena, NULL, NULL),
+                         KILN_OK);
         assert_int_equal((uintptr_t)back.data % sizeof(double), 0);
         assert_memory_equal(back.data, values, sizeof values);
     }
@@ -198,14 +200,14 @@ static void test_strings_and_bools(void **state) {
     (void)state;
     kiln_arena_init(&arena, NULL);
     assert_int_equal(kiln_tensor_to_pb(&bytes, &len, &t, "s", &arena), KILN_OK);
-    assert_int_equal(kiln_tensor_from_pb(&back, bytes, len, &arena, NULL, NULL), KILN_OK);
+    assert_int_equal(kiln_tensor_from_pb(&back, NULL, bytes, len, &arena, NULL, NULL), KILN_OK);
     for (int i = 0; i < 3; i++) {
         assert_string_equal(((const char **)back.data)[i], words[i]);
     }
     t = (kiln_tensor){
         .dtype = KILN_DTYPE_BOOL, .rank = 1, .dims = {3}, .data = (void *)(uintptr_t)flags};
     assert_int_equal(kiln_tensor_to_pb(&bytes, &len, &t, "s", &arena), KILN_OK);
-    assert_int_equal(kiln_tensor_from_pb(&back, bytes, len, &arena, NULL, NULL), KILN_OK);
+    assert_int_equal(kiln_tensor_from_pb(&back, NULL, bytes, len, &arena, NULL, NULL), KILN_OK);
     assert_memory_equal(back.data, "\0\1\1", 3);
     kiln_arena_free(&arena);
 }

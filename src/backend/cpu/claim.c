@@ -163,9 +163,12 @@ const kiln_tensor *kiln_small_data(const kiln_value *v) {
     return t && kiln_tensor_bytes(t) <= KILN_SMALL_BYTES ? t : NULL;
 }
 
+bool kiln_value_is_f32_of_any_rank(const kiln_value *v) {
+    return v && v->type.kind == KILN_KIND_TENSOR && v->type.dtype == KILN_DTYPE_F32;
+}
+
 bool kiln_value_is_f32(const kiln_value *v) {
-    return v && v->type.kind == KILN_KIND_TENSOR && v->type.dtype == KILN_DTYPE_F32 &&
-           v->type.rank >= 0;
+    return kiln_value_is_f32_of_any_rank(v) && v->type.rank >= 0;
 }
 
 void *kiln_pack_blob(kiln_packer *p, size_t bytes, kiln_status *status) {

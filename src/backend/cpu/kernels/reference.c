@@ -99,7 +99,8 @@ static kiln_status run_once(const kiln_call *call, const reference_state *s) {
                   .arena = call->env->arena,
                   .diag = call->env->diag,
                   .limits = kiln_env_limits(call->env->arena->env),
-                  .seed = call->env->seed + (uint64_t)n->id};
+                  .seed = call->env->seed + (uint64_t)n->id,
+                  .cancelled = call->env->cancelled};
     kiln_diag_at_node(c.diag, n->name, n->op->name);
     KILN_TRY(n->op->ref(&c));
     /* An operator that made its output itself, instead of filling the one at hand. */

@@ -70,8 +70,8 @@ static const char *check(const kiln_node *node) {
     for (int32_t i = 0; i < node->n_in; i++) {
         const kiln_value *v = node->in[i];
         bool weight = i == KILN_RNN_W || i == KILN_RNN_R || i == KILN_RNN_B || i == KILN_RNN_P;
-        if (v && i != KILN_RNN_LENS && !kiln_value_is_f32(v)) {
-            return "it takes float32";
+        if (v && i != KILN_RNN_LENS && !kiln_value_is_f32_of_any_rank(v)) {
+            return "it takes float32"; /* inference holds operands to the operator's ranks */
         }
         if (v && weight && (!v->constant || !kiln_type_is_static(&v->type))) {
             return "the weights are not constant";

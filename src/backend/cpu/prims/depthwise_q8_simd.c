@@ -21,7 +21,7 @@ enum {
     CHUNK_VECS = 4,             /* fewest vectors of channels in a unit */
 };
 
-#define UNROLL_LINE _Pragma("GCC unroll 8")
+#define UNROLL_LINE KILN_UNROLL(8)
 
 /* One line of outputs. */
 typedef struct line {

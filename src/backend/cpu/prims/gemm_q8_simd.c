@@ -20,7 +20,7 @@
 #define NR (2 * KILN_VLEN)
 #define MR (KILN_VREGS == 32 ? 12 : 6)
 
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL KILN_UNROLL(16)
 
 /* ---- Tiles ---- */
 

@@ -34,7 +34,7 @@ typedef struct line {
     const int8_t *w;    /* rolling: [group][width][channels][form]; else [tap][channels] */
     int64_t channels;   /* of the output */
     int64_t begin, end; /* output channels to compute */
-    char *y;            /* of the first output, channel 0 */
+    char *y;            /* of the first output, channel `begin` */
     int64_t ldy;        /* bytes */
     const uint8_t *residual;
     const kiln_q8_epilogue *epilogue;
@@ -111,7 +111,7 @@ KILN_INLINE void rolling_vector(const line *l, int form, int rows, int width, in
     const int64_t steps = l->out + oldest;
     roller k = {.start = vi_load(l->epilogue->start + c),
                 .q = q8_columns_of(l->epilogue, c),
-                .y = l->y + c * (to_float ? (int64_t)sizeof(float) : 1),
+                .y = l->y + (c - l->begin) * (to_float ? (int64_t)sizeof(float) : 1),
                 .residual = l->residual ? l->residual + c : NULL,
                 .c = c};
     UNROLL_LINE for (int r = 0; r < rows; r++) {
@@ -224,9 +224,19 @@ static int64_t chunk_begin(const depthwise_job *d, int64_t i) {
     return i == d->chunks ? channels : i64_part(channels / KILN_VLEN, d->chunks, i) * KILN_VLEN;
 }
 
-/* Scratch of a thread: zero points for padding, as a whole line where lines roll. */
-static int64_t scratch_of(const kiln_conv_args *a) {
+/* Zero points for padding, as a whole line where lines roll. */
+static int64_t padding_bytes(const kiln_conv_args *a) {
     return round64(rolls(a) ? a->in[2] * a->x_stride[2] : a->c_in);
+}
+
+/* Scratch of a thread: those, and a chunk of a line of floats that wait for their post. */
+static int64_t scratch_of(const kiln_conv_args *a, int form, bool narrows) {
+    depthwise_job d = describe_depthwise(a, form);
+    int64_t widest = 0;
+    for (int64_t i = 0; i < d.chunks && narrows; i++) {
+        widest = i64_max(widest, chunk_begin(&d, i + 1) - chunk_begin(&d, i));
+    }
+    return padding_bytes(a) + a->out[2] * widest * (int64_t)sizeof(float);
 }
 
 /* The input line of kernel row k for the output line, or NULL in the padding. */
@@ -260,14 +270,13 @@ static void lone_taps(const depthwise_job *d, const line *l, const uint8_t *x, i
     const q8_columns q = q8_columns_of(l->epilogue, c);
     const uint8_t *residual = l->residual;
     q8_finish(&q, sum, residual ? residual + o * l->epilogue->ld_residual + c : NULL, to_float,
-              l->y + o * l->ldy + c * (to_float ? (int64_t)sizeof(float) : 1), lanes);
+              l->y + o * l->ldy + (c - l->begin) * (to_float ? (int64_t)sizeof(float) : 1), lanes);
 }
 
-static void run_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t at, line *l) {
+static void compute_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t at, line *l) {
     const kiln_conv_args *a = d->a;
     const kiln_q8_epilogue *e = &g->epilogue;
     int64_t first = at * a->out[2];
-    l->y = (char *)g->y + first * l->ldy;
     l->residual = e->residual ? e->residual + first * e->ld_residual : NULL;
     if (d->rolls) {
         for (int64_t k = 0; k < rows_of(a); k++) {
@@ -282,6 +291,23 @@ static void run_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t
             lone_taps(d, l, g->x, at, o, c, i64_min(KILN_VLEN, l->end - c));
         }
     }
+}
+
+/* floats: where a line waits for its post, or NULL. */
+static void run_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t at, line *l,
+                     float *floats) {
+    const int64_t first = at * d->a->out[2], count = l->end - l->begin;
+    const int64_t item = g->epilogue.to_float ? (int64_t)sizeof(float) : 1;
+    if (!floats) {
+        l->ldy = d->a->ldy * item;
+        l->y = (char *)g->y + first * l->ldy + l->begin * item;
+        compute_line(d, g, at, l);
+        return;
+    }
+    l->ldy = count * item;
+    l->y = (char *)floats;
+    compute_line(d, g, at, l);
+    floats_at(g->epilogue.floats, floats, count, first, d->a->out[2], l->begin, count);
 }
 
 static int64_t tiles_of_depthwise(const kiln_conv_args *a, int form) {
@@ -299,7 +325,9 @@ static void run_depthwise(const kiln_conv_q8_args *g, int64_t begin, int64_t end
         return;
     }
     const depthwise_job d = describe_depthwise(a, form);
-    memset(scratch, g->x_zero, (size_t)scratch_of(a));
+    void *after = (char *)scratch + padding_bytes(a);
+    float *floats = g->epilogue.narrows ? after : NULL;
+    memset(scratch, g->x_zero, (size_t)padding_bytes(a));
     line l = {.zeros = scratch,
               .step = a->x_stride[2],
               .left = -a->pad[2],
@@ -307,7 +335,6 @@ static void run_depthwise(const kiln_conv_q8_args *g, int64_t begin, int64_t end
               .out = a->out[2],
               .w = g->w,
               .channels = a->c_out,
-              .ldy = a->ldy * (g->epilogue.to_float ? (int64_t)sizeof(float) : 1),
               .epilogue = &g->epilogue};
     for (int64_t i = begin; i < end; i++) {
         int64_t first = i64_part(d.lines, d.line_blocks, i / d.chunks);
@@ -315,7 +342,7 @@ static void run_depthwise(const kiln_conv_q8_args *g, int64_t begin, int64_t end
         l.begin = chunk_begin(&d, i % d.chunks);
         l.end = chunk_begin(&d, i % d.chunks + 1);
         for (int64_t at = first; at < last; at++) {
-            run_line(&d, g, at, &l);
+            run_line(&d, g, at, &l, floats);
         }
         floats_block(&g->epilogue, g->y, a->ldy, first * a->out[2], (last - first) * a->out[2],
                      l.begin, l.end - l.begin);
@@ -345,8 +372,8 @@ static void pack_depthwise(int8_t *dst, const int8_t *src, const kiln_conv_args 
     static void name##_pack(void *dst, const int8_t *src, const kiln_conv_args *a) { \
         pack_depthwise(dst, src, a, form);                                           \
     }                                                                                \
-    static int64_t name##_scratch_bytes(const kiln_conv_args *a) {                   \
-        return scratch_of(a);                                                        \
+    static int64_t name##_scratch_bytes(const kiln_conv_args *a, bool narrows) {     \
+        return scratch_of(a, form, narrows);                                         \
     }                                                                                \
     static int64_t name##_tiles(const kiln_conv_args *a) {                           \
         return tiles_of_depthwise(a, form);                                          \

@@ -6,9 +6,9 @@
  *
  * For one vector of channels, columns pass from left to right, each built once. It is the last
  * column of one output, the first of another, and so on: their sums stay in registers and move on
- * by one place from output to output. Where bytes are multiplied four at a time and registers are
- * many, four vectors go together (q8_lanes.h): a row is then one load, and four vectors of results
- * become bytes in three shuffles. */
+ * by one place from output to output. Four vectors go together where there are that many
+ * (q8_lanes.h): a row is then one load, and four vectors of results become bytes in three shuffles.
+ */
 #ifndef KILN_BACKEND_CPU_PRIMS_DEPTHWISE_Q8_LINES_H
 #define KILN_BACKEND_CPU_PRIMS_DEPTHWISE_Q8_LINES_H
 
@@ -19,7 +19,8 @@
 
 enum {
     MAX_ROWS = 7,   /* kernel rows of a rolling line */
-    FOUR_WIDTH = 5, /* widest kernel whose sums fit registers four vectors at a time */
+    FOUR_WIDTH = 5, /* widest kernel that runs four vectors at a time */
+    FOUR_GROUPS = 3,
 };
 
 #define UNROLL_LINE KILN_UNROLL(8)
@@ -151,7 +152,7 @@ KILN_INLINE void rolling_vector(const line *l, int form, int rows, int width, in
 
 /* What four vectors of channels of a line keep. */
 typedef struct roller4 {
-    kiln_vi w[2 * FOUR_WIDTH][4];
+    kiln_vi w[FOUR_GROUPS * FOUR_WIDTH][4];
     kiln_vi start[4], sum[FOUR_WIDTH][4];
     kiln_vf scale[4], offset[4];
     int32_t zero; /* of bytes, and their bounds */
@@ -173,22 +174,25 @@ KILN_INLINE bool four_fit(const kiln_q8_epilogue *e, int64_t c) {
 }
 
 /* Builds column `at` and adds its products to the sums, as load_column and add_column. */
-KILN_INLINE void pass_column4(const line *l, roller4 *k, int rows, int width, int stride, int first,
-                              int64_t at, bool inner) {
+KILN_INLINE void pass_column4(const line *l, roller4 *k, int form, int rows, int width, int stride,
+                              int first, int64_t at, bool inner) {
     const int64_t offset = inner ? at * l->step + k->c : k->c;
-    UNROLL_LINE for (int r = 0; r < rows; r += QUADS) {
-        const int n = rows - r < QUADS ? rows - r : QUADS;
+    kiln_vi x[FOUR_GROUPS][4];
+    UNROLL_LINE for (int r = 0; r < rows; r += form) {
+        const int n = rows - r < form ? rows - r : form;
         const uint8_t *p[QUADS];
-        kiln_vi x[4];
         UNROLL_LINE for (int i = 0; i < n; i++) {
             p[i] = (inner ? l->row[r + i] : l->zeros) + offset;
         }
-        lanes_interleave(x, p, n);
+        lanes_interleave(form, x[r / form], p, n);
+    }
+    UNROLL_LINE for (int j = 0; j < 4; j++) {
         UNROLL_LINE for (int t = first; t < width; t += stride) {
-            UNROLL_LINE for (int j = 0; j < 4; j++) {
-                kiln_vi *sum = &k->sum[t / stride][j];
-                *sum = dot(QUADS, *sum, x[j], k->w[r / QUADS * width + t][j]);
+            kiln_vi sum = k->sum[t / stride][j];
+            UNROLL_LINE for (int r = 0; r < rows; r += form) {
+                sum = dot(form, sum, x[r / form][j], k->w[r / form * width + t][j]);
             }
+            k->sum[t / stride][j] = sum;
         }
     }
 }
@@ -202,7 +206,7 @@ KILN_INLINE void finish4(const line *l, const roller4 *k, const kiln_vi *sum, bo
             to_float ? vf_bits(vf_min(vf_max(x, vf_set1(e->lo)), vf_set1(e->hi))) : vi_from_vf(x);
     }
     if (to_float) {
-        lanes_turn(v);
+        lanes_back(v);
         memcpy(k->y, v, sizeof v);
     } else {
         lanes_store((uint8_t *)k->y, v, k->zero, k->lo, k->hi);
@@ -210,17 +214,17 @@ KILN_INLINE void finish4(const line *l, const roller4 *k, const kiln_vi *sum, bo
 }
 
 /* As roll. */
-KILN_INLINE void roll4(const line *l, roller4 *k, int rows, int width, int stride, bool to_float,
-                       int64_t o, bool checked) {
+KILN_INLINE void roll4(const line *l, roller4 *k, int form, int rows, int width, int stride,
+                       bool to_float, int64_t o, bool checked) {
     const int oldest = (width - 1) / stride;
     const int64_t column = l->left + o * stride;
-    pass_column4(l, k, rows, width, stride, 0, column, !checked || inside(column, l->in));
+    pass_column4(l, k, form, rows, width, stride, 0, column, !checked || inside(column, l->in));
     if (!checked || o >= oldest) {
         finish4(l, k, k->sum[oldest], to_float);
         k->y += l->ldy;
     }
     if (stride == 2) {
-        pass_column4(l, k, rows, width, stride, 1, column + 1,
+        pass_column4(l, k, form, rows, width, stride, 1, column + 1,
                      !checked || inside(column + 1, l->in));
     }
     UNROLL_LINE for (int j = 0; j < 4; j++) {
@@ -231,8 +235,9 @@ KILN_INLINE void roll4(const line *l, roller4 *k, int rows, int width, int strid
     }
 }
 
-KILN_INLINE void begin4(const line *l, roller4 *k, int rows, int width, int oldest, int64_t c) {
-    const int groups = (rows + QUADS - 1) / QUADS;
+KILN_INLINE void begin4(const line *l, roller4 *k, int form, int rows, int width, int oldest,
+                        int64_t c) {
+    const int groups = (rows + form - 1) / form;
     kiln_vi number[4];
     k->c = c;
     k->zero = l->epilogue->zero;
@@ -241,7 +246,7 @@ KILN_INLINE void begin4(const line *l, roller4 *k, int rows, int width, int olde
         k->hi = (uint8_t)((int32_t)l->epilogue->hi + k->zero);
     }
     UNROLL_LINE for (int i = 0; i < groups * width; i++) {
-        lanes_load(k->w[i], l->w + (i * l->channels + c) * QUADS);
+        lanes_load_b(form, k->w[i], l->w + (i * l->channels + c) * form);
     }
     lanes_load(k->start, l->epilogue->start + c);
     lanes_load(number, l->epilogue->scale + c);
@@ -257,37 +262,38 @@ KILN_INLINE void begin4(const line *l, roller4 *k, int rows, int width, int olde
     }
 }
 
-KILN_INLINE void rolling_four(const line *l, int rows, int width, int stride, bool to_float,
-                              int64_t c) {
+KILN_INLINE void rolling_four(const line *l, int form, int rows, int width, int stride,
+                              bool to_float, int64_t c) {
     const int oldest = (width - 1) / stride;
     const int64_t steps = l->out + oldest;
     roller4 k;
-    begin4(l, &k, rows, width, oldest, c);
+    begin4(l, &k, form, rows, width, oldest, c);
     k.y = l->y + (c - l->begin) * (to_float ? (int64_t)sizeof(float) : 1);
     const span inner = unchecked(l, steps, oldest, stride);
     int64_t o = 0;
     for (; o < inner.begin; o++) {
-        roll4(l, &k, rows, width, stride, to_float, o, true);
+        roll4(l, &k, form, rows, width, stride, to_float, o, true);
     }
     for (; o < inner.end; o++) {
-        roll4(l, &k, rows, width, stride, to_float, o, false);
+        roll4(l, &k, form, rows, width, stride, to_float, o, false);
     }
     for (; o < steps; o++) {
-        roll4(l, &k, rows, width, stride, to_float, o, true);
+        roll4(l, &k, form, rows, width, stride, to_float, o, true);
     }
 }
 
 /* As many channels from the line's first on as are worth four vectors at a time; returns where the
  * rest begins. The last four may overlap those before. */
-KILN_INLINE int64_t rolling_fours(const line *l, int rows, int width, int stride, bool to_float) {
+KILN_INLINE int64_t rolling_fours(const line *l, int form, int rows, int width, int stride,
+                                  bool to_float) {
     int64_t c = l->begin;
     const bool able = l->end - c >= LANES_CHANNELS && !l->residual;
-    while (able && l->end - c > 2 * KILN_VLEN) {
+    while (able && l->end - c > KILN_VLEN) {
         int64_t at = i64_min(c, l->end - LANES_CHANNELS);
         if (!four_fit(l->epilogue, at)) {
             break;
         }
-        rolling_four(l, rows, width, stride, to_float, at);
+        rolling_four(l, form, rows, width, stride, to_float, at);
         c = at + LANES_CHANNELS;
     }
     return c;
@@ -296,8 +302,8 @@ KILN_INLINE int64_t rolling_fours(const line *l, int rows, int width, int stride
 /* The last vector overlaps the one before when the channels do not come out even. */
 KILN_INLINE void rolling_line(const line *l, int form, int rows, int width, int stride,
                               bool to_float) {
-    const bool fours = form == QUADS && KILN_VREGS == 32 && width <= FOUR_WIDTH;
-    int64_t c = fours ? rolling_fours(l, rows, width, stride, to_float) : l->begin;
+    const bool fours = KILN_VLEN >= 8 && width <= FOUR_WIDTH;
+    int64_t c = fours ? rolling_fours(l, form, rows, width, stride, to_float) : l->begin;
     for (; c < l->end; c += KILN_VLEN) {
         int64_t at = i64_min(c, l->end - KILN_VLEN);
         rolling_vector(l, form, rows, width, stride, to_float, at);

@@ -28,8 +28,8 @@ typedef struct kiln_fused {
 
 /* Starts from `out`, the product's value (n columns along axis `channel`), and extends the claim;
  * out 0 of the claim becomes the last value taken. `bias` (may be NULL) is the product's own.
- * mask: the layouts of the output, which residuals share. bytes: a last QuantizeLinear is taken too.
- * False when out of memory. */
+ * mask: the layouts of the output, which residuals share. bytes: a last QuantizeLinear is taken
+ * too. False when out of memory. */
 bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out,
                      int32_t channel, kiln_value *bias, kiln_layout mask, bool bytes);
 /* The same for kernels without an epilogue: a QuantizeLinear and nothing else. */

@@ -138,8 +138,8 @@ static bool is_used(const kiln_node *n, int32_t out) {
     return out < n->n_out && (n->out[out]->n_users > 0 || n->out[out]->n_outputs > 0);
 }
 
-/* Takes a QuantizeLinear along, and writes the result through the Transpose that follows. Not with a
- * second output: its users may stand before those. */
+/* Takes a QuantizeLinear along, and writes the result through the Transpose that follows. Not with
+ * a second output: its users may stand before those. */
 static bool write_through(region *r, kiln_claim *claim) {
     if (is_used(r->center, OUT_PRESENT_K) || is_used(r->center, OUT_PRESENT_V)) {
         return true;

@@ -55,8 +55,8 @@ typedef struct kiln_q8_epilogue {
     int32_t zero;
     bool inner, to_float;
     const kiln_epilogue *floats; /* what happens to float results then, or NULL */
-    /* to_float: results stand in scratch and nothing is written to C; floats->post, which sees every
-     * block of them, takes them where they belong. */
+    /* to_float: results stand in scratch and nothing is written to C; floats->post, which sees
+     * every block of them, takes them where they belong. */
     bool narrows;
 } kiln_q8_epilogue;
 

@@ -1,10 +1,10 @@
 /* q8_lanes.h - four vectors of channels at once.
  *
  * Rows of bytes are interleaved within 128-bit lanes, which is what shuffles do in one instruction:
- * vector j of the four then holds, in lane L, the channels 16 L + 4 j .. 16 L + 4 j + 3, the numbers
- * of a channel side by side as dot (q8_dot.h) wants them. Tables of 32-bit elements are brought into
- * that order as they are loaded; packing results to bytes within lanes brings them back. For p rows
- * of LANES_CHANNELS bytes:
+ * vector j of the four then holds, in lane L, the channels 16 L + 4 j .. 16 L + 4 j + 3, the
+ * numbers of a channel side by side as dot (q8_dot.h) wants. Tables of 32-bit elements are brought
+ * into that order as they are loaded; packing results to bytes within lanes brings them back. For p
+ * rows of LANES_CHANNELS bytes:
  *
  *     lanes_load(scale, e->scale);
  *     lanes_interleave(QUADS, x, p, 3);                   x[j] = {p[0], p[1], p[2], 0} by channel

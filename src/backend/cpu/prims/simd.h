@@ -69,8 +69,8 @@
 #define KILN_VLEN (KILN_VEC_BITS / 32)
 #define KILN_INLINE static inline __attribute__((always_inline, unused))
 
-/* Before a loop whose count, at most n, is a constant once all is inlined: unrolls it whole, so that
- * arrays indexed by its counter become registers. clang does that only when no number is named. */
+/* Before a loop whose count, at most n, is a constant once all is inlined: unrolls it whole, so
+ * that its counter indexes registers. clang does that only when no number is named. */
 #define KILN_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define KILN_UNROLL(n) KILN_PRAGMA(unroll)

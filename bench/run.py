@@ -3,6 +3,7 @@
 
     run.py                                  every network, 1 and 2 threads; resumes where it stopped
     run.py resnet50 bert_base --threads 1 --quick
+    run.py --int8 mobilenet_v2              8 bits against 8 bits, and against our own FP32
     run.py --report                       tables from the stored results alone
 
 How it measures
@@ -17,6 +18,9 @@ How it measures
 - The quietest cores are taken. If they are busy before a network starts, that is waited out, then
   said (`busy` in the record), or refused under --strict. One file per network and thread count
   under --out makes the run resumable and easy to shard.
+- --int8: `kiln quantize --for onnxruntime` writes one QDQ network (scalar scales of activations,
+  int32 biases of exact scale, no Clip, quantized results of MatMul), which both engines run: the
+  same integers. A third process runs our FP32 engine of the original; its turns alternate too.
 
 Exit status: 0, 1 if a ratio is above --bound, 5 if an engine cannot run a network.
 """
@@ -177,33 +181,42 @@ def summary(samples: list[float]) -> dict:
     }
 
 
-def measure(first: Served, second: Served, plan: Plan) -> dict:
-    """Alternating turns; returns both summaries and the ratio first/second."""
-    counts = {}
-    for engine in (first, second):
-        probe = statistics.median(engine.turn(3, 3))
-        counts[engine.name] = max(1, min(2000, int(plan.turn_ms / max(probe, 1e-3))))
-    rounds = max(plan.rounds, math.ceil(plan.min_samples / min(counts.values())))
-    samples: dict[str, list[list[float]]] = {first.name: [], second.name: []}
-    for number in range(rounds):
-        for engine in (first, second) if number % 2 == 0 else (second, first):
-            count = counts[engine.name]
-            samples[engine.name].append(engine.turn(count, max(2, count // 10)))
+def compare(samples: dict[str, list[list[float]]], first: str, second: str) -> dict:
+    """The ratio of first to second, and how it spreads over the rounds."""
+    flat = {name: [t for turn in samples[name] for t in turn] for name in (first, second)}
     ratios = [
         statistics.median(a) / statistics.median(b)
-        for a, b in zip(samples[first.name], samples[second.name])
+        for a, b in zip(samples[first], samples[second])
     ]
-    flat = {name: [t for turn in turns for t in turn] for name, turns in samples.items()}
     middle = statistics.median(ratios)
     return {
-        first.name: summary(flat[first.name]),
-        second.name: summary(flat[second.name]),
-        "rounds": rounds,
-        "ratio": statistics.median(flat[first.name]) / statistics.median(flat[second.name]),
-        "ratio_of_mins": min(flat[first.name]) / min(flat[second.name]),
+        "ratio": statistics.median(flat[first]) / statistics.median(flat[second]),
+        "ratio_of_mins": min(flat[first]) / min(flat[second]),
         "ratio_mad": statistics.median(abs(r - middle) for r in ratios),
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
+    }
+
+
+def measure(engines: list[Served], plan: Plan) -> dict:
+    """Alternating turns; returns the summaries, and the ratio of the first to the second and,
+    under its name, to every further one."""
+    counts = {}
+    for engine in engines:
+        probe = statistics.median(engine.turn(3, 3))
+        counts[engine.name] = max(1, min(2000, int(plan.turn_ms / max(probe, 1e-3))))
+    rounds = max(plan.rounds, math.ceil(plan.min_samples / min(counts.values())))
+    samples: dict[str, list[list[float]]] = {engine.name: [] for engine in engines}
+    for number in range(rounds):
+        for engine in engines if number % 2 == 0 else reversed(engines):
+            count = counts[engine.name]
+            samples[engine.name].append(engine.turn(count, max(2, count // 10)))
+    first, second, *further = (engine.name for engine in engines)
+    return {
+        **{name: summary([t for turn in turns for t in turn]) for name, turns in samples.items()},
+        "rounds": rounds,
+        **compare(samples, first, second),
+        **{f"against_{name}": compare(samples, first, name) for name in further},
     }
 
 
@@ -240,6 +253,45 @@ def build_engine(kiln: str, model: Path, engine: Path, threads: int) -> None:
         raise EngineFailed(f"kiln build: exit {done.returncode}: {words[-1]}")
 
 
+def quantize(kiln: str, model: Path, qdq: Path, calib: str) -> None:
+    """One QDQ network for both engines."""
+    qdq.parent.mkdir(parents=True, exist_ok=True)
+    command = [kiln, "quantize", str(model), "--for", "onnxruntime", "-o", str(qdq)]
+    done = subprocess.run(
+        [*command, "--calib", calib, "--calibrator", "max"], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        words = done.stderr.strip().splitlines() or ["no message"]
+        raise EngineFailed(f"kiln quantize: exit {done.returncode}: {words[-1]}")
+
+
+def serve_all(name: str, threads: int, args, feeds: list[str], cores: list[int]) -> dict:
+    """Starts the engines, measures, ends them."""
+    model, folder = args.cache / f"{name}.onnx", args.out / "engines"
+    source, suffix = model, ""
+    if args.int8:
+        source, suffix = folder / f"{name}.qdq.onnx", ".int8"
+        quantize(args.kiln, model, source, args.calib)
+    engine = folder / f"{name}{suffix}.t{threads}.kiln"
+    build_engine(args.kiln, source, engine, threads)
+    options = ["--threads", str(threads), *feeds]
+    ort = [sys.executable, str(ROOT / "bench" / "ort_serve.py"), str(source), *options]
+    commands = [("kiln", [args.kiln, "bench", str(engine), *options, "--serve"]), ("ort", ort)]
+    if args.int8:
+        floats = folder / f"{name}.t{threads}.kiln"
+        build_engine(args.kiln, model, floats, threads)
+        commands.append(("fp32", [args.kiln, "bench", str(floats), *options, "--serve"]))
+    served: list[Served] = []
+    try:
+        for title, command in commands:
+            served.append(Served(title, command, cores))
+        plan = Plan(60, 3, 9) if args.quick else Plan(250, MIN_ROUNDS, MIN_SAMPLES)
+        return measure(served, plan)
+    finally:
+        for child in served:
+            child.end()
+
+
 def bench_one(name: str, threads: int, args, about: dict, allowed: list[int]) -> dict:
     cache = args.cache
     zoo.prepare(name, cache, False)
@@ -249,35 +301,17 @@ def bench_one(name: str, threads: int, args, about: dict, allowed: list[int]) ->
         for j, n in enumerate(case["inputs"])
         for part in ("--input", f"{n}={cache / name / f'a.in_{j}.npy'}")
     ]
-    model, engine = cache / f"{name}.onnx", args.out / "engines" / f"{name}.t{threads}.kiln"
-    build_engine(args.kiln, model, engine, threads)
     cores, share = quiet_cores(allowed, threads, args.patience)
     if share > BUSY_LIMIT:
         word = f"{name}: cores {cores} are {share:.0%} busy before the start"
         if args.strict:
             raise SystemExit(f"refused: {word}")
         print(f"warning: {word}", file=sys.stderr)
-    common_args = ["--threads", str(threads), *feeds]
-    served: list[Served] = []
-    try:
-        served.append(
-            Served("kiln", [args.kiln, "bench", str(engine), *common_args, "--serve"], cores)
-        )
-        served.append(
-            Served(
-                "ort",
-                [sys.executable, str(ROOT / "bench" / "ort_serve.py"), str(model), *common_args],
-                cores,
-            )
-        )
-        plan = Plan(60, 3, 9) if args.quick else Plan(250, MIN_ROUNDS, MIN_SAMPLES)
-        result = measure(*served, plan)
-    finally:
-        for child in served:
-            child.end()
+    result = serve_all(name, threads, args, feeds, cores)
     return {
         "schema": SCHEMA,
         "model": name,
+        "precision": "int8" if args.int8 else "fp32",
         "threads": threads,
         "cores": cores,
         "quick": args.quick,
@@ -288,10 +322,12 @@ def bench_one(name: str, threads: int, args, about: dict, allowed: list[int]) ->
 
 
 def table(records: list[dict]) -> str:
+    int8 = any("fp32" in r for r in records)
+    more = " kiln FP32 median ms | FP32 / kiln | of minima |" if int8 else ""
     lines = [
         "| network | threads | kiln median ms | MAD | min | ort median ms | MAD | min "
-        "| kiln / ort | rounds' spread | of minima |",
-        "|" + " --- |" * 11,
+        "| kiln / ort | rounds' spread | of minima |" + more,
+        "|" + " --- |" * (14 if int8 else 11),
     ]
     for r in records:
         k, o = r["kiln"], r["ort"]
@@ -299,18 +335,25 @@ def table(records: list[dict]) -> str:
         cells += [f"{e[key]:.3f}" for e in (k, o) for key in ("median_ms", "mad_ms", "min_ms")]
         cells += [f"**{r['ratio']:.2f}**", f"{r['ratio_min']:.2f} to {r['ratio_max']:.2f}"]
         cells.append(f"{r['ratio_of_mins']:.2f}")
+        if int8:
+            floats = r["against_fp32"]
+            cells += [f"{r['fp32']['median_ms']:.3f}", f"{1 / floats['ratio']:.2f}"]
+            cells.append(f"{1 / floats['ratio_of_mins']:.2f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def report(out: Path, bound: float) -> int:
+def report(out: Path, bound: float, int8: bool) -> int:
     """Writes results.json and results.md from the single files; prints the table and the
     verdict."""
-    records = [json.loads(f.read_text()) for f in sorted(out.glob("*.t*.json"))]
+    suffix = ".int8.t*.json" if int8 else ".t*.json"
+    files = sorted(f for f in out.glob("*" + suffix) if int8 or ".int8." not in f.name)
+    records = [json.loads(f.read_text()) for f in files]
     if not records:
         print(f"{out}: no results", file=sys.stderr)
         return 5
-    (out / "results.json").write_text(
+    stem = "results_int8" if int8 else "results"
+    (out / f"{stem}.json").write_text(
         json.dumps({"schema": SCHEMA, "results": records}, indent=1) + "\n"
     )
     text = table(records)
@@ -320,7 +363,7 @@ def report(out: Path, bound: float) -> int:
         f"ONNX Runtime {about['onnxruntime']}, all optimizations, same threads, spinning; "
         f"interleaved by `bench/run.py`.\n\n"
     )
-    (out / "results.md").write_text(head + text)
+    (out / f"{stem}.md").write_text(head + text)
     print(text, end="")
     worst = max(records, key=lambda r: r["ratio"])
     slow = [f"{r['model']} t{r['threads']} {r['ratio']:.2f}" for r in records if r["ratio"] > bound]
@@ -350,6 +393,10 @@ def main() -> int:
     parser.add_argument(
         "--threads", type=int, nargs="*", default=[1, 2], help="thread counts (default: 1 2)"
     )
+    parser.add_argument("--int8", action="store_true", help="8-bit engines of one QDQ network")
+    parser.add_argument(
+        "--calib", default="random:8", help="calibration data of --int8 (default: random:8)"
+    )
     parser.add_argument("--kiln", default=common.default_kiln())
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench")
     parser.add_argument(
@@ -369,7 +416,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="only print what is stored")
     args = parser.parse_intermixed_args()
     if args.report:
-        return report(args.out, args.bound)
+        return report(args.out, args.bound, args.int8)
     common.warn_pins()
     args.out.mkdir(parents=True, exist_ok=True)
     args.cache.mkdir(parents=True, exist_ok=True)
@@ -385,7 +432,7 @@ def main() -> int:
                     file=sys.stderr,
                 )
                 continue
-            file = args.out / f"{name}.t{threads}.json"
+            file = args.out / f"{name}{'.int8' if args.int8 else ''}.t{threads}.json"
             if file.is_file() and not args.again:
                 stored = json.loads(file.read_text())
                 if stored["machine"] == about and stored["quick"] <= args.quick:
@@ -403,7 +450,7 @@ def main() -> int:
                 f"ratio {record['ratio']:.2f}",
                 flush=True,
             )
-    status = report(args.out, args.bound)
+    status = report(args.out, args.bound, args.int8)
     if failed:
         print(f"could not run: {', '.join(failed)}")
         return 5

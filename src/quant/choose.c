@@ -260,27 +260,80 @@ static void visit_sum(kiln_choice *c, const kiln_node *n) {
     }
 }
 
-/* One scale through the node, if every operand can be had in 8 bits. */
-static void visit_mover(kiln_choice *c, const kiln_node *n) {
-    bool wanted = false, fits = true;
+static bool any_wanted(const kiln_choice *c, const kiln_node *n) {
     for (int32_t i = 0; i < n->n_out; i++) {
-        wanted = wanted || c->values[n->out[i]->id].want;
+        if (c->values[n->out[i]->id].want) {
+            return true;
+        }
     }
-    int32_t n_data = kiln_data_inputs(n);
-    for (int32_t i = 0; i < n_data; i++) {
-        fits = fits && may_want(c, n->in[i], n);
-    }
-    if (!wanted || !fits) {
-        return;
-    }
+    return false;
+}
+
+/* One scale through the node. */
+static void choose_mover(kiln_choice *c, const kiln_node *n) {
     choose_node(c, n);
-    for (int32_t i = 0; i < n_data; i++) {
+    for (int32_t i = 0; i < kiln_data_inputs(n); i++) {
         want(c, n->in[i]);
         unite(c, n->in[0], n->in[i]);
     }
     for (int32_t i = 0; i < n->n_out; i++) {
         want(c, n->out[i]);
         unite(c, n->in[0], n->out[i]);
+    }
+}
+
+/* If every operand can be had in 8 bits. */
+static void visit_mover(kiln_choice *c, const kiln_node *n) {
+    bool fits = any_wanted(c, n);
+    for (int32_t i = 0; i < kiln_data_inputs(n); i++) {
+        fits = fits && may_want(c, n->in[i], n);
+    }
+    if (fits) {
+        choose_mover(c, n);
+    }
+}
+
+/* v can be wanted by those of its readers that are marked: the others have it in 8 bits. */
+static bool may_want_all(const kiln_choice *c, const kiln_value *v, const bool *marked) {
+    if (v->constant || !kiln_is_f32_tensor(v)) {
+        return false;
+    }
+    bool agree = v->n_outputs == 0;
+    for (int32_t i = 0; i < v->n_users; i++) {
+        int32_t u = v->users[i]->id;
+        agree = agree && (c->nodes[u].int8 || marked[u]);
+    }
+    return c->values[v->id].want || agree;
+}
+
+/* Movers that read one value, as two halves of it, wait for each other: all that fit when all of
+ * them do are chosen at once. */
+static void choose_together(kiln_choice *c, bool *marked) {
+    const kiln_graph *g = c->graph;
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const kiln_node *n = g->nodes[i];
+        marked[n->id] = c->may[n->id] && !c->nodes[n->id].int8 &&
+                        kiln_quant_kind_of(n) == KILN_QUANT_SAME && any_wanted(c, n);
+    }
+    for (bool settled = false; !settled;) {
+        settled = true;
+        for (size_t i = 0; i < g->n_nodes; i++) {
+            const kiln_node *n = g->nodes[i];
+            bool fits = true;
+            for (int32_t k = 0; marked[n->id] && k < kiln_data_inputs(n); k++) {
+                fits = fits && may_want_all(c, n->in[k], marked);
+            }
+            if (!fits) {
+                marked[n->id] = false;
+                settled = false;
+            }
+        }
+    }
+    for (size_t i = g->n_nodes; i > 0; i--) {
+        const kiln_node *n = g->nodes[i - 1];
+        if (marked[n->id]) {
+            choose_mover(c, n);
+        }
     }
 }
 
@@ -355,6 +408,8 @@ kiln_status kiln_choose(kiln_choice *out, const kiln_graph *graph,
     for (int32_t i = 0; i < graph->n_values; i++) {
         c->values[i].group = i;
     }
+    bool *marked;
+    KILN_ALLOC(marked, arena, graph->n_nodes);
     KILN_TRY(judge_all(c, barred_reason, diag));
     do {
         c->changed = false;
@@ -363,6 +418,9 @@ kiln_status kiln_choose(kiln_choice *out, const kiln_graph *graph,
             if (c->may[n->id]) {
                 visit(c, n);
             }
+        }
+        if (!c->changed) {
+            choose_together(c, marked);
         }
     } while (c->changed);
     explain(c);

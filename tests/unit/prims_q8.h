@@ -102,7 +102,7 @@ typedef struct q8_form {
     const char *name;
     int64_t (*packed_bytes)(const kiln_conv_args *shape);
     void (*pack)(void *dst, const int8_t *src, const kiln_conv_args *shape);
-    int64_t (*scratch_bytes)(const kiln_conv_args *shape);
+    int64_t (*scratch_bytes)(const kiln_conv_args *shape, bool narrows);
     int64_t (*tiles)(const kiln_conv_args *shape);
     void (*run)(const kiln_conv_q8_args *args, int64_t begin, int64_t end, void *scratch);
 } q8_form;
@@ -111,7 +111,7 @@ typedef struct q8_form {
 static inline void q8_run(q8_problem *p, const q8_form *f, int64_t parts) {
     const kiln_conv_args *a = &p->args.shape;
     void *w = guard_bytes((size_t)f->packed_bytes(a), 0);
-    void *scratch = guard_bytes((size_t)f->scratch_bytes(a), 0);
+    void *scratch = guard_bytes((size_t)f->scratch_bytes(a, p->args.epilogue.narrows), 0);
     f->pack(w, p->w, a);
     p->args.w = w;
     memset(p->y, 0x5a, p->y_bytes);

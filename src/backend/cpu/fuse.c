@@ -106,16 +106,21 @@ static bool post_takes(const fuser *u, const kiln_node *n) {
 }
 
 /* The first input of the post program is the value it starts from. */
-static bool take_post(fuser *u, const kiln_node *n) {
+static void begin_post(fuser *u) {
     kiln_fused *f = u->f;
-    if (!post_takes(u, n)) {
-        return false;
-    }
     if (!f->has_post) {
         kiln_chain_init(&f->post);
         f->post.in[0] = u->last;
         f->post.n_in = 1;
     }
+}
+
+static bool take_post(fuser *u, const kiln_node *n) {
+    kiln_fused *f = u->f;
+    if (!post_takes(u, n)) {
+        return false;
+    }
+    begin_post(u);
     int32_t before = f->post.n_in;
     if (!kiln_chain_add(&f->post, n)) {
         return false;
@@ -142,15 +147,58 @@ static bool take(fuser *u, const kiln_node *n) {
     return activations && take_post(u, n);
 }
 
-bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out,
-                     int32_t channel, kiln_value *bias, kiln_layout mask) {
+/* A QuantizeLinear to uint8 by one constant scale, which then writes what the region gives. */
+static void take_quantizer(fuser *u) {
+    kiln_fused *f = u->f;
+    kiln_node *n = kiln_claim_next(u->c, u->last);
+    if (!n || !KILN_IS(n, quantize_linear) || n->in[0] != u->last ||
+        n->out[0]->type.dtype != KILN_DTYPE_U8 ||
+        kiln_target_is_off(u->c->target, "fuse_quantizer")) {
+        return;
+    }
+    begin_post(u);
+    kiln_chain before = f->post;
+    if (!kiln_chain_add(&f->post, n) ||
+        f->post.instr[f->post.n_instrs - 1].op != KILN_PROG_QUANT_U8) {
+        f->post = before;
+        return;
+    }
+    f->has_post = f->narrows = true;
+    u->last = n->out[0];
+    kiln_claim_add(u->c, u->claim, n);
+}
+
+static fuser begin_fuse(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out,
+                        int32_t channel, kiln_layout mask) {
     *fused = (kiln_fused){.channel = channel,
                           .bias_in = -1,
                           .residual_in = -1,
                           .slope = 1,
                           .lo = -INFINITY,
                           .hi = INFINITY};
-    fuser u = {.c = c, .claim = claim, .f = fused, .last = out, .mask = mask};
+    return (fuser){.c = c, .claim = claim, .f = fused, .last = out, .mask = mask};
+}
+
+static bool end_fuse(const fuser *u) {
+    u->claim->out[0] = u->last;
+    u->claim->out_layouts[0] = (uint8_t)u->mask;
+    if (u->c->status == KILN_OK && u->f->has_post &&
+        !kiln_chain_finish(&u->f->post, (kiln_value *const *)&u->last, 1)) {
+        u->c->status = KILN_E_INTERNAL;
+    }
+    return u->c->status == KILN_OK;
+}
+
+bool kiln_fuse_quantizer(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out,
+                         int32_t channel, kiln_layout mask) {
+    fuser u = begin_fuse(c, claim, fused, out, channel, mask);
+    take_quantizer(&u);
+    return end_fuse(&u);
+}
+
+bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out,
+                     int32_t channel, kiln_value *bias, kiln_layout mask, bool bytes) {
+    fuser u = begin_fuse(c, claim, fused, out, channel, mask);
     if (bias) {
         fused->bias_in = kiln_claim_input(c, claim, bias, KILN_LAYOUT_ROW);
     }
@@ -162,12 +210,10 @@ bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln
         }
         u.last = n->out[0];
     }
-    claim->out[0] = u.last;
-    claim->out_layouts[0] = (uint8_t)mask;
-    if (c->status == KILN_OK && fused->has_post && !kiln_chain_finish(&fused->post, &u.last, 1)) {
-        c->status = KILN_E_INTERNAL;
+    if (bytes) {
+        take_quantizer(&u);
     }
-    return c->status == KILN_OK;
+    return end_fuse(&u);
 }
 
 void kiln_fuse_bind(kiln_fused_state *s, const kiln_fused *fused, const kiln_binder *b,
@@ -198,6 +244,8 @@ void kiln_fuse_resolve(const kiln_fused_state *s, const kiln_call *call, kiln_ep
         args->in[i] = (kiln_post_operand){
             .kind = f->post_kind[i], .data = call->in[f->post_in[i]], .ld = s->columns};
     }
+    args->bytes = f->narrows ? call->out[0] : NULL;
+    args->ld_bytes = s->columns;
     out->post = s->prims->post;
     out->post_arg = args;
 }

@@ -3,7 +3,8 @@
  *
  * At claim time kiln_fuse_chain walks the single uses of the product's output. What fits the
  * in-register epilogue (bias, one residual, one clamp or leaky ReLU) goes there; from the first
- * node that does not, the rest becomes a program that runs over each finished block. At bind time
+ * node that does not, the rest becomes a program that runs over each finished block; kernels that
+ * can keep their blocks in scratch let it end in a QuantizeLinear to uint8. At bind time
  * kiln_fuse_bind, and for each run kiln_fuse_resolve, turn that into a kiln_epilogue over a
  * matrix of rows x channels. */
 #ifndef KILN_BACKEND_CPU_FUSE_H
@@ -19,6 +20,7 @@ typedef struct kiln_fused {
     float slope, lo, hi;
     bool act_first;
     bool has_post;
+    bool narrows;                      /* post writes the region's result, as bytes */
     kiln_chain post;                   /* its input 0 is the matrix itself */
     int32_t post_in[KILN_PROG_INPUTS]; /* claim inputs of the post program's inputs from 1 on */
     kiln_post_kind post_kind[KILN_PROG_INPUTS];
@@ -26,9 +28,13 @@ typedef struct kiln_fused {
 
 /* Starts from `out`, the product's value (n columns along axis `channel`), and extends the claim;
  * out 0 of the claim becomes the last value taken. `bias` (may be NULL) is the product's own.
- * mask: the layouts of the output, which residuals share. False when out of memory. */
+ * mask: the layouts of the output, which residuals share. bytes: a last QuantizeLinear is taken
+ * too. False when out of memory. */
 bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out,
-                     int32_t channel, kiln_value *bias, kiln_layout mask);
+                     int32_t channel, kiln_value *bias, kiln_layout mask, bool bytes);
+/* The same for kernels without an epilogue: a QuantizeLinear and nothing else. */
+bool kiln_fuse_quantizer(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out,
+                         int32_t channel, kiln_layout mask);
 
 /* What a kernel's bound state keeps. */
 typedef struct kiln_fused_state {

@@ -86,6 +86,7 @@ typedef struct joined {
 
 typedef struct attention_state {
     const kiln_attention_params *p;
+    kiln_fused_state fused;
     const kiln_attention_prims *prims;
     kiln_attention_args args; /* all but addresses */
     joined k, v;
@@ -205,6 +206,10 @@ static kiln_status bind(kiln_binder *b) {
     memcpy(a->v_stride, v.stride, sizeof a->v_stride);
     memcpy(a->y_stride, y.stride, sizeof a->y_stride);
     b->scratch_bytes = (size_t)kiln_attention_scratch(a) * sizeof(float);
+    if (p->fused.narrows) {
+        b->scratch_bytes += (size_t)(KILN_ATTENTION_ROWS * a->v_dim) * sizeof(float);
+        kiln_fuse_bind(&s->fused, &p->fused, b, y.stride[2]);
+    }
     b->state = s;
     return KILN_OK;
 }
@@ -257,14 +262,53 @@ static const float *additive_mask(const kiln_call *call, const attention_state *
     return dst;
 }
 
+/* `rows` lines of floats, brought to the result's bytes from element `at` on. */
+static void narrow(const attention_state *s, const kiln_call *call, int64_t at, float *floats,
+                   int64_t rows) {
+    kiln_epilogue e;
+    kiln_program_post_args post;
+    kiln_fuse_resolve(&s->fused, call, &e, &post);
+    post.bytes += at;
+    e.post(e.post_arg, floats, s->args.v_dim, 0, rows, 0, s->args.v_dim);
+}
+
 /* Without keys every result is zero. */
-static void write_zeros(const kiln_attention_args *a) {
+static void write_zeros(const attention_state *s, const kiln_call *call, float *scratch) {
+    const kiln_attention_args *a = &s->args;
     for (int64_t i = 0; i < a->batch * a->heads * a->q_len; i++) {
         int64_t line = i % a->q_len, head = i / a->q_len;
-        memset(a->y + head / a->heads * a->y_stride[0] + head % a->heads * a->y_stride[1] +
-                   line * a->y_stride[2],
-               0, (size_t)a->v_dim * sizeof(float));
+        int64_t at = head / a->heads * a->y_stride[0] + head % a->heads * a->y_stride[1] +
+                     line * a->y_stride[2];
+        float *y = s->p->fused.narrows ? scratch : (float *)call->out[0] + at;
+        memset(y, 0, (size_t)a->v_dim * sizeof(float));
+        if (s->p->fused.narrows) {
+            narrow(s, call, at, y, 1);
+        }
     }
+}
+
+/* A unit as a problem of its own, whose lines wait in scratch for their quantizer. */
+static void run_narrow(const attention_state *s, const kiln_call *call,
+                       const kiln_attention_args *a, float *scratch, int64_t unit) {
+    const int64_t blocks = kiln_attention_units(a) / (a->batch * a->heads);
+    const int64_t q0 = unit % blocks * KILN_ATTENTION_ROWS;
+    const int64_t head = unit / blocks % a->heads, batch = unit / blocks / a->heads;
+    const int64_t kv = head / (a->heads / a->kv_heads);
+    kiln_attention_args one = *a;
+    one.batch = one.heads = one.kv_heads = 1;
+    one.q_len = a->q_len - q0 < KILN_ATTENTION_ROWS ? a->q_len - q0 : KILN_ATTENTION_ROWS;
+    one.causal_offset += q0;
+    one.q += batch * a->q_stride[0] + head * a->q_stride[1] + q0 * a->q_stride[2];
+    one.k += batch * a->k_stride[0] + kv * a->k_stride[1];
+    one.v += batch * a->v_stride[0] + kv * a->v_stride[1];
+    if (a->mask) {
+        one.mask += batch * a->mask_stride[0] + head * a->mask_stride[1] + q0 * a->mask_stride[2];
+    }
+    one.y = scratch + kiln_attention_scratch(a);
+    one.y_stride[2] = a->v_dim;
+    s->prims->attention(&one, scratch, 0, 1);
+    int64_t at = batch * a->y_stride[0] + head * a->y_stride[1] + q0 * a->y_stride[2];
+    narrow(s, call, at, one.y, one.q_len);
 }
 
 static void run(const kiln_call *call, const kiln_team *team) {
@@ -279,16 +323,19 @@ static void run(const kiln_call *call, const kiln_team *team) {
     if (s->k.used || s->v.used || s->bool_mask) {
         kiln_team_barrier(team);
     }
+    float *scratch = (float *)(call->scratch + (size_t)team->rank * call->scratch_bytes);
     if (args.kv_len == 0) {
         if (team->rank == 0) {
-            write_zeros(&args);
+            write_zeros(s, call, scratch);
         }
         return;
     }
     int64_t begin, end;
     kiln_team_split(team, kiln_attention_units(&args), &begin, &end);
+    for (; p->fused.narrows && begin < end; begin++) {
+        run_narrow(s, call, &args, scratch, begin);
+    }
     if (begin < end) {
-        float *scratch = (float *)(call->scratch + (size_t)team->rank * call->scratch_bytes);
         s->prims->attention(&args, scratch, begin, end);
     }
 }

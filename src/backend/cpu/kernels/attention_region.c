@@ -18,7 +18,7 @@ typedef struct region {
     kiln_node *nodes[MAX_NODES];
     int32_t n_nodes;
     kiln_node *center; /* the last product */
-    kiln_value *q, *k, *v, *past_k, *past_v, *y;
+    kiln_value *q, *k, *v, *past_k, *past_v;
 } region;
 
 /* False when the region is full. */
@@ -138,16 +138,21 @@ static bool is_used(const kiln_node *n, int32_t out) {
     return out < n->n_out && (n->out[out]->n_users > 0 || n->out[out]->n_outputs > 0);
 }
 
-/* Writes the result through the Transpose that follows. Not with a second output: its users may
- * stand before that Transpose. */
-static void write_through(region *r) {
-    kiln_value *y = r->center->out[0];
-    bool single = !is_used(r->center, OUT_PRESENT_K) && !is_used(r->center, OUT_PRESENT_V);
-    kiln_node *n = r->p.y.packed || !single ? NULL : kiln_claim_next(r->c, y);
+/* Takes a QuantizeLinear along, and writes the result through the Transpose that follows. Not with
+ * a second output: its users may stand before those. */
+static bool write_through(region *r, kiln_claim *claim) {
+    if (is_used(r->center, OUT_PRESENT_K) || is_used(r->center, OUT_PRESENT_V)) {
+        return true;
+    }
+    int32_t columns = r->center->out[0]->type.rank - 1;
+    if (!kiln_fuse_quantizer(r->c, claim, &r->p.fused, claim->out[0], columns, KILN_LAYOUT_ROW)) {
+        return false;
+    }
+    kiln_value *y = claim->out[0];
+    kiln_node *n = r->p.y.packed ? NULL : kiln_claim_next(r->c, y);
     const kiln_ints *perm = n ? perm_of(n, y->type.rank) : NULL;
-    r->y = y;
     if (!perm || perm->v[perm->n - 1] != perm->n - 1) {
-        return;
+        return true;
     }
     kiln_head_axes m = r->p.y;
     for (int32_t role = 0; role < KILN_HEADS_ROLES; role++) {
@@ -158,8 +163,8 @@ static void write_through(region *r) {
         }
     }
     r->p.y = m;
-    r->y = n->out[0];
-    take(r, n);
+    claim->out[0] = n->out[0];
+    return kiln_claim_add(r->c, claim, n);
 }
 
 static bool refuse(const region *r, const char *why) {
@@ -393,7 +398,6 @@ static bool read_region(region *r) {
     bool side_by_side = read_through(r, &r->q, &r->p.q, scales);
     side_by_side = read_through(r, &r->k, &r->p.k, scales) && side_by_side;
     side_by_side = read_through(r, &r->v, &r->p.v, false) && side_by_side;
-    write_through(r);
     return side_by_side || refuse(r, "the keys are not transposed in one step");
 }
 
@@ -440,8 +444,11 @@ kiln_claim *kiln_attention_claim(kiln_claimer *c, const kiln_kernel *kernel, kil
     r.p.mask_in = r.p.n_masks == 1 ? add_input(&r, claim, r.p.masks[0].value) : -1;
     r.p.past_k_in = add_input(&r, claim, r.past_k);
     r.p.past_v_in = add_input(&r, claim, r.past_v);
-    claim->out[0] = r.y;
+    claim->out[0] = r.center->out[0];
     claim->n_out = 1;
+    if (!write_through(&r, claim)) {
+        return NULL;
+    }
     r.p.present_k_out = add_output(&r, claim, OUT_PRESENT_K);
     r.p.present_v_out = add_output(&r, claim, OUT_PRESENT_V);
     *(kiln_attention_params *)claim->params = r.p;

@@ -11,7 +11,7 @@
 #ifndef KILN_BACKEND_CPU_KERNELS_ATTENTION_REGION_H
 #define KILN_BACKEND_CPU_KERNELS_ATTENTION_REGION_H
 
-#include "backend/cpu/kernel.h"
+#include "backend/cpu/fuse.h"
 
 /* What an axis of an operand means. */
 enum { KILN_HEADS_BATCH, KILN_HEADS_HEAD, KILN_HEADS_LINE, KILN_HEADS_SIZE, KILN_HEADS_ROLES };
@@ -38,7 +38,8 @@ typedef struct kiln_attention_params {
     int64_t ahead;       /* causal: how many keys past its own a query sees */
     int32_t scores_rank; /* what masks are broadcast to: 4, or 3 without heads */
     kiln_added_mask masks[KILN_MAX_MASKS];
-    int32_t n_masks; /* two are constants, summed when packing */
+    int32_t n_masks;  /* two are constants, summed when packing */
+    kiln_fused fused; /* the quantizer of the result, if one follows */
     /* Numbers of the claim's operands, or -1. */
     int32_t mask_in, past_k_in, past_v_in, present_k_out, present_v_out;
 } kiln_attention_params;

@@ -56,7 +56,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     r->in[0] = node->in[X];
     r->in_layouts[0] = KILN_LAYOUT_LAST;
     /* The node's own bias takes the place of the epilogue's; run puts the folded shift there. */
-    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, node->in[BIAS], KILN_LAYOUT_LAST)
+    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, node->in[BIAS], KILN_LAYOUT_LAST,
+                           false)
                ? r
                : NULL;
 }

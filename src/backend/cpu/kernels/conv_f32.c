@@ -52,7 +52,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     g->planar = p->planar;
     r->in[0] = node->in[0];
     r->in_layouts[0] = p->planar ? KILN_LAYOUT_ROW : KILN_LAYOUT_LAST;
-    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, bias, KILN_LAYOUT_LAST) ? r : NULL;
+    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, bias, KILN_LAYOUT_LAST, false) ? r
+                                                                                            : NULL;
 }
 
 static kiln_status pack(kiln_packer *k) {

@@ -117,7 +117,9 @@ static kiln_status bind(kiln_binder *b) {
     s->run = p->depthwise ? dw->run : conv->run;
     s->tiles = p->depthwise ? dw->tiles(a) : conv->tiles(a);
     if (s->tiles > 0) {
-        b->scratch_bytes = (size_t)(p->depthwise ? dw->scratch_bytes(a) : conv->scratch_bytes(a));
+        bool narrows = s->args.epilogue.narrows;
+        b->scratch_bytes = (size_t)(p->depthwise ? dw->scratch_bytes(a, narrows)
+                                                 : conv->scratch_bytes(a, narrows));
     }
     b->state = s;
     return KILN_OK;

@@ -36,7 +36,8 @@ static kiln_claim *claim_gemm(kiln_claimer *c, kiln_node *node, kiln_claim *r) {
     }
     p->alpha = a->alpha;
     p->trans_b = a->transB != 0;
-    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, bias, KILN_LAYOUT_ROW) ? r : NULL;
+    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, bias, KILN_LAYOUT_ROW, false) ? r
+                                                                                           : NULL;
 }
 
 static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
@@ -64,8 +65,9 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         return claim_gemm(c, node, r);
     }
     int32_t columns = node->out[0]->type.rank - 1;
-    return kiln_fuse_chain(c, r, &p->fused, node->out[0], columns, NULL, KILN_LAYOUT_ROW) ? r
-                                                                                          : NULL;
+    return kiln_fuse_chain(c, r, &p->fused, node->out[0], columns, NULL, KILN_LAYOUT_ROW, false)
+               ? r
+               : NULL;
 }
 
 static kiln_status pack(kiln_packer *k) {

@@ -71,7 +71,7 @@ static kiln_claim *claim_gemm(kiln_claimer *c, kiln_claim *r, kiln_fused *f, kil
         return kiln_claim_refuse(
             c, "the third operand is neither a vector along the columns nor full");
     }
-    return kiln_fuse_chain(c, r, f, y, 1, bias, KILN_LAYOUT_ROW) ? r : NULL;
+    return kiln_fuse_chain(c, r, f, y, 1, bias, KILN_LAYOUT_ROW, false) ? r : NULL;
 }
 
 static bool takes(kiln_claimer *c, const kiln_node *product) {
@@ -116,7 +116,9 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         return claim_gemm(c, r, &p->fused, product);
     }
     kiln_value *y = product->out[0];
-    return kiln_fuse_chain(c, r, &p->fused, y, y->type.rank - 1, NULL, KILN_LAYOUT_ROW) ? r : NULL;
+    return kiln_fuse_chain(c, r, &p->fused, y, y->type.rank - 1, NULL, KILN_LAYOUT_ROW, false)
+               ? r
+               : NULL;
 }
 
 /* ---- Bind ---- */

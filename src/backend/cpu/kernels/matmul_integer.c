@@ -75,7 +75,9 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     r->in[0] = node->in[0];
     kiln_value *zero = kiln_node_in(node, 2), *y = cast->out[0];
     p->zero_in = zero ? kiln_claim_input(c, r, zero, KILN_LAYOUT_ROW) : -1;
-    return kiln_fuse_chain(c, r, &p->fused, y, y->type.rank - 1, NULL, KILN_LAYOUT_ROW) ? r : NULL;
+    return kiln_fuse_chain(c, r, &p->fused, y, y->type.rank - 1, NULL, KILN_LAYOUT_ROW, false)
+               ? r
+               : NULL;
 }
 
 static kiln_status pack(kiln_packer *k) {

@@ -2,10 +2,11 @@
  *
  * Layer and RMS normalization take the addition along that makes their input, when no product has
  * it in its epilogue: each row is added, kept where others read the sum, and normalized while it
- * is in the cache. */
+ * is in the cache. A QuantizeLinear behind them is taken along. */
 #include <string.h>
 
 #include "backend/cpu/axes.h"
+#include "backend/cpu/fuse.h"
 #include "backend/cpu/prims/norm.h"
 #include "ops/attrs.h"
 #include "ops/ops.h"
@@ -17,10 +18,12 @@ typedef struct norm_params {
     kiln_node *norm;
     int32_t residual; /* number of the claim's input that is added to x, or -1 */
     bool keeps_sum;   /* out 1 is x + residual */
+    kiln_fused fused; /* layer and RMS: the quantizer of the result, if one follows */
 } norm_params;
 
 typedef struct norm_state norm_state;
-typedef void norm_fn(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end);
+typedef void norm_fn(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end,
+                     void *scratch);
 
 struct norm_state {
     const kiln_norm_prims *prims;
@@ -32,6 +35,9 @@ struct norm_state {
     int32_t residual;
     bool last; /* group norm over channels-last */
     int64_t units;
+    kiln_fused_state fused;
+    bool narrows;
+    int64_t slice; /* rows that wait in scratch for their quantizer */
 };
 
 /* ---- Claims ---- */
@@ -81,9 +87,15 @@ static kiln_claim *claim_layer(kiln_claimer *c, kiln_node *node) {
         }
     }
     kiln_claim *r = new_claim(c, node, bias ? 3 : 2, node->n_out);
-    if (r) {
-        r->in_place = 0;
+    if (!r) {
+        return NULL;
     }
+    norm_params *p = r->params;
+    if (node->n_out == 1 &&
+        !kiln_fuse_quantizer(c, r, &p->fused, node->out[0], x->rank - 1, r->out_layouts[0])) {
+        return NULL;
+    }
+    r->in_place = p->fused.narrows ? -1 : 0;
     return r;
 }
 
@@ -179,20 +191,48 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
 
 /* ---- Running ---- */
 
-static void run_layer(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end) {
+/* Slices of rows wait in scratch for their quantizer. */
+static void run_narrow(const norm_state *s, const kiln_call *call, kiln_layernorm_args a,
+                       int64_t begin, int64_t end, float *scratch) {
+    const int64_t cols = a.cols;
+    kiln_epilogue e;
+    kiln_program_post_args post;
+    kiln_fuse_resolve(&s->fused, call, &e, &post);
+    a.x += begin * cols;
+    a.residual = a.residual ? a.residual + begin * cols : NULL;
+    a.sum = a.sum ? a.sum + begin * cols : NULL;
+    a.y = scratch;
+    for (int64_t rows; begin < end; begin += rows) {
+        rows = s->slice < end - begin ? s->slice : end - begin;
+        s->prims->layernorm(&a, 0, rows);
+        e.post(e.post_arg, scratch, cols, begin, rows, 0, cols);
+        a.x += rows * cols;
+        a.residual = a.residual ? a.residual + rows * cols : NULL;
+        a.sum = a.sum ? a.sum + rows * cols : NULL;
+    }
+}
+
+static void run_layer(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end,
+                      void *scratch) {
     kiln_layernorm_args a = s->layer;
     a.x = call->in[X];
     a.scale = call->in[SCALE];
     a.bias = s->has_bias ? call->in[BIAS] : NULL;
     a.residual = s->residual >= 0 ? call->in[s->residual] : NULL;
     a.sum = s->keeps_sum ? call->out[1] : NULL;
+    if (s->narrows) {
+        run_narrow(s, call, a, begin, end, scratch);
+        return;
+    }
     a.y = call->out[0];
     a.mean = s->has_mean ? call->out[1] : NULL;
     a.inv_std = s->has_inv_std ? call->out[2] : NULL;
     s->prims->layernorm(&a, begin, end);
 }
 
-static void run_group(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end) {
+static void run_group(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end,
+                      void *scratch) {
+    (void)scratch;
     kiln_groupnorm_args a = s->group;
     a.x = call->in[X];
     a.scale = call->in[SCALE];
@@ -205,7 +245,9 @@ static void run_group(const norm_state *s, const kiln_call *call, int64_t begin,
     }
 }
 
-static void run_lrn(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end) {
+static void run_lrn(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end,
+                    void *scratch) {
+    (void)scratch;
     kiln_lrn_args a = s->lrn;
     a.x = call->in[X];
     a.y = call->out[0];
@@ -237,6 +279,13 @@ static void bind_layer(kiln_binder *b, norm_state *s) {
     s->has_bias = kiln_node_in(p->norm, BIAS) != NULL;
     s->has_mean = p->norm->n_out > 1;
     s->has_inv_std = p->norm->n_out > 2;
+    s->narrows = p->fused.narrows;
+    if (s->narrows) {
+        enum { SLICE_FLOATS = 4096 };
+        kiln_fuse_bind(&s->fused, &p->fused, b, cols);
+        s->slice = cols < SLICE_FLOATS && cols > 0 ? SLICE_FLOATS / cols : 1;
+        b->scratch_bytes = (size_t)(s->slice * cols) * sizeof(float);
+    }
 }
 
 static void bind_group(kiln_binder *b, norm_state *s) {
@@ -288,7 +337,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
     int64_t begin, end;
     kiln_team_split(team, s->units, &begin, &end);
     if (begin < end) {
-        s->fn(s, call, begin, end);
+        s->fn(s, call, begin, end, call->scratch + (size_t)team->rank * call->scratch_bytes);
     }
 }
 

@@ -264,7 +264,7 @@ bool kiln_q8_extend(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *g, kiln_
     claim->out_layouts[0] = (uint8_t)mask;
     if (!g->to_uint8) {
         int32_t before = claim->n_nodes;
-        if (!kiln_fuse_chain(c, claim, &g->tail, e.last, g->channel, NULL, mask)) {
+        if (!kiln_fuse_chain(c, claim, &g->tail, e.last, g->channel, NULL, mask, true)) {
             return false;
         }
         g->has_tail = claim->n_nodes > before;
@@ -368,7 +368,8 @@ kiln_q8_epilogue kiln_q8_epilogue_of(const kiln_q8_region *g, int64_t n, const v
                           .hi = g->to_uint8 ? bound(g->y, g->hi) : g->hi,
                           .zero = g->y.zero,
                           .inner = g->has_inner,
-                          .to_float = !g->to_uint8};
+                          .to_float = !g->to_uint8,
+                          .narrows = g->tail.narrows};
     if (g->has_inner) {
         e.inner_scale = (float)(g->inner.scale / result_unit(g));
         e.inner_lo = bound(g->inner, g->inner_lo);
@@ -400,6 +401,7 @@ void kiln_q8_advance(const kiln_q8_bound *bound, kiln_q8_epilogue *io, kiln_epil
         return;
     }
     floats->residual = floats->residual ? floats->residual + elements : NULL;
+    args->bytes = floats->post && args->bytes ? args->bytes + elements : NULL;
     for (int32_t k = 1; floats->post && k < bound->tail.fused->post.n_in; k++) {
         if (args->in[k].kind == KILN_POST_MATRIX) {
             args->in[k].data = (const float *)args->in[k].data + elements;

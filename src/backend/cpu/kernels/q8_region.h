@@ -2,8 +2,8 @@
  *
  *     [DQ(x)] [DQ(w)] [DQ(bias)]  anchor  [Add bias] [Add DQ(r)] [Relu, Clip ...] [Q]
  *
- * (without the last Q also whatever of fuse.h follows) or, where the product is quantized before
- * something is added to it,
+ * (without that Q also whatever of fuse.h follows, and a Q after that) or, where the product is
+ * quantized before something is added to it,
  *
  *     ... anchor  [Add bias] [Relu, Clip ...] Q DQ  Add DQ(r) [Relu, Clip ...] [Q]
  *

@@ -76,7 +76,7 @@ static void pack_queries(const block *b) {
 KILN_INLINE void score_tile(const block *b, float *s, int64_t j, int64_t lane) {
     const float *k[KEY_TILE];
     kiln_vf acc[KEY_TILE][2];
-#pragma GCC unroll 12
+    KILN_UNROLL(12)
     for (int r = 0; r < KEY_TILE; r++) {
         int64_t key = j + r < b->a->kv_len ? j + r : b->a->kv_len - 1;
         k[r] = b->k + key * b->a->k_stride[2];
@@ -86,14 +86,14 @@ KILN_INLINE void score_tile(const block *b, float *s, int64_t j, int64_t lane) {
     for (int64_t d = 0; d < b->a->qk_dim; d++, qt += b->lanes) {
         kiln_vf q0 = vf_load(qt);
         kiln_vf q1 = vf_load(qt + KILN_VLEN);
-#pragma GCC unroll 12
+        KILN_UNROLL(12)
         for (int r = 0; r < KEY_TILE; r++) {
             kiln_vf kv = vf_set1(k[r][d]);
             acc[r][0] = vf_fma(kv, q0, acc[r][0]);
             acc[r][1] = vf_fma(kv, q1, acc[r][1]);
         }
     }
-#pragma GCC unroll 12
+    KILN_UNROLL(12)
     for (int r = 0; r < KEY_TILE; r++) {
         vf_store(s + r * b->lanes + lane, acc[r][0]);
         vf_store(s + r * b->lanes + lane + KILN_VLEN, acc[r][1]);
@@ -201,10 +201,10 @@ KILN_INLINE void value_tile(const block *b, const value_run *run, int64_t i, int
                             int64_t last) {
     kiln_vf acc[ROW_TILE][3];
     int64_t width = b->a->v_dim;
-#pragma GCC unroll 8
+    KILN_UNROLL(8)
     for (int r = 0; r < ROW_TILE; r++) {
         kiln_vf fix = vf_set1(run->rescale ? b->fix[i + r] : 1.0f);
-#pragma GCC unroll 3
+        KILN_UNROLL(3)
         for (int v = 0; v < nv; v++) {
             int64_t lanes = v == nv - 1 ? last : KILN_VLEN;
             const float *p = b->acc + (i + r) * width + e + v * KILN_VLEN;
@@ -215,14 +215,14 @@ KILN_INLINE void value_tile(const block *b, const value_run *run, int64_t i, int
     const float *weight = run->weights + i;
     for (int64_t j = 0; j < run->keys; j++) {
         kiln_vf x[3];
-#pragma GCC unroll 3
+        KILN_UNROLL(3)
         for (int v = 0; v < nv; v++) {
             x[v] = vf_load_upto(value + v * KILN_VLEN, v == nv - 1 ? last : KILN_VLEN);
         }
-#pragma GCC unroll 8
+        KILN_UNROLL(8)
         for (int r = 0; r < ROW_TILE; r++) {
             kiln_vf w = vf_set1(weight[r]);
-#pragma GCC unroll 3
+            KILN_UNROLL(3)
             for (int v = 0; v < nv; v++) {
                 acc[r][v] = vf_fma(w, x[v], acc[r][v]);
             }

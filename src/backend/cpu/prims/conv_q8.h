@@ -6,7 +6,7 @@
  *
  *     kiln_conv_q8_args c = {.shape = {...}, .x_zero = 128, .epilogue = {...}};
  *     w = alloc(p->packed_bytes(&c.shape));    p->pack(w, weights, &c.shape);
- *     scratch = alloc(p->scratch_bytes(&c.shape));                              (one per thread)
+ *     scratch = alloc(p->scratch_bytes(&c.shape, c.epilogue.narrows));          (one per thread)
  *     p->run(&c, begin, end, scratch);                      (any split of [0, p->tiles(&c.shape)))
  *
  * How it runs: the patches of a block of output pixels are staged (q8_stage.h), padding filled with
@@ -41,7 +41,7 @@ typedef struct kiln_conv_q8_prims {
     int64_t (*packed_bytes)(const kiln_conv_args *shape);
     void (*pack)(void *dst, const int8_t *src, const kiln_conv_args *shape);
     /* Bytes of scratch for each thread that calls run, 64-byte aligned, contents irrelevant. */
-    int64_t (*scratch_bytes)(const kiln_conv_args *shape);
+    int64_t (*scratch_bytes)(const kiln_conv_args *shape, bool narrows);
     int64_t (*tiles)(const kiln_conv_args *shape);
     void (*run)(const kiln_conv_q8_args *args, int64_t tile_begin, int64_t tile_end, void *scratch);
 } kiln_conv_q8_prims;

@@ -54,14 +54,33 @@ static int64_t stage_area(const conv_q8_job *c) {
     return round64(c->rows * c->row_bytes + STAGE_SLACK);
 }
 
-static int64_t scratch_of(const kiln_gemm_q8_prims *q, const kiln_conv_args *a) {
+static int64_t tap_area(const conv_q8_job *c) {
+    return c->a->transposed ? round64(c->taps * (int64_t)sizeof(line_tap)) : 0;
+}
+
+/* Behind the staged patches and the taps: the floats that wait for their post, of a slice of a
+ * block, or of a unit's columns of a line. */
+static float *waiting(const conv_q8_job *c, char *scratch) {
+    return (float *)(void *)(scratch + stage_area(c) + tap_area(c));
+}
+
+static int64_t scratch_of(const kiln_gemm_q8_prims *q, const kiln_conv_args *a, bool narrows) {
     if (is_gemm(a)) {
-        kiln_gemm_q8_args g = {.m = a->batch * volume(a->out), .n = a->c_out, .k = a->c_in};
+        kiln_gemm_q8_args g = {.m = a->batch * volume(a->out),
+                               .n = a->c_out,
+                               .k = a->c_in,
+                               .epilogue = {.narrows = narrows}};
         return q->scratch_bytes(&g);
     }
     conv_q8_job c = describe(q, a);
-    int64_t taps = a->transposed ? round64(c.taps * (int64_t)sizeof(line_tap)) : 0;
-    return stage_area(&c) + taps;
+    int64_t floats = 0;
+    for (int64_t rows = c.rows; narrows && !a->transposed && rows > 0; rows--) {
+        floats = i64_max(floats, narrow_bytes(rows, q->nr));
+    }
+    if (narrows && a->transposed) {
+        floats = a->out[2] * i64_min(c.cols, c.group_panels * q->nr) * (int64_t)sizeof(float);
+    }
+    return stage_area(&c) + tap_area(&c) + floats;
 }
 
 /* ---- Staging ---- */
@@ -164,28 +183,36 @@ static int64_t taps_of_residue(const kiln_conv_args *a, int64_t r) {
            taps_of(a, 1, r / a->stride[2] % a->stride[1]) * taps_of(a, 2, r % a->stride[2]);
 }
 
-/* A block of m staged rows of length k whose outputs are the rows from `row` on, `step` apart. */
+/* A block of m staged rows of length k whose outputs are the rows from `row` on, `step` apart.
+ * floats: where they wait for their post, or NULL. */
 static void multiply_block(const conv_q8_job *c, const kiln_conv_q8_args *g,
                            const column_block *cols, const char *staged, int64_t m, int64_t k,
-                           const int8_t *b, int64_t row, int64_t step, int64_t residue_row) {
+                           const int8_t *b, int64_t row, int64_t step, int64_t residue_row,
+                           float *floats) {
     const kiln_conv_args *a = c->a;
     const int64_t item = g->epilogue.to_float ? (int64_t)sizeof(float) : 1;
     kiln_q8_epilogue e = g->epilogue;
-    e.start += residue_row * g->ld_start + cols->channel;
-    e.scale += cols->channel;
-    e.offset += cols->channel;
-    e.residual = e.residual ? e.residual + row * e.ld_residual + cols->channel : NULL;
+    q8_aim(&e, row, cols->channel);
+    e.start += residue_row * g->ld_start;
     e.ld_residual *= step;
     const int64_t words = i64_ceil_div(k, c->q->group);
-    const kiln_gemm_q8_block block = {.m = m,
-                                      .n = cols->count,
-                                      .k = k,
-                                      .a = staged,
-                                      .lda_bytes = c->row_bytes,
-                                      .b = b + cols->first * words * c->q->group,
-                                      .c = (char *)g->y + (row * a->ldy + cols->channel) * item,
-                                      .ldc = a->ldy * step,
-                                      .epilogue = &e};
+    kiln_gemm_q8_block block = {.m = m,
+                                .n = cols->count,
+                                .k = k,
+                                .a = staged,
+                                .lda_bytes = c->row_bytes,
+                                .b = b + cols->first * words * c->q->group,
+                                .c = (char *)g->y + (row * a->ldy + cols->channel) * item,
+                                .ldc = a->ldy * step,
+                                .epilogue = &e};
+    if (floats && !a->transposed) {
+        narrow_block(&block, c->q->nr, c->q->group, c->q->block, row, cols->channel, floats);
+        return;
+    }
+    if (floats) {
+        block.c = floats + row % a->out[2] * cols->count;
+        block.ldc = cols->count * step;
+    }
     c->q->block(&block);
 }
 
@@ -201,7 +228,8 @@ static void run_pixels(const conv_q8_job *c, const kiln_conv_q8_args *g, const c
         stage_pixel(c, g->x_zero, x, &p, scratch + i * c->row_bytes);
     }
     const int8_t *w = (const int8_t *)g->w + cols->group * c->q->packed_bytes(c->k, c->cols);
-    multiply_block(c, g, cols, scratch, count, c->k, w, first, 1, 0);
+    float *floats = g->epilogue.narrows ? waiting(c, scratch) : NULL;
+    multiply_block(c, g, cols, scratch, count, c->k, w, first, 1, 0, floats);
     floats_block(&g->epilogue, g->y, a->ldy, first, count, cols->channel, cols->count);
 }
 
@@ -252,6 +280,7 @@ static void run_line(const conv_q8_job *c, const kiln_conv_q8_args *g, const col
                      int64_t line, char *scratch) {
     const kiln_conv_args *a = c->a;
     line_tap *taps = (line_tap *)(void *)(scratch + stage_area(c));
+    float *floats = g->epilogue.narrows ? waiting(c, scratch) : NULL;
     position p = position_of(a, line * a->out[2]);
     const uint8_t *x = g->x + p.n * a->x_batch + cols->group * c->depth;
     const int8_t *w =
@@ -269,7 +298,11 @@ static void run_line(const conv_q8_job *c, const kiln_conv_q8_args *g, const col
         stage_residue(c, g->x_zero, taps, n, m, scratch);
         multiply_block(c, g, cols, scratch, m, n * c->depth,
                        w + residue_bytes(c->q, c->cols, skipped, r), line * a->out[2] + first,
-                       a->stride[2], r);
+                       a->stride[2], r, floats);
+    }
+    if (floats) {
+        floats_at(g->epilogue.floats, floats, cols->count, line * a->out[2], a->out[2],
+                  cols->channel, cols->count);
     }
 }
 
@@ -379,8 +412,8 @@ static int64_t tap_of(const kiln_conv_args *a, int64_t place) {
     static void name##_pack(void *dst, const int8_t *src, const kiln_conv_args *a) { \
         pack_conv(&product, dst, src, a);                                            \
     }                                                                                \
-    static int64_t name##_scratch_bytes(const kiln_conv_args *a) {                   \
-        return scratch_of(&product, a);                                              \
+    static int64_t name##_scratch_bytes(const kiln_conv_args *a, bool narrows) {     \
+        return scratch_of(&product, a, narrows);                                     \
     }                                                                                \
     static int64_t name##_tiles(const kiln_conv_args *a) {                           \
         return tiles_of_conv(&product, a);                                           \

@@ -19,7 +19,7 @@ typedef struct kiln_depthwise_q8_prims {
     int64_t (*packed_bytes)(const kiln_conv_args *shape);
     void (*pack)(void *dst, const int8_t *src, const kiln_conv_args *shape);
     /* Bytes of scratch for each thread that calls run, 64-byte aligned, contents irrelevant. */
-    int64_t (*scratch_bytes)(const kiln_conv_args *shape);
+    int64_t (*scratch_bytes)(const kiln_conv_args *shape, bool narrows);
     int64_t (*tiles)(const kiln_conv_args *shape);
     void (*run)(const kiln_conv_q8_args *args, int64_t tile_begin, int64_t tile_end, void *scratch);
 } kiln_depthwise_q8_prims;

@@ -1,178 +1,17 @@
 /* depthwise_q8_simd.c - 8-bit depthwise convolution, channels along the vector. Compiled once per
  * ISA.
  *
- * Legend: a line is a row of outputs along W; a kernel row is one (kd, kh); a group is up to `form`
- * kernel rows whose bytes are interleaved (q8_dot.h); a column is what the kernel rows hold at one
- * input pixel.
- *
- * Rolling lines: for one vector of channels, columns pass from left to right, each built once. It
- * is the last column of one output, the first of another, and so on: their sums stay in registers
- * and move on by one place from output to output. */
-#include "backend/cpu/prims/conv_walk.h"
+ * Legend as in depthwise_q8_lines.h, which computes the lines of small kernels; here are all other
+ * kernels, units of work, packing. */
 #include "backend/cpu/prims/depthwise_q8.h"
-#include "backend/cpu/prims/q8_dot.h"
-#include "backend/cpu/prims/q8_finish.h"
+#include "backend/cpu/prims/depthwise_q8_lines.h"
 #include "backend/cpu/prims/q8_floats.h"
 
 enum {
-    MAX_ROWS = 7,               /* kernel rows of a rolling line */
     LINE_UNITS = 64,            /* enough for 16 threads to share evenly */
     LINE_UNIT_MACS = 64 * 1024, /* no unit smaller than this for the sake of more units */
     CHUNK_VECS = 4,             /* fewest vectors of channels in a unit */
 };
-
-#define UNROLL_LINE _Pragma("GCC unroll 8")
-
-/* One line of outputs. */
-typedef struct line {
-    const uint8_t *row[MAX_ROWS]; /* rolling: kernel rows at input column 0; a line of zero points
-                                     for those in the padding */
-    const uint8_t *zeros;         /* a zero point for every channel */
-    int64_t step;                 /* bytes from column to column */
-    int64_t left;                 /* input column of the first output's first tap; may be < 0 */
-    int64_t in, out;              /* columns */
-    const int8_t *w;    /* rolling: [group][width][channels][form]; else [tap][channels] */
-    int64_t channels;   /* of the output */
-    int64_t begin, end; /* output channels to compute */
-    char *y;            /* of the first output, channel 0 */
-    int64_t ldy;        /* bytes */
-    const uint8_t *residual;
-    const kiln_q8_epilogue *epilogue;
-} line;
-
-typedef void (*line_fn)(const line *l);
-
-/* ---- Rolling lines ---- */
-
-/* The groups of column w, or of a column in the padding. */
-KILN_INLINE void load_column(const line *l, const uint8_t *const *row, int form, int rows,
-                             int64_t w, int64_t c, bool inner, kiln_vi *x) {
-    const int64_t at = inner ? w * l->step + c : c;
-    const uint8_t *p[MAX_ROWS];
-    UNROLL_LINE for (int r = 0; r < rows; r++) {
-        p[r] = inner ? row[r] : l->zeros;
-    }
-    UNROLL_LINE for (int r = 0; r < rows; r += form) {
-        x[r / form] = interleave(form, rows - r < form ? rows - r : form, p + r, at);
-    }
-}
-
-/* Adds a column's products to the sums: tap k stands `k / stride` outputs back. */
-KILN_INLINE void add_column(int form, int rows, int width, int stride, int first, const kiln_vi *x,
-                            const kiln_vi *w, kiln_vi *sum) {
-    const int groups = (rows + form - 1) / form;
-    UNROLL_LINE for (int k = first; k < width; k += stride) {
-        UNROLL_LINE for (int g = 0; g < groups; g++) {
-            sum[k / stride] = dot(form, sum[k / stride], x[g], w[g * width + k]);
-        }
-    }
-}
-
-/* What one vector of channels of a line keeps. sum[i] belongs to the output i before the one whose
- * first column is at hand; the oldest is finished by that column. */
-typedef struct roller {
-    const uint8_t *row[MAX_ROWS];
-    kiln_vi w[MAX_ROWS * MAX_ROWS];
-    kiln_vi start, sum[MAX_ROWS];
-    q8_columns q;
-    char *y;
-    const uint8_t *residual;
-    int64_t c;
-} roller;
-
-/* The columns of output o, which are inside the input unless `checked`. */
-KILN_INLINE void roll(const line *l, roller *k, int form, int rows, int width, int stride,
-                      bool to_float, int64_t o, bool checked) {
-    const int oldest = (width - 1) / stride;
-    const int64_t column = l->left + o * stride;
-    kiln_vi x[MAX_ROWS];
-    bool inner = !checked || inside(column, l->in);
-    load_column(l, k->row, form, rows, column, k->c, inner, x);
-    add_column(form, rows, width, stride, 0, x, k->w, k->sum);
-    if (!checked || o >= oldest) {
-        q8_finish(&k->q, k->sum[oldest], k->residual, to_float, k->y, KILN_VLEN);
-        k->y += l->ldy;
-        k->residual = k->residual ? k->residual + l->epilogue->ld_residual : NULL;
-    }
-    if (stride == 2) {
-        inner = !checked || inside(column + 1, l->in);
-        load_column(l, k->row, form, rows, column + 1, k->c, inner, x);
-        add_column(form, rows, width, stride, 1, x, k->w, k->sum);
-    }
-    UNROLL_LINE for (int i = oldest; i > 0; i--) {
-        k->sum[i] = k->sum[i - 1];
-    }
-    k->sum[0] = k->start;
-}
-
-KILN_INLINE void rolling_vector(const line *l, int form, int rows, int width, int stride,
-                                bool to_float, int64_t c) {
-    const int groups = (rows + form - 1) / form, oldest = (width - 1) / stride;
-    const int64_t steps = l->out + oldest;
-    roller k = {.start = vi_load(l->epilogue->start + c),
-                .q = q8_columns_of(l->epilogue, c),
-                .y = l->y + c * (to_float ? (int64_t)sizeof(float) : 1),
-                .residual = l->residual ? l->residual + c : NULL,
-                .c = c};
-    UNROLL_LINE for (int r = 0; r < rows; r++) {
-        k.row[r] = l->row[r];
-    }
-    UNROLL_LINE for (int i = 0; i < groups * width; i++) {
-        k.w[i] = load_b(form, l->w + (i * l->channels + c) * form);
-    }
-    UNROLL_LINE for (int i = 0; i <= oldest; i++) {
-        k.sum[i] = k.start;
-    }
-    /* Outputs whose columns need no check. */
-    int64_t first = i64_max(oldest, i64_ceil_div(i64_max(0, -l->left), stride));
-    int64_t end = i64_min(steps, (l->in - l->left) / stride);
-    int64_t o = 0;
-    for (; o < i64_min(first, steps); o++) {
-        roll(l, &k, form, rows, width, stride, to_float, o, true);
-    }
-    for (; o < end; o++) {
-        roll(l, &k, form, rows, width, stride, to_float, o, false);
-    }
-    for (; o < steps; o++) {
-        roll(l, &k, form, rows, width, stride, to_float, o, true);
-    }
-}
-
-/* The last vector overlaps the one before when the channels do not come out even. */
-KILN_INLINE void rolling_line(const line *l, int form, int rows, int width, int stride,
-                              bool to_float) {
-    for (int64_t c = l->begin;; c = i64_min(c + KILN_VLEN, l->end - KILN_VLEN)) {
-        rolling_vector(l, form, rows, width, stride, to_float, c);
-        if (c + KILN_VLEN >= l->end) {
-            return;
-        }
-    }
-}
-
-/* X(form, rows, width, stride) */
-#define LINES_OF(X, form, rows, width) X(form, rows, width, 1) X(form, rows, width, 2)
-#define LINES(X, form)      \
-    LINES_OF(X, form, 1, 3) \
-    LINES_OF(X, form, 1, 5) \
-    LINES_OF(X, form, 1, 7) \
-    LINES_OF(X, form, 3, 3) \
-    LINES_OF(X, form, 5, 5) \
-    LINES_OF(X, form, 7, 7)
-
-#define DEFINE_LINE(form, rows, width, stride)                             \
-    static void line_##form##_##rows##_##width##_##stride(const line *l) { \
-        if (l->epilogue->to_float) {                                       \
-            rolling_line(l, form, rows, width, stride, true);              \
-        } else {                                                           \
-            rolling_line(l, form, rows, width, stride, false);             \
-        }                                                                  \
-    }
-LINES(DEFINE_LINE, PAIRS)
-LINES(DEFINE_LINE, QUADS)
-
-#define NAME_LINE(form, rows, width, stride) \
-    [rows != 1][width / 2 - 1][stride - 1] = line_##form##_##rows##_##width##_##stride,
-static const line_fn rolling[2][2][3][2] = {{LINES(NAME_LINE, PAIRS)}, {LINES(NAME_LINE, QUADS)}};
 
 /* ---- Lone taps ---- */
 
@@ -224,9 +63,19 @@ static int64_t chunk_begin(const depthwise_job *d, int64_t i) {
     return i == d->chunks ? channels : i64_part(channels / KILN_VLEN, d->chunks, i) * KILN_VLEN;
 }
 
-/* Scratch of a thread: zero points for padding, as a whole line where lines roll. */
-static int64_t scratch_of(const kiln_conv_args *a) {
+/* Zero points for padding, as a whole line where lines roll. */
+static int64_t padding_bytes(const kiln_conv_args *a) {
     return round64(rolls(a) ? a->in[2] * a->x_stride[2] : a->c_in);
+}
+
+/* Scratch of a thread: those, and a chunk of a line of floats that wait for their post. */
+static int64_t scratch_of(const kiln_conv_args *a, int form, bool narrows) {
+    depthwise_job d = describe_depthwise(a, form);
+    int64_t widest = 0;
+    for (int64_t i = 0; i < d.chunks && narrows; i++) {
+        widest = i64_max(widest, chunk_begin(&d, i + 1) - chunk_begin(&d, i));
+    }
+    return padding_bytes(a) + a->out[2] * widest * (int64_t)sizeof(float);
 }
 
 /* The input line of kernel row k for the output line, or NULL in the padding. */
@@ -260,14 +109,13 @@ static void lone_taps(const depthwise_job *d, const line *l, const uint8_t *x, i
     const q8_columns q = q8_columns_of(l->epilogue, c);
     const uint8_t *residual = l->residual;
     q8_finish(&q, sum, residual ? residual + o * l->epilogue->ld_residual + c : NULL, to_float,
-              l->y + o * l->ldy + c * (to_float ? (int64_t)sizeof(float) : 1), lanes);
+              l->y + o * l->ldy + (c - l->begin) * (to_float ? (int64_t)sizeof(float) : 1), lanes);
 }
 
-static void run_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t at, line *l) {
+static void compute_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t at, line *l) {
     const kiln_conv_args *a = d->a;
     const kiln_q8_epilogue *e = &g->epilogue;
     int64_t first = at * a->out[2];
-    l->y = (char *)g->y + first * l->ldy;
     l->residual = e->residual ? e->residual + first * e->ld_residual : NULL;
     if (d->rolls) {
         for (int64_t k = 0; k < rows_of(a); k++) {
@@ -282,6 +130,23 @@ static void run_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t
             lone_taps(d, l, g->x, at, o, c, i64_min(KILN_VLEN, l->end - c));
         }
     }
+}
+
+/* floats: where a line waits for its post, or NULL. */
+static void run_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t at, line *l,
+                     float *floats) {
+    const int64_t first = at * d->a->out[2], count = l->end - l->begin;
+    const int64_t item = g->epilogue.to_float ? (int64_t)sizeof(float) : 1;
+    if (!floats) {
+        l->ldy = d->a->ldy * item;
+        l->y = (char *)g->y + first * l->ldy + l->begin * item;
+        compute_line(d, g, at, l);
+        return;
+    }
+    l->ldy = count * item;
+    l->y = (char *)floats;
+    compute_line(d, g, at, l);
+    floats_at(g->epilogue.floats, floats, count, first, d->a->out[2], l->begin, count);
 }
 
 static int64_t tiles_of_depthwise(const kiln_conv_args *a, int form) {
@@ -299,7 +164,9 @@ static void run_depthwise(const kiln_conv_q8_args *g, int64_t begin, int64_t end
         return;
     }
     const depthwise_job d = describe_depthwise(a, form);
-    memset(scratch, g->x_zero, (size_t)scratch_of(a));
+    void *after = (char *)scratch + padding_bytes(a);
+    float *floats = g->epilogue.narrows ? after : NULL;
+    memset(scratch, g->x_zero, (size_t)padding_bytes(a));
     line l = {.zeros = scratch,
               .step = a->x_stride[2],
               .left = -a->pad[2],
@@ -307,7 +174,6 @@ static void run_depthwise(const kiln_conv_q8_args *g, int64_t begin, int64_t end
               .out = a->out[2],
               .w = g->w,
               .channels = a->c_out,
-              .ldy = a->ldy * (g->epilogue.to_float ? (int64_t)sizeof(float) : 1),
               .epilogue = &g->epilogue};
     for (int64_t i = begin; i < end; i++) {
         int64_t first = i64_part(d.lines, d.line_blocks, i / d.chunks);
@@ -315,7 +181,7 @@ static void run_depthwise(const kiln_conv_q8_args *g, int64_t begin, int64_t end
         l.begin = chunk_begin(&d, i % d.chunks);
         l.end = chunk_begin(&d, i % d.chunks + 1);
         for (int64_t at = first; at < last; at++) {
-            run_line(&d, g, at, &l);
+            run_line(&d, g, at, &l, floats);
         }
         floats_block(&g->epilogue, g->y, a->ldy, first * a->out[2], (last - first) * a->out[2],
                      l.begin, l.end - l.begin);
@@ -345,8 +211,8 @@ static void pack_depthwise(int8_t *dst, const int8_t *src, const kiln_conv_args 
     static void name##_pack(void *dst, const int8_t *src, const kiln_conv_args *a) { \
         pack_depthwise(dst, src, a, form);                                           \
     }                                                                                \
-    static int64_t name##_scratch_bytes(const kiln_conv_args *a) {                   \
-        return scratch_of(a);                                                        \
+    static int64_t name##_scratch_bytes(const kiln_conv_args *a, bool narrows) {     \
+        return scratch_of(a, form, narrows);                                         \
     }                                                                                \
     static int64_t name##_tiles(const kiln_conv_args *a) {                           \
         return tiles_of_depthwise(a, form);                                          \

@@ -34,7 +34,7 @@ typedef struct strip {
 
 typedef void (*strip_fn)(const strip *s);
 
-#define UNROLL_STRIP _Pragma("GCC unroll 32")
+#define UNROLL_STRIP KILN_UNROLL(32)
 
 /* The sums of a strip's channels c start at the bias ... */
 KILN_INLINE void begin_strip(const strip *s, int pixels, int64_t c, bool whole, kiln_vm mask,

@@ -55,6 +55,9 @@ typedef struct kiln_q8_epilogue {
     int32_t zero;
     bool inner, to_float;
     const kiln_epilogue *floats; /* what happens to float results then, or NULL */
+    /* to_float: results stand in scratch and nothing is written to C; floats->post, which sees
+     * every block of them, takes them where they belong. */
+    bool narrows;
 } kiln_q8_epilogue;
 
 /* Any of m, n, k may be 0. */
@@ -63,7 +66,8 @@ typedef struct kiln_gemm_q8_args {
     const uint8_t *a; /* (m, k) at a[m * lda + k] */
     int64_t lda;
     const void *b; /* packed */
-    void *c;       /* uint8, or float with to_float; (m, n) at element m * ldc + n; no overlap */
+    void *c;       /* uint8, or float with to_float; (m, n) at element m * ldc + n; no overlap;
+                      unused when the epilogue narrows */
     int64_t ldc;
     const int32_t *row_start; /* [m] or NULL */
     kiln_q8_epilogue epilogue;

@@ -20,7 +20,7 @@
 #define NR (2 * KILN_VLEN)
 #define MR (KILN_VREGS == 32 ? 12 : 6)
 
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL KILN_UNROLL(16)
 
 /* ---- Tiles ---- */
 
@@ -208,25 +208,31 @@ KILN_INLINE int64_t count_tiles(const kiln_gemm_q8_args *g, int form) {
     return b.row_blocks * b.groups;
 }
 
-/* The tallest block, staged. */
+/* Rows of the tallest block. */
+KILN_INLINE int64_t most_rows(const kiln_gemm_q8_args *g, const blocking *b) {
+    return i64_ceil_div(b->row_tiles, b->row_blocks) * i64_ceil_div(g->m, b->row_tiles);
+}
+
+/* The tallest block, staged; what results that narrow need lies behind it. */
+KILN_INLINE int64_t stage_area(const kiln_gemm_q8_args *g, const blocking *b, int form) {
+    int64_t rows = most_rows(g, b);
+    return b->staged ? rows * stage_row_bytes(form == PAIRS, g->k) + STAGE_SLACK : 0;
+}
+
 KILN_INLINE int64_t count_scratch(const kiln_gemm_q8_args *g, int form) {
     if (g->m <= 0 || g->n <= 0) {
         return 0;
     }
     blocking b = cut(g, form);
-    int64_t rows = i64_ceil_div(b.row_tiles, b.row_blocks) * i64_ceil_div(g->m, b.row_tiles);
-    return b.staged ? rows * stage_row_bytes(form == PAIRS, g->k) + STAGE_SLACK : 0;
-}
-
-static void aim(kiln_q8_epilogue *e, int64_t row, int64_t column) {
-    e->start += column;
-    e->scale += column;
-    e->offset += column;
-    e->residual = e->residual ? e->residual + row * e->ld_residual + column : NULL;
+    int64_t slice = 0;
+    for (int64_t rows = most_rows(g, &b); g->epilogue.narrows && rows > 0; rows--) {
+        slice = i64_max(slice, narrow_bytes(rows, NR));
+    }
+    return stage_area(g, &b, form) + slice;
 }
 
 KILN_INLINE void run_units(const kiln_gemm_q8_args *g, int64_t begin, int64_t end, void *scratch,
-                           int form) {
+                           int form, void (*block)(const kiln_gemm_q8_block *)) {
     if (begin >= end) {
         return;
     }
@@ -240,7 +246,7 @@ KILN_INLINE void run_units(const kiln_gemm_q8_args *g, int64_t begin, int64_t en
         int64_t m0 = i64_part(g->m, b.row_tiles, tile0), m1 = i64_part(g->m, b.row_tiles, tile1);
         int64_t n0 = i / b.row_blocks * b.group * NR;
         kiln_q8_epilogue e = g->epilogue;
-        aim(&e, m0, n0);
+        q8_aim(&e, m0, n0);
         kiln_gemm_q8_block k = {.m = m1 - m0,
                                 .n = i64_min(g->n - n0, b.group * NR),
                                 .k = g->k,
@@ -260,7 +266,12 @@ KILN_INLINE void run_units(const kiln_gemm_q8_args *g, int64_t begin, int64_t en
             k.a = scratch;
             k.lda_bytes = row_bytes;
         }
-        run_block(&k, form);
+        if (e.narrows) {
+            narrow_block(&k, NR, form, block, m0, n0,
+                         (float *)(void *)((char *)scratch + stage_area(g, &b, form)));
+            continue;
+        }
+        block(&k);
         floats_block(&g->epilogue, g->c, g->ldc, m0, k.m, n0, k.n);
     }
 }
@@ -374,15 +385,15 @@ KILN_INLINE int64_t count_packed(int64_t k, int64_t n, int form) {
     static int64_t name##_scratch_bytes(const kiln_gemm_q8_args *g) {                              \
         return count_scratch(g, form);                                                             \
     }                                                                                              \
+    static void name##_block(const kiln_gemm_q8_block *k) {                                        \
+        run_block(k, form);                                                                        \
+    }                                                                                              \
     static void name##_run(const kiln_gemm_q8_args *g, int64_t begin, int64_t end,                 \
                            void *scratch) {                                                        \
-        run_units(g, begin, end, scratch, form);                                                   \
+        run_units(g, begin, end, scratch, form, name##_block);                                     \
     }                                                                                              \
     static int64_t name##_stage_bytes(int64_t k) {                                                 \
         return stage_row_bytes(form == PAIRS, k);                                                  \
-    }                                                                                              \
-    static void name##_block(const kiln_gemm_q8_block *k) {                                        \
-        run_block(k, form);                                                                        \
     }                                                                                              \
     const kiln_gemm_q8_prims symbol = {                                                            \
         .isa = KILN_ISA_NAME,                                                                      \

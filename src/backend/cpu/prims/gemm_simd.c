@@ -57,7 +57,7 @@ typedef struct tile {
 typedef void (*tile_fn)(const tile *t);
 typedef kiln_vf tile_sums[TALL_MR][WIDE_VECS];
 
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL KILN_UNROLL(16)
 
 /* Loads vector v of a row; the last of a tile's vectors stops at the tile's last column. */
 KILN_INLINE kiln_vf load_vec(const float *row, int v, int vecs, kiln_vm mask, bool whole) {

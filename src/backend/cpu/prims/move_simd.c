@@ -33,19 +33,19 @@ enum { CROWDED_BYTES = 2048 };
     KILN_INLINE void tile_##B(type *d, int64_t dst_ld, const type *s, int64_t src_ld) {           \
         vec##B v[n];                                                                              \
         vec##B t[n];                                                                              \
-        _Pragma("GCC unroll 16") for (int i = 0; i < n; i++) {                                    \
+        KILN_UNROLL(16) for (int i = 0; i < n; i++) {                                             \
             memcpy(&v[i], s + i * src_ld, 16);                                                    \
         }                                                                                         \
-        _Pragma("GCC unroll 4") for (int stage = 1; stage < n; stage *= 2) {                      \
-            _Pragma("GCC unroll 16") for (int i = 0; i < n / 2; i++) {                            \
+        KILN_UNROLL(4) for (int stage = 1; stage < n; stage *= 2) {                               \
+            KILN_UNROLL(16) for (int i = 0; i < n / 2; i++) {                                     \
                 t[2 * i] = LOW##B(v[i], v[i + n / 2]);                                            \
                 t[2 * i + 1] = HIGH##B(v[i], v[i + n / 2]);                                       \
             }                                                                                     \
-            _Pragma("GCC unroll 16") for (int i = 0; i < n; i++) {                                \
+            KILN_UNROLL(16) for (int i = 0; i < n; i++) {                                         \
                 v[i] = t[i];                                                                      \
             }                                                                                     \
         }                                                                                         \
-        _Pragma("GCC unroll 16") for (int i = 0; i < n; i++) {                                    \
+        KILN_UNROLL(16) for (int i = 0; i < n; i++) {                                             \
             memcpy(d + i * dst_ld, &v[i], 16);                                                    \
         }                                                                                         \
     }                                                                                             \

@@ -146,7 +146,7 @@ KILN_INLINE void column_sum(float *sums, const float *x, int64_t ld, int64_t spa
         int64_t s1 = s0 + ROWS_PER_PART < spatial ? s0 + ROWS_PER_PART : spatial;
         kiln_vf part[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
         for (int64_t s = s0; s < s1; s++) {
-#pragma GCC unroll 4
+            KILN_UNROLL(4)
             for (int v = 0; v < nv; v++) {
                 const float *p = x + s * ld + v * KILN_VLEN;
                 kiln_vf d = nv > 1 ? vf_load(p) : vf_load_upto(p, n);

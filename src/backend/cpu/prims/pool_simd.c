@@ -91,7 +91,7 @@ KILN_INLINE void pool_vectors(const kiln_pool_args *a, kiln_pool_op op, const wi
             int64_t row = plane * a->in[1] + w->first[1] + h * a->dilation[1];
             const float *x = image + (row * a->in[2] + w->first[2]) * a->channels;
             for (int64_t k = 0; k < w->taps[2]; k++, x += dx) {
-#pragma GCC unroll 4
+                KILN_UNROLL(4)
                 for (int v = 0; v < nv; v++) {
                     int64_t left = nv > 1 ? KILN_VLEN : lanes;
                     s[v] = step(op, a->p, s[v], vf_load_upto(x + v * KILN_VLEN, left));
@@ -156,7 +156,7 @@ KILN_INLINE void global_vectors(const kiln_global_pool_args *a, kiln_pool_op op,
         }
         for (int64_t s = s0; s < s1; s++) {
             const float *px = x + s * a->channels;
-#pragma GCC unroll 4
+            KILN_UNROLL(4)
             for (int v = 0; v < nv; v++) {
                 int64_t left = nv > 1 ? KILN_VLEN : lanes;
                 part[v] = step(op, a->p, part[v], vf_load_upto(px + v * KILN_VLEN, left));

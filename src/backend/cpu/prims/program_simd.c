@@ -590,11 +590,16 @@ static void post_patch(machine *m, const kiln_program_post_args *args, const pat
     }
     bool last =
         program->instrs > 0 && program->output[0] == program->instr[program->instrs - 1].dst;
-    bool direct = last && p->rows == 1;
+    bool direct = last && p->rows == 1 && !args->bytes;
     execute(m, program, direct ? p->c : NULL, p->rows * p->cols);
-    for (int64_t r = 0; r < p->rows && !direct; r++) {
-        memmove(p->c + r * p->ldc, m->in[program->output[0]] + r * p->cols,
-                (size_t)p->cols * sizeof(float));
+    const float *result = m->in[program->output[0]];
+    for (int64_t r = 0; r < p->rows && !direct; r++, result += p->cols) {
+        if (args->bytes) {
+            write_line(args->bytes + (p->row + r) * args->ld_bytes + p->col,
+                       &io_table[KILN_DTYPE_U8], result, 1, p->cols, program->store);
+        } else {
+            memmove(p->c + r * p->ldc, result, (size_t)p->cols * sizeof(float));
+        }
     }
 }
 

@@ -22,24 +22,24 @@ enum { ACC = 4 * LANES };
 KILN_INLINE void product_tile(float *acc, const float *h, int64_t h_ld, const float *r,
                               int64_t depth, int rows, int width, int vecs, int parts) {
     kiln_vf s[24];
-#pragma GCC unroll 24
+    KILN_UNROLL(24)
     for (int t = 0; t < rows * width * parts; t++) {
         const float *a = acc + t / (width * parts) * ACC + t % width * KILN_VLEN;
         s[t] = t / width % parts == 0 ? vf_load(a) : vf_zero();
     }
     int64_t k = 0;
     for (; k + parts <= depth; k += parts) {
-#pragma GCC unroll 8
+        KILN_UNROLL(8)
         for (int p = 0; p < parts; p++) {
             kiln_vf w[8];
-#pragma GCC unroll 8
+            KILN_UNROLL(8)
             for (int v = 0; v < width; v++) {
                 w[v] = vf_load(r + ((k + p) * vecs + v) * KILN_VLEN);
             }
-#pragma GCC unroll 3
+            KILN_UNROLL(3)
             for (int i = 0; i < rows; i++) {
                 kiln_vf x = vf_set1(h[i * h_ld + k + p]);
-#pragma GCC unroll 8
+                KILN_UNROLL(8)
                 for (int v = 0; v < width; v++) {
                     int t = (i * parts + p) * width + v;
                     s[t] = vf_fma(x, w[v], s[t]);
@@ -56,12 +56,12 @@ KILN_INLINE void product_tile(float *acc, const float *h, int64_t h_ld, const fl
             }
         }
     }
-#pragma GCC unroll 3
+    KILN_UNROLL(3)
     for (int i = 0; i < rows; i++) {
-#pragma GCC unroll 8
+        KILN_UNROLL(8)
         for (int v = 0; v < width; v++) {
             kiln_vf sum = s[i * parts * width + v];
-#pragma GCC unroll 8
+            KILN_UNROLL(8)
             for (int p = 1; p < parts; p++) {
                 sum = vf_add(sum, s[(i * parts + p) * width + v]);
             }

@@ -69,6 +69,15 @@
 #define KILN_VLEN (KILN_VEC_BITS / 32)
 #define KILN_INLINE static inline __attribute__((always_inline, unused))
 
+/* Before a loop whose count, at most n, is a constant once all is inlined: unrolls it whole, so
+ * that its counter indexes registers. clang does that only when no number is named. */
+#define KILN_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define KILN_UNROLL(n) KILN_PRAGMA(unroll)
+#else
+#define KILN_UNROLL(n) KILN_PRAGMA(GCC unroll n)
+#endif
+
 typedef float kiln_vf __attribute__((vector_size(KILN_VEC_BITS / 8)));
 typedef int32_t kiln_vi __attribute__((vector_size(KILN_VEC_BITS / 8)));
 typedef uint32_t kiln_vu __attribute__((vector_size(KILN_VEC_BITS / 8)));

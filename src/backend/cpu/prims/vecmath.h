@@ -43,7 +43,7 @@ KILN_INLINE void vf_store_upto(float *p, int64_t n, kiln_vf v) {
 /* p[0] + p[1] x + ... + p[n-1] x^(n-1) by Horner's rule; n is a constant at every call. */
 KILN_INLINE kiln_vf vf_poly(kiln_vf x, const float *p, int n) {
     kiln_vf y = vf_set1(p[n - 1]);
-#pragma GCC unroll 12
+    KILN_UNROLL(12)
     for (int i = n - 2; i >= 0; i--) {
         y = vf_fma(y, x, vf_set1(p[i]));
     }

@@ -302,6 +302,23 @@ typedef struct kiln_node_precision {
 /* Node i of a model made by kiln_quantize; false past the end, and for other models. */
 KILN_API bool kiln_model_precision(const kiln_model *model, size_t i, kiln_node_precision *out);
 
+typedef struct kiln_timing_options {
+    size_t size;
+    const kiln_build_options *build;
+    int32_t threads;           /* [all] */
+    const kiln_ranges *ranges; /* as of kiln_quantize */
+} kiln_timing_options;
+
+/* kiln_quantize, but layers that run slower here in 8 bits than in float, among the others and with
+ * all the conversions they need, stay float; kiln_model_precision tells both times. Rules that name
+ * a node or its type int8 are obeyed. Networks are timed in turn, in about a second; the result
+ * depends on the machine and may differ from time to time. Errors: as of kiln_quantize, building
+ * and running. */
+KILN_API kiln_status kiln_quantize_timed(kiln_model **out, const kiln_model *model,
+                                         const kiln_calibration *calibration,
+                                         const kiln_quantize_options *options,
+                                         const kiln_timing_options *how, kiln_diag *diag);
+
 /* ---- Layers: what 8 bits cost and gain ------------------------------------------------------ */
 
 typedef struct kiln_study_options {
@@ -314,6 +331,12 @@ typedef struct kiln_study_options {
     const kiln_ranges *ranges; /* as of kiln_quantize */
     const char *state;         /* file that keeps what was measured; a study begun again with it
                                   goes on where it stopped [none] */
+    /* Of kiln_search alone: */
+    const kiln_calibrate_run *eval; /* what choices are judged by [data] */
+    const char *eval_labels;
+    int64_t eval_samples; /* of it, spread evenly [all] */
+    double max_drop;      /* of the metric that is allowed, in percentage points */
+    bool no_timing;       /* count multiply-accumulates instead of milliseconds */
 } kiln_study_options;
 
 /* A layer with weights. Numbers are NaN where they were not measured. */
@@ -325,13 +348,29 @@ typedef struct kiln_layer_cost {
     /* What the layer reads when all are quantized, seen by a tap; its name, or NULL. */
     const char *input;
     double input_sqnr_db;
+    /* In context, its share of what runs at its place; by kiln_search. */
+    double float_ms, int8_ms;
+    bool int8; /* in the best choice */
 } kiln_layer_cost;
+
+/* A choice of layers that kiln_search has measured. */
+typedef struct kiln_tried {
+    size_t int8_layers;
+    double metric, drop, sqnr_db; /* on the evaluation samples */
+    double ms, float_ms;          /* of a run, in turn with the float network; NaN without timing */
+    double time_ratio;            /* median of the one over the other */
+    double cost;                  /* what is to be least: time_ratio, or the share of
+                                     multiply-accumulates left float */
+    bool within, front, best;     /* the drop allowed; nothing loses less for less cost */
+} kiln_tried;
 
 typedef struct kiln_study_info {
     const char *metric;   /* "top1"; "agreement" with the float network without labels */
     double float_metric;  /* a share; NaN when the first output is no scores of classes */
     double drop, sqnr_db; /* of the network with all of its layers quantized */
     int64_t samples;
+    double eval_metric; /* of the float network on the evaluation samples of kiln_search */
+    int64_t eval_samples;
     size_t layers, measured;
     size_t resumed; /* measurements found in the state file */
 } kiln_study_info;
@@ -351,6 +390,20 @@ KILN_API kiln_status kiln_sensitivity(kiln_study **out, const kiln_model *model,
                                       const kiln_calibration *calibration,
                                       const kiln_quantize_options *options,
                                       const kiln_study_options *how, kiln_diag *diag);
+
+/* Looks for the fastest network whose metric is at most how->max_drop below the float network's:
+ * measures the layers as kiln_sensitivity does and what time each saves, and then whole choices of
+ * layers. *best is the network of the best of them, *out has all; on CANCELLED the best so far, or
+ * NULL. Errors: as of kiln_sensitivity; USAGE where there is no metric. */
+KILN_API kiln_status kiln_search(kiln_study **out, kiln_model **best, const kiln_model *model,
+                                 const kiln_calibration *calibration,
+                                 const kiln_quantize_options *options,
+                                 const kiln_study_options *how, kiln_diag *diag);
+/* Choice i in the order in which they were measured, the float network first; false past the end.
+ */
+KILN_API bool kiln_study_tried(const kiln_study *study, size_t i, kiln_tried *out);
+/* The best choice as rules for kiln_quantize_options.precision, a line each; NULL without one. */
+KILN_API const char *kiln_study_rules(const kiln_study *study);
 
 /* Holds a model with QuantizeLinear and DequantizeLinear against what TensorRT's developer guide
  * demands: int8, zero points 0, constant positive scales, one for an activation and along the

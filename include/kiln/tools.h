@@ -429,6 +429,13 @@ KILN_API const char *kiln_repair_change(const kiln_repair *repair, size_t i, siz
 /* The i-th quantized value that the runtime will not take, and why it stays; NULL past the end. */
 KILN_API const char *kiln_repair_kept(const kiln_repair *repair, size_t i, const char **why);
 
+/* ---- Reports -------------------------------------------------------------------------------- */
+
+/* Draws the record of a `kiln search` (its JSON) as an SVG file: cost against loss for every choice
+ * tried, the front, and the loss allowed. Errors: MALFORMED for another record, IO, MEMORY. */
+KILN_API kiln_status kiln_report_pareto(const kiln_env *env, const char *json, size_t len,
+                                        const char *path, kiln_diag *diag);
+
 /* ---- This machine --------------------------------------------------------------------------- */
 
 /* Zero or "" for what is not known. */

@@ -34,6 +34,7 @@ typedef struct list {
 
 typedef enum opt_kind {
     OPT_FLAG,   /* bool */
+    OPT_SWITCH, /* const char *: "" without a value; `value` lists those allowed behind "=" */
     OPT_TEXT,   /* const char * */
     OPT_CHOICE, /* const char *; `value` lists what is allowed: "table|json|csv" */
     OPT_INT,    /* int64_t, at least `min` */
@@ -241,6 +242,7 @@ void json_number(json *j, double x); /* null when not finite */
 void json_bool(json *j, bool x);
 /* A whole document's begin: {"schema": ..., "kiln": version, "command": ... */
 json json_begin(const cli *c, const char *schema);
+json json_begin_to(const cli *c, const char *schema, FILE *to);
 void json_end(json *j);
 void json_dims(json *j, const int64_t *dims, int32_t rank);
 void json_stats(json *j, const char *key, const kiln_stats *s);
@@ -308,6 +310,8 @@ void print_man(const verb *v);
 void print_markdown(void);
 void print_trtexec_markdown(void);
 int print_completion(cli *c, const char *shell);
+/* The next word is none of the option's. */
+bool opt_is_bare(const opt *o);
 /* The option's spelling: "-o, --output FILE". */
 const char *opt_spelling(const opt *o);
 

@@ -7,7 +7,8 @@
 
 typedef struct own {
     const char *output;
-    bool portable, int8;
+    const char *int8; /* "", "force", or NULL */
+    bool portable, no_timing;
     int64_t threads;
 } own;
 
@@ -59,16 +60,30 @@ static void report(const cli *c, const char *path, const kiln_engine *engine, do
     verdict(c, true, "%s", "");
 }
 
+/* Layers that stay float, and why. */
+static void say_floats(cli *c, const kiln_model *model) {
+    kiln_node_precision p;
+    for (size_t i = 0; kiln_model_precision(model, i, &p); i++) {
+        if (p.layer && !p.int8) {
+            say(c, KILN_LOG_INFO, "%-8s %s (%s) stays float: %s", "quantize", safe(p.name), p.op,
+                p.reason ? p.reason : "?");
+        }
+    }
+}
+
 /* Puts the quantized form in the model's place. */
-static int quantize(cli *c, const kiln_build_options *build, kiln_model **model) {
+static int quantize(cli *c, const own *o, const kiln_build_options *build, kiln_model **model) {
     kiln_quantize_options options;
     quant_made made = {0};
+    bool timed = o->int8 && !*o->int8 && !o->no_timing;
     int failed = quant_options(c, NULL, &options);
     failed = failed ? failed : quant_model(c, *model, build, &options, &made);
+    failed = failed || !timed ? failed : quant_time(c, *model, build, &options, &made);
     if (failed == 0) {
         size_t layers, int8;
         quant_count(made.model, &layers, &int8);
         say(c, KILN_LOG_INFO, "%-8s %zu of %zu layers in int8", "quantize", int8, layers);
+        say_floats(c, made.model);
         kiln_model_destroy(*model);
         *model = made.model;
         made.model = NULL;
@@ -88,7 +103,7 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
         return finish(c, status);
     }
     if (o->int8 || c->precision.count > 0) {
-        failed = quantize(c, open.build, model);
+        failed = quantize(c, o, open.build, model);
         if (failed != 0) {
             return failed;
         }
@@ -130,9 +145,15 @@ static const opt options[] = {
      .at = offsetof(own, portable),
      .help = "keep the source weights too, so that another machine can rebuild"},
     {.name = "int8",
-     .kind = OPT_FLAG,
+     .kind = OPT_SWITCH,
+     .value = "force",
      .at = offsetof(own, int8),
-     .help = "quantize, by --calib or --ranges"},
+     .help = "quantize, by --calib or --ranges, what gains time by it on this machine; force: all "
+             "that can be"},
+    {.name = "no-timing",
+     .kind = OPT_FLAG,
+     .at = offsetof(own, no_timing),
+     .help = "let rules alone decide, so that every build gives the same bytes"},
     {.name = "threads",
      .kind = OPT_INT,
      .value = "N",
@@ -148,6 +169,8 @@ static const example examples[] = {
     {"kiln build net.onnx --dynamic-shape input:1..8..32x3x224x224",
      "for batches of 1 to 32, most often 8"},
     {"kiln build net.onnx --int8 --calib train/ --scale 1/255", "in 8 bits where they pay"},
+    {"kiln build net.onnx --int8=force --calib train/ --scale 1/255",
+     "in 8 bits wherever possible"},
     {"kiln build net.onnx --max-isa avx2 --portable", "for other machines"},
 };
 

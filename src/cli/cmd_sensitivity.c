@@ -71,7 +71,11 @@ static void show(const cli *c, const kiln_study *study) {
 
 static int measure(cli *c, quant_study *s) {
     kiln_study *study = NULL;
-    s->study.samples = s->study.samples ? s->study.samples : c->eval_count;
+    if (s->study.eval) {
+        s->study.data = s->study.eval;
+        s->study.labels = s->study.eval_labels;
+        s->study.samples = s->study.samples ? s->study.samples : s->study.eval_samples;
+    }
     kiln_status status =
         kiln_sensitivity(&study, s->model, s->made.calibration, &s->options, &s->study, c->diag);
     end_progress(c);

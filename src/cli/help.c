@@ -5,8 +5,14 @@
 
 enum { WRAP = 96 };
 
+bool opt_is_bare(const opt *o) {
+    return o->kind == OPT_FLAG || o->kind == OPT_SWITCH;
+}
+
 const char *opt_spelling(const opt *o) {
-    const char *value = o->kind == OPT_FLAG ? "" : keepf(" %s", o->value);
+    const char *value = o->kind == OPT_FLAG     ? ""
+                        : o->kind == OPT_SWITCH ? keepf("[=%s]", o->value)
+                                                : keepf(" %s", o->value);
     return o->letter ? keepf("-%c, --%s%s", o->letter, o->name, value)
                      : keepf("    --%s%s", o->name, value);
 }
@@ -171,7 +177,7 @@ static void complete_zsh(void) {
         for (size_t k = 0; (o = verb_option(verbs[i], k)) != NULL; k++) {
             printf(" \\\n        '--%s[", o->name);
             shell_quoted(o->help, "[]:\\");
-            printf(o->kind == OPT_FLAG ? "]'" : "]:value:_files'");
+            printf(opt_is_bare(o) ? "]'" : "]:value:_files'");
         }
         puts(" \\\n        '*:file:_files';;");
     }
@@ -187,7 +193,7 @@ static void complete_fish(void) {
         puts("'");
         for (size_t k = 0; (o = verb_option(verbs[i], k)) != NULL; k++) {
             printf("complete -c kiln -n '__fish_seen_subcommand_from %s' -l %s%s -d '",
-                   verbs[i]->name, o->name, o->kind == OPT_FLAG ? "" : " -r");
+                   verbs[i]->name, o->name, opt_is_bare(o) ? "" : " -r");
             shell_quoted(o->help, "\\");
             puts("'");
         }

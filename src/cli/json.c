@@ -149,13 +149,17 @@ void json_key_bool(json *j, const char *key, bool x) {
 
 /* ---- What the records share ---- */
 
-json json_begin(const cli *c, const char *schema) {
-    json j = {.to = stdout};
+json json_begin_to(const cli *c, const char *schema, FILE *to) {
+    json j = {.to = to};
     json_open(&j, '{');
     json_key_text(&j, "schema", schema);
     json_key_text(&j, "kiln", kiln_version());
     json_key_text(&j, "command", c->command);
     return j;
+}
+
+json json_begin(const cli *c, const char *schema) {
+    return json_begin_to(c, schema, stdout);
 }
 
 void json_end(json *j) {

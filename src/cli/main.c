@@ -10,12 +10,25 @@
 
 extern const verb verb_build, verb_run, verb_bench, verb_eval, verb_inspect, verb_check,
     verb_compare, verb_export, verb_surgeon, verb_doctor, verb_help, verb_completion, verb_quantize,
-    verb_calibrate, verb_sensitivity;
+    verb_calibrate, verb_sensitivity, verb_search;
 
-const verb *const verbs[] = {&verb_build,    &verb_run,       &verb_bench,       &verb_eval,
-                             &verb_quantize, &verb_calibrate, &verb_sensitivity, &verb_inspect,
-                             &verb_check,    &verb_compare,   &verb_export,      &verb_surgeon,
-                             &verb_doctor,   &verb_help,      &verb_completion,  NULL};
+const verb *const verbs[] = {&verb_build,
+                             &verb_run,
+                             &verb_bench,
+                             &verb_eval,
+                             &verb_quantize,
+                             &verb_calibrate,
+                             &verb_sensitivity,
+                             &verb_search,
+                             &verb_inspect,
+                             &verb_check,
+                             &verb_compare,
+                             &verb_export,
+                             &verb_surgeon,
+                             &verb_doctor,
+                             &verb_help,
+                             &verb_completion,
+                             NULL};
 
 const verb *find_verb(const char *name) {
     for (size_t i = 0; verbs[i]; i++) {

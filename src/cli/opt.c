@@ -158,8 +158,9 @@ static int store(cli *c, void *own, const opt *o, const char *text) {
     case OPT_FLAG:
         *(bool *)to = true;
         return 0;
+    case OPT_SWITCH:
     case OPT_CHOICE:
-        if (!in_choices(o->value, text)) {
+        if ((o->kind == OPT_CHOICE || *text) && !in_choices(o->value, text)) {
             return usage_error(c, NULL, "--%s takes %s, not \"%s\"", o->name, o->value, text);
         }
         *(const char **)to = text;
@@ -244,7 +245,7 @@ static int take_trtexec(cli *c, void *own, const trt_flag *f, const char *value)
     if (!o) {
         return usage_error(c, NULL, "--%s does not belong to `kiln %s`", f->name, c->verb->name);
     }
-    if (o->kind != OPT_FLAG && (!value || !*value)) {
+    if (!opt_is_bare(o) && (!value || !*value)) {
         return usage_error(c, NULL, "--%s needs a value: --%s=...", f->name, f->name);
     }
     return f->how == TRT_PAIRS ? take_pairs(c, own, o, value) : store(c, own, o, value);
@@ -263,6 +264,9 @@ static int take_value(cli *c, void *own, const opt *o, const char *value, words 
             return usage_error(c, NULL, "--%s takes no value", o->name);
         }
         return store(c, own, o, NULL);
+    }
+    if (!value && o->kind == OPT_SWITCH) {
+        return store(c, own, o, "");
     }
     if (!value) {
         if (w->at >= w->count) {
@@ -298,7 +302,7 @@ static int take_short(cli *c, void *own, const char *word, words *w) {
         return usage_error(c, keepf("`kiln %s --help` lists the options", c->verb->name),
                            "`kiln %s` has no option %s", c->verb->name, word);
     }
-    if (o->kind == OPT_FLAG && word[2] != '\0') {
+    if (opt_is_bare(o) && word[2] != '\0') {
         return usage_error(c, NULL, "%s: give single letters one at a time", word);
     }
     return take_value(c, own, o, word[2] ? word + 2 : NULL, w);

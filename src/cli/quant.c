@@ -158,6 +158,40 @@ int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build
     return failed;
 }
 
+void quant_fix_calibrator(kiln_quantize_options *options, kiln_calibrate_options *how,
+                          const quant_made *made) {
+    *how = *options->calibrate;
+    for (size_t i = 0; i < made->n_trials; i++) {
+        const kiln_trial *t = &made->trials[i];
+        if (t->chosen) {
+            how->calibrator = t->calibrator;
+            if (t->calibrator == KILN_CALIBRATOR_PERCENTILE) {
+                how->percentiles = &t->percentile;
+                how->n_percentiles = 1;
+            }
+        }
+    }
+    options->calibrate = how;
+}
+
+int quant_time(cli *c, const kiln_model *model, const kiln_build_options *build,
+               const kiln_quantize_options *options, quant_made *made) {
+    kiln_quantize_options o = *options;
+    kiln_calibrate_options how;
+    kiln_model *timed = NULL;
+    const kiln_timing_options t = {
+        .size = sizeof t, .build = build, .threads = (int32_t)c->threads, .ranges = made->given};
+    o.off = build->off;
+    quant_fix_calibrator(&o, &how, made);
+    kiln_status status = kiln_quantize_timed(&timed, model, made->calibration, &o, &t, c->diag);
+    if (status != KILN_OK) {
+        return finish(c, status);
+    }
+    kiln_model_destroy(made->model);
+    made->model = timed;
+    return interrupted();
+}
+
 void quant_free(quant_made *made) {
     kiln_model_destroy(made->model);
     kiln_calibration_destroy(made->calibration);

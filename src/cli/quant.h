@@ -32,6 +32,12 @@ typedef struct quant_made {
 /* Calibrates, reads --ranges, quantizes. *out is to be given back also after a failure. */
 int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build,
                 const kiln_quantize_options *options, quant_made *out);
+/* Quantizes again, but for layers that are slower here in 8 bits, by the calibrator chosen. */
+int quant_time(cli *c, const kiln_model *model, const kiln_build_options *build,
+               const kiln_quantize_options *options, quant_made *made);
+/* The options with the calibrator that the trials chose; `how` holds it and has to live on. */
+void quant_fix_calibrator(kiln_quantize_options *options, kiln_calibrate_options *how,
+                          const quant_made *made);
 void quant_free(quant_made *made);
 
 /* The data set that --calib names first, as calibrating takes it; false for none. */
@@ -45,7 +51,8 @@ typedef struct quant_study {
     kiln_open_options open;
     kiln_quantize_options options;
     kiln_calibrate_options how; /* options.calibrate */
-    kiln_calibrate_run data;    /* --eval, or the first of --calib */
+    kiln_calibrate_run data;    /* the first of --calib, else --eval */
+    kiln_calibrate_run eval;    /* --eval, if given */
     kiln_study_options study;
     kiln_progress progress;
 } quant_study;

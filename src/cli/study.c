@@ -6,29 +6,14 @@
 /* The data to judge by. */
 static int study_data(cli *c, quant_study *s) {
     bool known = quant_first_data(c, &s->data);
-    if (c->eval_data) {
-        s->data = (kiln_calibrate_run){
-            .size = sizeof s->data, .data = c->eval_data, .preprocess = preprocess_text(c)};
-    } else if (!known) {
+    s->eval = (kiln_calibrate_run){
+        .size = sizeof s->eval, .data = c->eval_data, .preprocess = preprocess_text(c)};
+    if (!known && !c->eval_data) {
         return usage_error(c, "--eval PATH, or a data set among --calib",
                            "`kiln %s` needs data to judge by", c->verb->name);
     }
+    s->data = known ? s->data : s->eval;
     return 0;
-}
-
-/* From here on ranges are found as auto has chosen. */
-static void fix_calibrator(quant_study *s) {
-    for (size_t i = 0; i < s->made.n_trials; i++) {
-        const kiln_trial *t = &s->made.trials[i];
-        if (t->chosen) {
-            s->how.calibrator = t->calibrator;
-            if (t->calibrator == KILN_CALIBRATOR_PERCENTILE) {
-                s->how.percentiles = &t->percentile;
-                s->how.n_percentiles = 1;
-            }
-        }
-    }
-    s->options.calibrate = &s->how;
 }
 
 static int calibrate(cli *c, quant_study *s, const char *path) {
@@ -46,24 +31,24 @@ int quant_study_begin(cli *c, const char *what, quant_study *out) {
     int failed = session_options(c, path, &s->open);
     failed = failed ? failed : quant_options(c, NULL, &s->options);
     failed = failed ? failed : study_data(c, s);
-    if (failed == 0) {
-        s->how = *s->options.calibrate;
-        failed = calibrate(c, s, path);
-    }
+    failed = failed ? failed : calibrate(c, s, path);
     if (failed != 0) {
         return failed;
     }
-    fix_calibrator(s);
+    quant_fix_calibrator(&s->options, &s->how, &s->made);
     s->progress = watch_progress(c, what);
-    s->data.progress = &s->progress;
+    s->data.progress = s->eval.progress = &s->progress;
     s->study = (kiln_study_options){.size = sizeof s->study,
                                     .data = &s->data,
-                                    .labels = c->eval_data ? c->eval_labels : NULL,
+                                    .labels = s->data.data == c->eval_data ? c->eval_labels : NULL,
                                     .samples = c->layer_samples,
                                     .build = s->open.build,
                                     .threads = (int32_t)c->threads,
                                     .ranges = s->made.given,
-                                    .state = c->state};
+                                    .state = c->state,
+                                    .eval = c->eval_data ? &s->eval : NULL,
+                                    .eval_labels = c->eval_labels,
+                                    .eval_samples = c->eval_count};
     return 0;
 }
 

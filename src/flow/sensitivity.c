@@ -63,7 +63,9 @@ static kiln_status list_layers(kiln_study_job *job, const kiln_model *model) {
                              .agreement = NAN,
                              .top1 = NAN,
                              .drop = NAN,
-                             .input_sqnr_db = NAN};
+                             .input_sqnr_db = NAN,
+                             .float_ms = NAN,
+                             .int8_ms = NAN};
         KILN_TRY(c.name && c.op ? KILN_OK : KILN_E_MEMORY);
         KILN_PUSH(&s->arena, s->layers, s->n_layers, s->cap_layers, c);
     }
@@ -213,6 +215,7 @@ kiln_status kiln_study_begin(kiln_study_job *job, const kiln_model *model,
     }
     memset(job->study, 0, sizeof *job->study);
     job->study->env = env;
+    job->study->best = -1;
     kiln_arena_init(&job->study->arena, env);
     return begin(job, options, how);
 }

@@ -19,6 +19,10 @@ struct kiln_study {
     kiln_layer_cost *layers;
     size_t n_layers, cap_layers;
     kiln_study_info info;
+    kiln_tried *tried;
+    size_t n_tried, cap_tried;
+    int64_t best; /* of them; -1: none yet */
+    const char *rules;
 };
 
 typedef struct kiln_study_job {

@@ -12,12 +12,14 @@ static char fold_case(char c, bool any_case) {
 bool kiln_glob(const char *pattern, const char *text, bool any_case) {
     const char *star = NULL, *from = NULL;
     while (*text) {
-        if (*pattern == '*') {
+        bool literal = pattern[0] == '\\' && pattern[1];
+        const char *p = pattern + (literal ? 1 : 0);
+        if (!literal && *p == '*') {
             star = pattern++;
             from = text;
-        } else if (*pattern && (*pattern == '?' ||
-                                fold_case(*pattern, any_case) == fold_case(*text, any_case))) {
-            pattern++;
+        } else if (*p && ((!literal && *p == '?') ||
+                          fold_case(*p, any_case) == fold_case(*text, any_case))) {
+            pattern = p + 1;
             text++;
         } else if (star) {
             pattern = star + 1;
@@ -104,6 +106,25 @@ const kiln_rule *kiln_rules_find(const kiln_rules *rules, const kiln_node *node)
 
 /* ---- Parsing ---- */
 
+static const char special[] = "*?\\,#\n";
+
+void kiln_rule_escape(kiln_text *out, const char *name) {
+    for (; *name; name++) {
+        if (strchr(special, *name)) {
+            kiln_text_char(out, '\\');
+        }
+        kiln_text_char(out, *name);
+    }
+}
+
+/* Where a rule ends: at a separator without a backslash before it. */
+static const char *rule_end(const char *at) {
+    while (*at && *at != ',' && *at != '\n' && *at != '#') {
+        at += at[0] == '\\' && at[1] ? 2 : 1;
+    }
+    return at;
+}
+
 static bool is_blank(char c) {
     return c == ' ' || c == '\t' || c == '\r';
 }
@@ -159,7 +180,7 @@ kiln_status kiln_rules_parse(kiln_rules *out, const char *text, kiln_arena *aren
                              kiln_diag *diag) {
     *out = (kiln_rules){0};
     for (const char *at = text; at && *at;) {
-        const char *from = at, *to = at + strcspn(at, ",\n#");
+        const char *from = at, *to = rule_end(at);
         at = to + (*to == '#' ? strcspn(to, "\n") : 0);
         at += *at ? 1 : 0;
         trim(&from, &to);

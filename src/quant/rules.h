@@ -4,7 +4,8 @@
  *
  * Rules stand in order and the last one that fits a node counts; a bare type fits every node.
  * Separators are commas and line ends; from # to the end of a line is a comment, so that a list can
- * stand in a file. Patterns are globs: * any characters, ? one. `type:` matches the operator's name
+ * stand in a file. Patterns are globs: * any characters, ? one, and a backslash takes the
+ * character behind it as it is, a separator too. `type:` matches the operator's name
  * in any case, `name:` the node's name, the name of one of the ONNX nodes it came from, or the
  * PyTorch module that made it (layer1.0.conv1 for /layer1/layer1.0/conv1/Conv).
  *
@@ -15,6 +16,7 @@
 #ifndef KILN_QUANT_RULES_H
 #define KILN_QUANT_RULES_H
 
+#include "base/text.h"
 #include "ir/graph.h"
 
 typedef enum kiln_rule_kind { KILN_RULE_ALL, KILN_RULE_TYPE, KILN_RULE_NAME } kiln_rule_kind;
@@ -37,6 +39,8 @@ const kiln_rule *kiln_rules_find(const kiln_rules *rules, const kiln_node *node)
 
 /* A `type:` or `name:` pattern, or one without prefix for names, fits the node. */
 bool kiln_pattern_fits(const char *pattern, const kiln_node *node);
+/* Appends the pattern that fits this name and no other. */
+void kiln_rule_escape(kiln_text *out, const char *name);
 /* Glob match of a whole text. */
 bool kiln_glob(const char *pattern, const char *text, bool any_case);
 

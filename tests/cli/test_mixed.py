@@ -7,14 +7,18 @@ that in float nothing changes and in 8 bits the neighbours are lost.
 """
 
 import json
+import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
 from onnx import helper
 
-from networks import constant, expect, kiln, main, save, value
+from networks import KILN, constant, expect, kiln, main, save, value
 
 WIDTH, LAYERS, BAD = 16, 6, 3
+OFF = ["conv_q8", "gemm_q8", "matmul_q8", "elementwise"]  # what makes 8 bits fast
 
 
 def planted(t, outlier=1000.0):
@@ -32,11 +36,7 @@ def planted(t, outlier=1000.0):
         y = "y" if i == LAYERS - 1 else f"h{i}"
         constants += [constant(f"w{i}", w), constant(f"b{i}", b)]
         name = "bad" if i == BAD else f"fc{i}"
-        nodes.append(
-            helper.make_node(
-                "Gemm", [x, f"w{i}", f"b{i}"], [f"g{i}" if y != "y" else y], name=name, transB=1
-            )
-        )
+        nodes.append(helper.make_node("Gemm", [x, f"w{i}", f"b{i}"], [f"g{i}" if y != "y" else y], name=name, transB=1))
         if y != "y":
             nodes.append(helper.make_node("Relu", [f"g{i}"], [y], name=f"relu{i}"))
         x = y
@@ -75,10 +75,7 @@ def auto_takes_the_calibrator_of_least_noise(t):
         by += ["--percentiles", str(chosen[0]["percentile"])]
     named = records(kiln("quantize", *common, "-o", t / "named.onnx", *by))
     if by[1] != "auto":
-        assert (
-            named["trials"] == []
-            and (t / "auto.onnx").read_bytes() == (t / "named.onnx").read_bytes()
-        )
+        assert named["trials"] == [] and (t / "auto.onnx").read_bytes() == (t / "named.onnx").read_bytes()
     again = records(kiln("quantize", *common, "-o", t / "again.onnx"))
     assert again["trials"] == trials, "trials differ from run to run"
 
@@ -87,9 +84,7 @@ def auto_without_data_is_by_tensor(t):
     net = planted(t)
     data = samples(t, net)
     expect(kiln("calibrate", net, "--calib", data, "--save-calib", t / "c.calib"), 0)
-    d = records(
-        kiln("quantize", net, "--calib", t / "c.calib", "-o", t / "q.onnx", "--format", "json")
-    )
+    d = records(kiln("quantize", net, "--calib", t / "c.calib", "-o", t / "q.onnx", "--format", "json"))
     assert d["trials"] == [] and d["int8_layers"] == LAYERS, d
 
 
@@ -129,6 +124,90 @@ def a_study_goes_on_where_it_stopped(t):
     expect(kiln(*common, "--keep-last", "1"), 2, "of another study")
 
 
+def search_leaves_the_planted_layer_float(t):
+    net = planted(t)
+    data = samples(t, net)
+    best = t / "best.kiln"
+    common = ["--calib", data, "--calibrator", "max"]
+    more = ["--eval", data, "--no-timing", "--format", "json", "-o", best, "--plot", t / "p.svg"]
+    d = records(kiln("search", net, *common, *more, "--max-drop", "1.5pt"))
+    precision = {r["name"]: r["precision"] for r in d["layers"]}
+    assert precision["bad"] == "fp32" and list(precision.values()).count("int8") >= 3, d
+    chosen = [r for r in d["tried"] if r["best"]]
+    assert len(chosen) == 1 and chosen[0]["drop_points"] < 1.51 and chosen[0]["within"], d
+    assert all(r["cost"] >= chosen[0]["cost"] for r in d["tried"] if r["within"]), d
+    assert any(not r["within"] and r["int8_layers"] == LAYERS for r in d["tried"]), d
+
+    rules = (t / "best.kiln.rules").read_text()
+    assert "\nname:bad=fp32\n" in rules, rules
+    again = ["--int8=force", "--precision", f"@{t / 'best.kiln.rules'}", "-o", t / "again.kiln"]
+    expect(kiln("build", net, *common, *again), 0)
+    assert best.read_bytes() == (t / "again.kiln").read_bytes(), "the rules give another engine"
+    expect(kiln("eval", best, "--data", data, "--min", str(1 - 0.0151)), 0)
+    svg = (t / "p.svg").read_text()
+    assert svg.count("<circle") == len(d["tried"]) and svg.endswith("</svg>\n"), svg
+
+    resumed = records(kiln("search", net, *common, *more, "--max-drop", "1.5pt"))
+    assert resumed["resumed"] > LAYERS and resumed["tried"] == d["tried"], resumed
+    strict = records(kiln("search", net, *common, *more, "--max-drop", "0"))
+    assert all(r["drop_points"] < 0.01 for r in strict["tried"] if r["best"]), strict
+    expect(kiln("search", net, *common, *more, "--max-drop", "much"), 2, "percentage points")
+
+
+def a_signal_leaves_the_state_and_says_how_to_go_on(t):
+    net = planted(t)
+    data = samples(t, net, 60000)
+    state = t / "s.state"
+    words = ["search", net, "--calib", data, "--calibrator", "max", "--samples", "60000", "-o", t / "b.kiln"]
+    words += ["--calib-count", "200", "--eval", data, "--state", state, "--threads", "1"]
+    process = subprocess.Popen([KILN, *map(str, words)], stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if state.exists() and len(state.read_text().splitlines()) > 2:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "to go on: kiln search" in err, (process.returncode, err)
+    assert len(state.read_text().splitlines()) > 2, state.read_text()
+
+
+def wide(t):
+    """Layers large enough for times to mean something, and data."""
+    rng = np.random.default_rng(3)
+    n = 384
+    constants = [constant(f"w{i}", rng.standard_normal((n, n)).astype(np.float32)) for i in range(3)]
+    nodes = [helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"x{i + 1}"], name=f"fc{i}") for i in range(3)]
+    net = save(t / "wide.onnx", nodes, [value("x0", [1, n])], [value("x3", [1, n])], constants)
+    np.savez(t / "wide.npz", x=rng.standard_normal((8, n)).astype(np.float32))
+    return net, ["--calib", t / "wide.npz", "--calibrator", "max"]
+
+
+def kernels(engine):
+    return [r["kernel"] for r in records(kiln("inspect", engine, "--layers", "--format", "json"))["layers"]]
+
+
+def layers_that_lose_time_stay_float(t):
+    net, common = wide(t)
+    off = ["--off", ",".join(OFF)]
+    slow = kiln("build", net, *common, *off, "--int8", "-o", t / "a.kiln")
+    expect(slow, 0, "fc1 (MatMul) stays float: slower in 8 bits here", "0 of 3 layers in int8")
+    assert all("f32" in k for k in kernels(t / "a.kiln")), kernels(t / "a.kiln")
+
+    for words in (["--int8=force"], ["--int8", "--no-timing"], ["--int8", "--precision", "type:MatMul=int8"]):
+        done = kiln("build", net, *common, *off, *words, "-o", t / "b.kiln")
+        expect(done, 0, "3 of 3 layers in int8")
+    done = kiln("build", net, *common, *off, "--int8", "--precision", "name:fc1=int8,int8", "-o", t / "b.kiln")
+    expect(done, 0, "stays float")
+    expect(kiln("build", net, *common, "--int8=always", "-o", t / "b.kiln"), 2, "takes force")
+
+
+def rules_alone_repeat_byte_for_byte(t):
+    net, common = wide(t)
+    for name in ("a", "b"):
+        expect(kiln("build", net, *common, "--int8", "--no-timing", "-o", t / f"{name}.kiln"), 0)
+    assert (t / "a.kiln").read_bytes() == (t / "b.kiln").read_bytes()
+
+
 if __name__ == "__main__":
     sys.exit(
         main(
@@ -137,6 +216,10 @@ if __name__ == "__main__":
                 auto_without_data_is_by_tensor,
                 sensitivity_ranks_the_planted_layer_first,
                 a_study_goes_on_where_it_stopped,
+                search_leaves_the_planted_layer_float,
+                a_signal_leaves_the_state_and_says_how_to_go_on,
+                layers_that_lose_time_stay_float,
+                rules_alone_repeat_byte_for_byte,
             ]
         )
     )

@@ -15,7 +15,8 @@ static void test_glob(void **state) {
         {"a*c", "abc", true},    {"a*c", "ac", true},      {"a*c", "abcd", false},
         {"*b*b*", "abab", true}, {"*b*b*", "abaa", false}, {"?b?", "abc", true},
         {"?b?", "ab", false},    {"*.mp", "x.m.mp", true}, {"a**", "a", true},
-        {"Conv", "conv", false},
+        {"Conv", "conv", false}, {"a\\*b", "a*b", true},   {"a\\*b", "axb", false},
+        {"\\?", "?", true},      {"\\?", "x", false},      {"a\\\\b", "a\\b", true},
     };
     for (size_t i = 0; i < KILN_COUNT_OF(cases); i++) {
         assert_int_equal(kiln_glob(cases[i].pattern, cases[i].text, false), cases[i].fits);
@@ -26,6 +27,34 @@ static void test_glob(void **state) {
     memset(many, 'a', 2000);
     many[2000] = 0;
     assert_false(kiln_glob("*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b", many, false));
+}
+
+static kiln_node node_of(const kiln_op *op, const char *name, const char **sources, int32_t n);
+
+/* A pattern made of any name fits it and no other, through a list of rules. */
+static void test_escape(void **state) {
+    (void)state;
+    static const char *const names[] = {"/a/conv", "a,b", "x*", "x?y", "a\\b", "p#q", "k=v", "é"};
+    for (size_t i = 0; i < KILN_COUNT_OF(names); i++) {
+        bench b;
+        kiln_rules r;
+        kiln_text text;
+        bench_open(&b);
+        kiln_text_init(&text, NULL);
+        kiln_text_puts(&text, "int8,name:");
+        kiln_rule_escape(&text, names[i]);
+        kiln_text_puts(&text, "=fp32\n");
+        assert_true(kiln_text_ok(&text));
+        assert_int_equal(kiln_rules_parse(&r, text.data, &b.arena, b.diag), KILN_OK);
+        assert_int_equal(r.count, 2);
+        for (size_t k = 0; k < KILN_COUNT_OF(names); k++) {
+            kiln_node n = node_of(&kiln_op_conv, names[k], NULL, 0);
+            assert_int_equal(kiln_rules_find(&r, &n)->dtype,
+                             i == k ? KILN_DTYPE_F32 : KILN_DTYPE_I8);
+        }
+        kiln_text_free(&text);
+        bench_close(&b);
+    }
 }
 
 static kiln_node node_of(const kiln_op *op, const char *name, const char **sources, int32_t n) {
@@ -180,6 +209,7 @@ static void test_weight_percentile(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_glob),
+        cmocka_unit_test(test_escape),
         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_weights),
         cmocka_unit_test(test_weight_percentile),

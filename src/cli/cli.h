@@ -127,7 +127,7 @@ struct cli {
     int64_t seed;
     double atol, rtol, range_tol, min_cosine, min_sqnr_db, min_top1;
     /* quantizing */
-    list calib, percentiles, precision, layers;
+    list calib, percentiles, precision, layers, improve;
     const char *calibrator, *ranges_file, *save_calib;
     int64_t calib_count, calib_batch, keep_first, keep_last;
     bool calib_shuffle, symmetric;

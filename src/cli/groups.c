@@ -218,6 +218,14 @@ static const opt group_quant_options[] = {
      .help = "how layers that fit type:GLOB or name:GLOB are quantized, the last that fits counts: "
              "weight-bits=2..8, weight-calibrator=max|mse|percentile, weight-percentile=P, "
              "per-tensor (weights); calibrator=, percentile=P, symmetric (what they read)"},
+    {.name = "improve",
+     .kind = OPT_LIST,
+     .value = "WHAT[,WHAT]",
+     SHARED(improve),
+     .help = "equalize: even out weights of layers in a row; smooth or smooth=ALPHA: share errors "
+             "between what layers read and their weights; round: weights up or down by the "
+             "layer's error; bias: correct means; none; all but equalize need data, no .calib "
+             "file [round,bias with data]"},
     {.name = "keep-first",
      .kind = OPT_INT,
      .value = "N",

@@ -394,6 +394,24 @@ KILN_API kiln_status kiln_improve_int8(kiln_model **out, const kiln_model *quant
                                        const kiln_model *model, const kiln_improve_options *options,
                                        kiln_diag *diag);
 
+/* ---- Weights alone -------------------------------------------------------------------------- */
+
+typedef struct kiln_weight_options {
+    size_t size;
+    int32_t bits;          /* 8 or 4 [8] */
+    int64_t block;         /* weights that are summed and share a scale, 16..4096 [one scale for
+                              each output] */
+    const char *precision; /* rules as in kiln_quantize_options: which keep another [all] */
+    const char *const *off;
+} kiln_weight_options;
+
+/* Makes a model whose constant matrices, operands of MatMul and Gemm, are integers behind a
+ * DequantizeLinear (of opset 21 where there are blocks) and all else is float: for products of few
+ * rows, whose weights take longer to read than to multiply. No data is needed. `model` may be given
+ * back before *out. Errors: USAGE, UNSUPPORTED for models that are quantized already, MEMORY. */
+KILN_API kiln_status kiln_quantize_weights(kiln_model **out, const kiln_model *model,
+                                           const kiln_weight_options *options, kiln_diag *diag);
+
 /* Holds a model with QuantizeLinear and DequantizeLinear against what TensorRT's developer guide
  * demands: int8, zero points 0, constant positive scales, one for an activation and along the
  * output channels for weights, float biases, no operator between the two. Errors: CHECK, with a

@@ -68,7 +68,11 @@ static int quantize(cli *c, const kiln_build_options *build, kiln_model **model)
     if (failed == 0) {
         size_t layers, int8;
         quant_count(made.model, &layers, &int8);
-        say(c, KILN_LOG_INFO, "%-8s %zu of %zu layers in int8", "quantize", int8, layers);
+        if (c->weight_only) {
+            say(c, KILN_LOG_INFO, "%-8s weights alone, in %s", "quantize", c->weight_only);
+        } else {
+            say(c, KILN_LOG_INFO, "%-8s %zu of %zu layers in int8", "quantize", int8, layers);
+        }
         kiln_model_destroy(*model);
         *model = made.model;
         made.model = NULL;
@@ -87,7 +91,7 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
     if (status != KILN_OK || c->dry_run) {
         return finish(c, status);
     }
-    if (o->int8 || c->precision.count > 0) {
+    if (o->int8 || c->weight_only || c->precision.count > 0) {
         failed = quantize(c, open.build, model);
         if (failed != 0) {
             return failed;

@@ -142,10 +142,27 @@ static void say_choice(cli *c, const quant_made *made) {
     }
 }
 
+static int weights_alone(cli *c, const kiln_model *model, const kiln_quantize_options *options,
+                         quant_made *out) {
+    bool four = strcmp(c->weight_only, "int4") == 0;
+    int64_t block = c->weight_block > 0 ? c->weight_block : four ? 32 : 0;
+    const kiln_weight_options o = {.size = sizeof o,
+                                   .bits = four ? 4 : 8,
+                                   .block = block,
+                                   .precision = options->precision,
+                                   .off = options->off};
+    kiln_status status = kiln_calibration_create(&out->calibration, c->env);
+    status = status ? status : kiln_quantize_weights(&out->model, model, &o, c->diag);
+    return finish(c, status);
+}
+
 int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build,
                 const kiln_quantize_options *options, quant_made *out) {
     kiln_quantize_options o = *options;
     o.off = build->off;
+    if (c->weight_only) {
+        return weights_alone(c, model, &o, out);
+    }
     if (c->calib.count == 0 && !c->ranges_file) {
         return usage_error(c, "--calib names data, --ranges a file of another tool's ranges",
                            "int8 needs ranges: --calib PATH or --ranges FILE");

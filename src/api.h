@@ -21,6 +21,11 @@ struct kiln_model {
 /* Infers the model's graph and fills in what is known of it. */
 kiln_status kiln_model_complete(kiln_model *model, kiln_diag *diag);
 
+/* Fills out->import with a copy of the graph after the passes but those called `off` (may be NULL).
+ * The model has its hold, which keeps that of `from`. */
+kiln_status kiln_model_canonical(kiln_model *out, const kiln_model *from, const char *const *off,
+                                 kiln_diag *diag);
+
 /* Arena and files of the hold. */
 kiln_arena *kiln_hold_arena(kiln_hold *hold);
 kiln_files *kiln_hold_files(kiln_hold *hold);

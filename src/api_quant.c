@@ -17,20 +17,19 @@ typedef struct job {
     kiln_diag *diag;
 } job;
 
-/* A copy of the graph after the passes. */
-static kiln_status canonicalise(job *j, const kiln_model *from) {
-    kiln_model *m = j->model;
-    kiln_arena *arena = kiln_hold_arena(m->hold);
+kiln_status kiln_model_canonical(kiln_model *out, const kiln_model *from, const char *const *off,
+                                 kiln_diag *diag) {
+    kiln_arena *arena = kiln_hold_arena(out->hold);
     kiln_pass_info *infos;
     size_t n;
     kiln_dims *dims;
     KILN_ALLOC(dims, arena, 1);
     kiln_dims_init(dims, arena);
-    m->import = from->import;
-    KILN_TRY(kiln_graph_clone(&m->import.graph, from->import.graph, arena, dims, m->env));
+    out->import = from->import;
+    KILN_TRY(kiln_graph_clone(&out->import.graph, from->import.graph, arena, dims, out->env));
     KILN_TRY(dims->oom ? KILN_E_MEMORY : KILN_OK);
-    kiln_pass_options passes = {.off = j->options.off};
-    KILN_TRY(kiln_passes_run(m->import.graph, &passes, &infos, &n, j->diag));
+    kiln_pass_options passes = {.off = off};
+    KILN_TRY(kiln_passes_run(out->import.graph, &passes, &infos, &n, diag));
     return dims->oom ? KILN_E_MEMORY : KILN_OK;
 }
 
@@ -73,7 +72,7 @@ static kiln_status quantize(job *j, const kiln_model *from, const kiln_quantize_
     KILN_TRY(kiln_quantize_options_read(&j->options, &j->place, options, kiln_hold_arena(m->hold),
                                         j->diag));
     KILN_TRY(check_model(j, from));
-    KILN_TRY(canonicalise(j, from));
+    KILN_TRY(kiln_model_canonical(m, from, j->options.off, j->diag));
     KILN_TRY(place(j));
     KILN_TRY(kiln_model_complete(m, j->diag));
     return KILN_OK;

@@ -405,6 +405,66 @@ KILN_API bool kiln_study_tried(const kiln_study *study, size_t i, kiln_tried *ou
 /* The best choice as rules for kiln_quantize_options.precision, a line each; NULL without one. */
 KILN_API const char *kiln_study_rules(const kiln_study *study);
 
+/* ---- Improving ------------------------------------------------------------------------------ */
+
+/* What is done besides choosing ranges. The first two change the float model, before it is
+ * calibrated; the others the weights and biases of the quantized one.
+ *
+ *   equalize  channels between two layers get scales that make the weights on both sides alike
+ *             (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+ *             Correction", 2019). Exact up to rounding, needs no data
+ *   smooth    channels get scales that share the error between what a layer reads and its weights,
+ *             from the ranges of data (Xiao et al., "SmoothQuant", 2022): behind layers and
+ *             normalizations. Exact likewise
+ *   round     weights go up or down on their grid so that the layer's output is off least
+ *   bias      the mean error of each output channel goes into the bias */
+enum {
+    KILN_IMPROVE_EQUALIZE = 1,
+    KILN_IMPROVE_SMOOTH = 2,
+    KILN_IMPROVE_ROUND = 4,
+    KILN_IMPROVE_BIAS = 8,
+};
+
+typedef struct kiln_improve_options {
+    size_t size;
+    uint32_t what;       /* KILN_IMPROVE_... added up; of each function its own count */
+    double smooth_alpha; /* (0, 1]: more goes to the weights [for each seam, what errs least] */
+    const kiln_calibrate_run *runs; /* n_runs data sets; none are needed to equalize */
+    size_t n_runs;
+    const kiln_build_options *build; /* of the float engine that sees the data, or NULL */
+    int32_t threads;                 /* of it [all usable cores] */
+} kiln_improve_options;
+
+/* Makes a float model that computes the same and is better to quantize: canonicalised, with other
+ * weights. It has a hash of its own: calibrate it, not the one it was made of. `model` may be given
+ * back before *out. Errors: USAGE, those of building and of running, MEMORY. */
+KILN_API kiln_status kiln_improve_float(kiln_model **out, const kiln_model *model,
+                                        const kiln_improve_options *options, kiln_diag *diag);
+
+/* Makes a better one of what kiln_quantize made of `model`. Both may be given back before *out.
+ * Errors: likewise. */
+KILN_API kiln_status kiln_improve_int8(kiln_model **out, const kiln_model *quantized,
+                                       const kiln_model *model, const kiln_improve_options *options,
+                                       kiln_diag *diag);
+
+/* ---- Weights alone -------------------------------------------------------------------------- */
+
+typedef struct kiln_weight_options {
+    size_t size;
+    int32_t bits;          /* 8 or 4 [8] */
+    int64_t block;         /* weights that are summed and share a scale, 16..4096 [one scale for
+                              each output] */
+    const char *precision; /* rules as in kiln_quantize_options: which keep another [all] */
+    const char *const *off;
+} kiln_weight_options;
+
+/* Makes a model whose constant matrices, operands of MatMul and Gemm, are integers behind a
+ * DequantizeLinear (of opset 21 where there are blocks) and all else is float: for products of few
+ * rows, whose weights take longer to read than to multiply. No data is needed. `model` may be given
+ * back before *out. Errors: USAGE, UNSUPPORTED for models that are quantized already, MEMORY. */
+KILN_API kiln_status kiln_quantize_weights(kiln_model **out, const kiln_model *model,
+                                           const kiln_weight_options *options, kiln_diag *diag);
+
 /* Holds a model with QuantizeLinear and DequantizeLinear against what TensorRT's developer guide
  * demands: int8, zero points 0, constant positive scales, one for an activation and along the
  * output channels for weights, float biases, no operator between the two. Errors: CHECK, with a

@@ -128,9 +128,9 @@ struct cli {
     int64_t seed;
     double atol, rtol, range_tol, min_cosine, min_sqnr_db, min_top1;
     /* quantizing */
-    list calib, percentiles, precision, layers;
-    const char *calibrator, *ranges_file, *save_calib;
-    int64_t calib_count, calib_batch, keep_first, keep_last;
+    list calib, percentiles, precision, layers, improve;
+    const char *calibrator, *ranges_file, *save_calib, *weight_only;
+    int64_t calib_count, calib_batch, keep_first, keep_last, weight_block;
     bool calib_shuffle, symmetric;
     /* studies of layers */
     const char *eval_data, *eval_labels, *state;

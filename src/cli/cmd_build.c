@@ -82,8 +82,12 @@ static int quantize(cli *c, const own *o, const kiln_build_options *build, kiln_
     if (failed == 0) {
         size_t layers, int8;
         quant_count(made.model, &layers, &int8);
-        say(c, KILN_LOG_INFO, "%-8s %zu of %zu layers in int8", "quantize", int8, layers);
-        say_floats(c, made.model);
+        if (c->weight_only) {
+            say(c, KILN_LOG_INFO, "%-8s weights alone, in %s", "quantize", c->weight_only);
+        } else {
+            say(c, KILN_LOG_INFO, "%-8s %zu of %zu layers in int8", "quantize", int8, layers);
+            say_floats(c, made.model);
+        }
         kiln_model_destroy(*model);
         *model = made.model;
         made.model = NULL;
@@ -102,7 +106,7 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
     if (status != KILN_OK || c->dry_run) {
         return finish(c, status);
     }
-    if (o->int8 || c->precision.count > 0) {
+    if (o->int8 || c->weight_only || c->precision.count > 0) {
         failed = quantize(c, o, open.build, model);
         if (failed != 0) {
             return failed;

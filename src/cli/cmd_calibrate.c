@@ -79,7 +79,12 @@ static int calibrate(cli *c, const own *o, kiln_model **model, kiln_calibration 
         return finish(c, status);
     }
     options.off = open.build->off;
-    failed = quant_calibrate(c, *model, open.build, &options, calibration);
+    kiln_model *better = NULL;
+    failed = improve_float(c, *model, open.build, &better);
+    failed = failed
+                 ? failed
+                 : quant_calibrate(c, better ? better : *model, open.build, &options, calibration);
+    kiln_model_destroy(better);
     return failed ? failed : finish(c, show(c, *calibration, options.calibrate));
 }
 

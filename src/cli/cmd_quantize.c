@@ -147,7 +147,7 @@ static int quantize(cli *c, const own *o, job *j) {
     if (failed != 0) {
         return failed;
     }
-    if (j->options.style == KILN_QDQ_TENSORRT) {
+    if (j->options.style == KILN_QDQ_TENSORRT && !c->weight_only) {
         status = kiln_model_check_tensorrt(j->made.model, c->diag);
         if (status != KILN_OK) {
             return finish(c, status);

@@ -218,6 +218,25 @@ static const opt group_quant_options[] = {
      .help = "how layers that fit type:GLOB or name:GLOB are quantized, the last that fits counts: "
              "weight-bits=2..8, weight-calibrator=max|mse|percentile, weight-percentile=P, "
              "per-tensor (weights); calibrator=, percentile=P, symmetric (what they read)"},
+    {.name = "weight-only",
+     .kind = OPT_CHOICE,
+     .value = "int8|int4",
+     SHARED(weight_only),
+     .help = "the matrices of MatMul and Gemm, and nothing else: for few rows; no data is needed"},
+    {.name = "block",
+     .kind = OPT_INT,
+     .value = "N",
+     .min = 16,
+     SHARED(weight_block),
+     .help = "weights that share a scale, with --weight-only [int8: those of an output; int4: 32]"},
+    {.name = "improve",
+     .kind = OPT_LIST,
+     .value = "WHAT[,WHAT]",
+     SHARED(improve),
+     .help = "equalize: even out weights of layers in a row; smooth or smooth=ALPHA: share errors "
+             "between what layers read and their weights; round: weights up or down by the "
+             "layer's error; bias: correct means; none; all but equalize need data, no .calib "
+             "file [round,bias with data]"},
     {.name = "keep-first",
      .kind = OPT_INT,
      .value = "N",

@@ -5,9 +5,9 @@
 
 #include "quant.h"
 
-static bool ends_with(const char *text, const char *ending) {
-    size_t n = strlen(text), m = strlen(ending);
-    return n >= m && strcmp(text + n - m, ending) == 0;
+bool is_calibration(const char *path) {
+    size_t n = strlen(path);
+    return n >= 6 && strcmp(path + n - 6, ".calib") == 0;
 }
 
 /* ---- Options ---- */
@@ -36,14 +36,15 @@ int quant_options(cli *c, const char *style, kiln_quantize_options *out) {
 
 /* ---- Calibration ---- */
 
-static kiln_calibrate_run data_run(const cli *c, const char *data) {
+kiln_calibrate_run calibrate_run_of(const cli *c, const char *data, const kiln_progress *progress) {
     return (kiln_calibrate_run){.size = sizeof(kiln_calibrate_run),
                                 .data = data,
                                 .preprocess = preprocess_text(c),
                                 .count = c->calib_count,
                                 .batch = c->calib_batch,
                                 .shuffle = c->calib_shuffle,
-                                .seed = (uint64_t)c->seed};
+                                .seed = (uint64_t)c->seed,
+                                .progress = progress};
 }
 
 static int run_data(cli *c, const kiln_model *model, const kiln_build_options *build,
@@ -58,8 +59,7 @@ static int run_data(cli *c, const kiln_model *model, const kiln_build_options *b
     status = status ? status : kiln_context_create(&context, engine, &x, c->diag);
     if (status == KILN_OK) {
         kiln_progress progress = watch_progress(c, "calibrate");
-        kiln_calibrate_run run = data_run(c, data);
-        run.progress = &progress;
+        kiln_calibrate_run run = calibrate_run_of(c, data, &progress);
         cancel_on_signal(context);
         status = kiln_calibrate(calibration, engine, context, c->env, &run, options, c->diag);
         cancel_on_signal(NULL);
@@ -76,7 +76,7 @@ int quant_calibrate(cli *c, const kiln_model *model, const kiln_build_options *b
     for (size_t i = 0; i < c->calib.count && status == KILN_OK; i++) {
         const char *path = c->calib.items[i];
         kiln_calibration *part = NULL;
-        if (ends_with(path, ".calib")) {
+        if (is_calibration(path)) {
             status = kiln_calibration_read(&part, c->env, path, c->diag);
             status = status ? status : kiln_calibration_merge(*out, part, c->diag);
             kiln_calibration_destroy(part);
@@ -101,8 +101,8 @@ static int read_ranges(cli *c, kiln_ranges **out) {
 
 bool quant_first_data(const cli *c, kiln_calibrate_run *out) {
     for (size_t i = 0; i < c->calib.count; i++) {
-        if (!ends_with(c->calib.items[i], ".calib")) {
-            *out = data_run(c, c->calib.items[i]);
+        if (!is_calibration(c->calib.items[i])) {
+            *out = calibrate_run_of(c, c->calib.items[i], NULL);
             return true;
         }
     }
@@ -142,17 +142,39 @@ static void say_choice(cli *c, const quant_made *made) {
     }
 }
 
+static int weights_alone(cli *c, const kiln_model *model, const kiln_quantize_options *options,
+                         quant_made *out) {
+    bool four = strcmp(c->weight_only, "int4") == 0;
+    int64_t block = c->weight_block > 0 ? c->weight_block : four ? 32 : 0;
+    const kiln_weight_options o = {.size = sizeof o,
+                                   .bits = four ? 4 : 8,
+                                   .block = block,
+                                   .precision = options->precision,
+                                   .off = options->off};
+    kiln_status status = kiln_calibration_create(&out->calibration, c->env);
+    status = status ? status : kiln_quantize_weights(&out->model, model, &o, c->diag);
+    return finish(c, status);
+}
+
 int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build,
                 const kiln_quantize_options *options, quant_made *out) {
     kiln_quantize_options o = *options;
     o.off = build->off;
+    if (c->weight_only) {
+        return weights_alone(c, model, &o, out);
+    }
     if (c->calib.count == 0 && !c->ranges_file) {
         return usage_error(c, "--calib names data, --ranges a file of another tool's ranges",
                            "int8 needs ranges: --calib PATH or --ranges FILE");
     }
     int failed = read_ranges(c, &out->given);
-    failed = failed ? failed : quant_calibrate(c, model, build, &o, &out->calibration);
-    failed = failed ? failed : choose(c, model, build, &o, out);
+    kiln_model *better = NULL;
+    failed = failed ? failed : improve_float(c, model, build, &better);
+    const kiln_model *from = better ? better : model;
+    failed = failed ? failed : quant_calibrate(c, from, build, &o, &out->calibration);
+    failed = failed ? failed : choose(c, from, build, &o, out);
+    failed = failed ? failed : improve_int8(c, &out->model, from, build);
+    kiln_model_destroy(better);
     print_findings(c);
     say_choice(c, out);
     return failed;

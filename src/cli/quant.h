@@ -13,6 +13,17 @@ int quant_options(cli *c, const char *style, kiln_quantize_options *out);
 int layer_options(cli *c, kiln_quantize_options *out);
 /* The rules of --precision as one text, or NULL without any. 0 or the exit status (layers.c). */
 int precision_rules(cli *c, const char **out);
+/* A run over a data set of --calib, as the options say; a path of a calibration file. */
+kiln_calibrate_run calibrate_run_of(const cli *c, const char *data, const kiln_progress *progress);
+bool is_calibration(const char *path);
+/* What --improve does before calibrating: *out is the better model, or NULL when that is nothing.
+ * 0 or the exit status (improve.c). */
+int improve_float(cli *c, const kiln_model *model, const kiln_build_options *build,
+                  kiln_model **out);
+/* What it does after quantizing: puts a better one in the place of *model, which was made of
+ * `from`. */
+int improve_int8(cli *c, kiln_model **model, const kiln_model *from,
+                 const kiln_build_options *build);
 /* Runs --calib: data sets through the model, calibration files merged; writes --save-calib. *out
  * is to be given back also after a failure. */
 int quant_calibrate(cli *c, const kiln_model *model, const kiln_build_options *build,

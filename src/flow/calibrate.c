@@ -5,7 +5,7 @@
 
 #include "base/options.h"
 #include "engine/engine.h"
-#include "flow/feed.h"
+#include "flow/observe.h"
 #include "quant/calibration.h"
 #include "quant/options.h"
 
@@ -38,11 +38,8 @@ static bool is_needed(void *user, const char *name) {
     return false;
 }
 
-static kiln_status see(void *user, const char *name, const char *node, const kiln_tensor *tensor,
-                       bool replayed) {
+static kiln_status see(void *user, const char *name, const kiln_tensor *tensor) {
     job *j = user;
-    (void)node;
-    (void)replayed;
     return kiln_calibration_observe(j->calibration, name, tensor, j->diag);
 }
 
@@ -81,29 +78,9 @@ static kiln_status describe(job *j) {
     return KILN_OK;
 }
 
-/* The samples of a batch's tensor, without what fills it up. */
-static kiln_tensor samples_of(const kiln_tensor *t, const kiln_fed *fed) {
-    kiln_tensor part = *t;
-    if (part.rank > 0 && part.dims[0] == fed->rows) {
-        part.dims[0] = fed->count;
-    }
-    return part;
-}
-
-/* Graph inputs are no results of a step: they are seen as they are bound. */
-static kiln_status see_inputs(job *j, const kiln_feed *feed, const kiln_fed *fed) {
-    kiln_io in;
-    for (size_t i = 0; kiln_engine_input(j->engine, i, &in); i++) {
-        if (is_needed(j, in.name)) {
-            kiln_tensor part = samples_of(kiln_feed_input(feed, i), fed);
-            KILN_TRY(kiln_calibration_observe(j->calibration, in.name, &part, j->diag));
-        }
-    }
-    return KILN_OK;
-}
-
 /* One hash for each sample, of those of its inputs. */
-static void count_samples(job *j, const kiln_feed *feed, const kiln_fed *fed) {
+static void count_samples(void *user, const kiln_feed *feed, const kiln_fed *fed) {
+    job *j = user;
     kiln_hash128 parts[KILN_DATASET_MAX_INPUTS];
     const kiln_tensor *t;
     for (int64_t i = 0; i < fed->count; i++) {
@@ -118,46 +95,11 @@ static void count_samples(job *j, const kiln_feed *feed, const kiln_fed *fed) {
     }
 }
 
-static kiln_status run_all(job *j, kiln_feed *feed) {
-    int64_t total = kiln_feed_count(feed), done = 0;
-    for (;;) {
-        kiln_fed fed;
-        KILN_TRY(kiln_feed_next(feed, &fed, j->diag));
-        if (fed.count == 0) {
-            return KILN_OK;
-        }
-        KILN_TRY(kiln_feed_bind(feed, j->context, j->diag));
-        KILN_TRY(kiln_context_run(j->context, j->diag));
-        KILN_TRY(see_inputs(j, feed, &fed));
-        count_samples(j, feed, &fed);
-        done += fed.count;
-        const kiln_progress *p = j->run.progress;
-        if (p && !p->step(p->user, total > 0 ? (double)done / (double)total : -1)) {
-            return KILN_E_CANCELLED;
-        }
-    }
-}
-
 static kiln_status calibrate(job *j, const kiln_env *env, const kiln_quantize_options *options) {
-    const kiln_feed_spec spec = {.data = j->run.data,
-                                 .preprocess = j->run.preprocess,
-                                 .input = j->run.input,
-                                 .count = j->run.count,
-                                 .batch = j->run.batch,
-                                 .shuffle = j->run.shuffle,
-                                 .seed = j->run.seed,
-                                 .next = j->run.next,
-                                 .user = j->run.user};
-    kiln_feed *feed = NULL;
+    const kiln_observe_fns fns = {.wants = is_needed, .see = see, .ran = count_samples, .user = j};
     KILN_TRY(list_names(j, options));
     KILN_TRY(describe(j));
-    KILN_TRY(kiln_feed_open(&feed, j->engine, &spec, env, j->diag));
-    const kiln_tap tap = {.wants = is_needed, .see = see, .user = j};
-    kiln_context_set_tap(j->context, &tap);
-    kiln_status status = run_all(j, feed);
-    kiln_context_set_tap(j->context, NULL);
-    kiln_feed_close(feed);
-    return status;
+    return kiln_observe(j->engine, j->context, env, &j->run, &fns, j->diag);
 }
 
 kiln_status kiln_calibrate(kiln_calibration *calibration, const kiln_engine *engine,

@@ -38,7 +38,8 @@ static void fill(parser *p, kiln_tensor *t) {
             kiln_set_f64(t->dtype, t->data, i, (double)(r % 4000001) / 1e6 - 2);
         } else {
             bool byte = t->dtype == KILN_DTYPE_U8 || t->dtype == KILN_DTYPE_I8;
-            uint64_t count = t->dtype == KILN_DTYPE_BOOL ? 2 : byte ? 256 : 4;
+            bool half = t->dtype == KILN_DTYPE_U4 || t->dtype == KILN_DTYPE_I4;
+            uint64_t count = t->dtype == KILN_DTYPE_BOOL ? 2 : byte ? 256 : half ? 16 : 4;
             kiln_set_i64(t->dtype, t->data, i, (int64_t)(r % count));
         }
     }

@@ -1,0 +1,90 @@
+/* improve.c - --improve: what is done to a model besides choosing ranges. */
+#include <string.h>
+
+#include "quant.h"
+
+static const struct {
+    const char *name;
+    uint32_t what;
+} names[] = {
+    {"equalize", KILN_IMPROVE_EQUALIZE},
+    {"smooth", KILN_IMPROVE_SMOOTH},
+    {"round", KILN_IMPROVE_ROUND},
+    {"bias", KILN_IMPROVE_BIAS},
+    {"none", 0},
+};
+
+static bool read_word(cli *c, const char *word, kiln_improve_options *out) {
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        if (strcmp(word, names[i].name) == 0) {
+            out->what |= names[i].what;
+            return true;
+        }
+    }
+    if (strncmp(word, "smooth=", 7) == 0 && parse_number(word + 7, &out->smooth_alpha) &&
+        out->smooth_alpha > 0 && out->smooth_alpha <= 1) {
+        out->what |= KILN_IMPROVE_SMOOTH;
+        return true;
+    }
+    usage_error(c, "equalize, smooth, smooth=0.5 (above 0, at most 1), round, bias or none",
+                "--improve has no \"%s\"", word);
+    return false;
+}
+
+/* The options, with the data sets of --calib. */
+static int read_options(cli *c, const kiln_build_options *build, const kiln_progress *progress,
+                        kiln_improve_options *out) {
+    kiln_calibrate_run *runs = allocate((c->calib.count + 1) * sizeof *runs);
+    *out = (kiln_improve_options){
+        .size = sizeof *out, .runs = runs, .build = build, .threads = (int32_t)c->threads};
+    for (size_t i = 0; i < c->improve.count; i++) {
+        if (!read_word(c, c->improve.items[i], out)) {
+            return kiln_status_exit_code(KILN_E_USAGE);
+        }
+    }
+    for (size_t i = 0; i < c->calib.count; i++) {
+        if (!is_calibration(c->calib.items[i])) {
+            runs[out->n_runs++] = calibrate_run_of(c, c->calib.items[i], progress);
+        }
+    }
+    /* What made every network tried better, on calibration data. */
+    if (c->improve.count == 0 && out->n_runs > 0) {
+        out->what = KILN_IMPROVE_ROUND | KILN_IMPROVE_BIAS;
+    }
+    return 0;
+}
+
+static int end(cli *c, kiln_status status) {
+    end_progress(c);
+    return status == KILN_OK ? interrupted() : finish(c, status);
+}
+
+int improve_float(cli *c, const kiln_model *model, const kiln_build_options *build,
+                  kiln_model **out) {
+    kiln_improve_options o;
+    kiln_progress progress = watch_progress(c, "smooth");
+    int failed = read_options(c, build, &progress, &o);
+    o.what &= KILN_IMPROVE_EQUALIZE | KILN_IMPROVE_SMOOTH;
+    if (failed != 0 || o.what == 0) {
+        return failed;
+    }
+    return end(c, kiln_improve_float(out, model, &o, c->diag));
+}
+
+int improve_int8(cli *c, kiln_model **model, const kiln_model *from,
+                 const kiln_build_options *build) {
+    kiln_improve_options o;
+    kiln_model *better = NULL;
+    kiln_progress progress = watch_progress(c, "improve");
+    int failed = read_options(c, build, &progress, &o);
+    o.what &= KILN_IMPROVE_ROUND | KILN_IMPROVE_BIAS;
+    if (failed != 0 || o.what == 0) {
+        return failed;
+    }
+    kiln_status status = kiln_improve_int8(&better, *model, from, &o, c->diag);
+    if (status == KILN_OK) {
+        kiln_model_destroy(*model);
+        *model = better;
+    }
+    return end(c, status);
+}

@@ -1,0 +1,346 @@
+#include "quant/smooth.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ops/lanes.h"
+#include "ops/ops.h"
+
+/* Scales stay within 2^-LIMIT_LOG2 and 2^LIMIT_LOG2 of their mean. */
+enum { SWEEPS = 24, ALPHAS = 10, LIMIT_LOG2 = 12 };
+/* Ranges cut off what is rarer than that many times the root of the mean square. */
+#define CLIP_AT 6.0
+
+/* A weight that is multiplied, reduced to what errors depend on. */
+typedef struct matrix {
+    const kiln_seam_part *part;
+    int64_t n_out, n_in; /* n_in: size of the part's axis */
+    int64_t taps;        /* elements of the weight for each of these pairs */
+    float *most;         /* [n_out, n_in] greatest magnitude of the pair's */
+    double *squares;     /* [channels] */
+    const kiln_channels_seen *seen;
+    double *lo, *hi, *mean; /* [channels] what is read: least, greatest, mean of squares */
+} matrix;
+
+typedef struct chooser {
+    const kiln_seam *seam;
+    kiln_arena scratch;
+    double *a, *b; /* [channels] the ranges that are brought together */
+    double *s, *best;
+    matrix *w; /* [n_multiply] */
+    kiln_diag *diag;
+} chooser;
+
+static kiln_status chooser_init(chooser *c, const kiln_seam *seam, const kiln_env *env,
+                                kiln_diag *diag) {
+    *c = (chooser){.seam = seam, .diag = diag};
+    kiln_arena_init(&c->scratch, env);
+    KILN_ALLOC(c->a, &c->scratch, seam->channels);
+    KILN_ALLOC(c->b, &c->scratch, seam->channels);
+    KILN_ALLOC(c->s, &c->scratch, seam->channels);
+    KILN_ALLOC(c->best, &c->scratch, seam->channels);
+    KILN_ALLOC(c->w, &c->scratch, seam->n_multiply);
+    for (size_t i = 0; i < seam->n_multiply; i++) {
+        KILN_TRY(kiln_seam_magnitude(&seam->multiply[i], c->b, env, diag));
+    }
+    return KILN_OK;
+}
+
+/* s of the exponents, with geometric mean 1. Channels that one side does not use keep theirs. */
+static void set_scales(chooser *c, double alpha) {
+    int64_t n = c->seam->channels, used = 0;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        bool dead = !(c->a[i] > 0 && c->b[i] > 0 && isfinite(c->a[i]) && isfinite(c->b[i]));
+        c->s[i] = dead ? (double)NAN : alpha * log2(c->a[i]) - (1 - alpha) * log2(c->b[i]);
+        sum += dead ? 0 : c->s[i];
+        used += dead ? 0 : 1;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        double e = isnan(c->s[i]) ? 0 : c->s[i] - sum / (double)used;
+        c->s[i] = exp2(fmin(fmax(e, -LIMIT_LOG2), LIMIT_LOG2));
+    }
+}
+
+static void add_hash(kiln_scaled *out, const double *s, int64_t n) {
+    kiln_hash128 both[2] = {out->hash, kiln_hash_128(s, (size_t)n * sizeof *s)};
+    out->hash = kiln_hash_128(both, sizeof both);
+}
+
+/* ---- Equalizing ---- */
+
+/* One seam; *change grows to the largest |log2 s|. */
+static kiln_status equalize_seam(kiln_seam *seam, kiln_graph *g, kiln_scaled *out, double *change,
+                                 kiln_diag *diag) {
+    chooser c;
+    bool layers = seam->n_divide > 0 && !seam->sums;
+    for (size_t i = 0; i < seam->n_divide; i++) {
+        /* A norm's scale is no range of weights. */
+        const kiln_seam_part *p = &seam->divide[i];
+        layers = layers && (p->weight || p->in != 1);
+    }
+    if (!layers) {
+        return KILN_OK;
+    }
+    kiln_status status = chooser_init(&c, seam, g->env, diag);
+    for (size_t i = 0; i < seam->n_divide && status == KILN_OK; i++) {
+        if (seam->divide[i].weight) {
+            status = kiln_seam_magnitude(&seam->divide[i], c.a, g->env, diag);
+        }
+    }
+    if (status == KILN_OK) {
+        set_scales(&c, 0.5);
+        for (int64_t i = 0; i < seam->channels; i++) {
+            *change = fmax(*change, fabs(log2(c.s[i])));
+        }
+        add_hash(out, c.s, seam->channels);
+        status = kiln_seam_apply(seam, c.s, g, diag);
+        out->scaled++;
+    }
+    kiln_arena_free(&c.scratch);
+    return status;
+}
+
+kiln_status kiln_equalize(kiln_graph *graph, kiln_scaled *out, kiln_diag *diag) {
+    kiln_arena arena;
+    kiln_seams all = {0};
+    double change = 1;
+    *out = (kiln_scaled){0};
+    kiln_arena_init(&arena, graph->env);
+    kiln_status status = kiln_seams_find(&all, graph, &arena);
+    for (int32_t sweep = 0; sweep < SWEEPS && change > 0.015 && status == KILN_OK; sweep++) {
+        change = 0;
+        out->scaled = 0;
+        for (size_t i = 0; i < all.count && status == KILN_OK; i++) {
+            status = equalize_seam(&all.items[i], graph, out, &change, diag);
+        }
+    }
+    out->seams = all.count;
+    kiln_arena_free(&arena);
+    return status;
+}
+
+/* ---- What is seen ---- */
+
+kiln_status kiln_smoother_init(kiln_smoother *s, const kiln_graph *graph, kiln_arena *arena) {
+    size_t k = 0;
+    *s = (kiln_smoother){.arena = arena};
+    KILN_TRY(kiln_seams_find(&s->seams, graph, arena));
+    for (size_t i = 0; i < s->seams.count; i++) {
+        s->n_seen += s->seams.items[i].n_multiply;
+    }
+    KILN_ALLOC(s->seen, arena, s->n_seen);
+    for (size_t i = 0; i < s->seams.count; i++) {
+        const kiln_seam *seam = &s->seams.items[i];
+        for (size_t j = 0; j < seam->n_multiply; j++) {
+            const kiln_seam_part *p = &seam->multiply[j];
+            kiln_channels_seen *seen = &s->seen[k++];
+            *seen = (kiln_channels_seen){
+                .name = p->x->name, .axis = p->x_axis, .n = seam->channels * p->repeat};
+            KILN_ALLOC(seen->lo, arena, seen->n);
+            KILN_ALLOC(seen->hi, arena, seen->n);
+            KILN_ALLOC(seen->squares, arena, seen->n);
+        }
+    }
+    return KILN_OK;
+}
+
+bool kiln_smoother_wants(const kiln_smoother *s, const char *name) {
+    for (size_t i = 0; i < s->n_seen; i++) {
+        if (strcmp(s->seen[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void see(kiln_channels_seen *seen, const kiln_tensor *t) {
+    kiln_lanes l = kiln_lanes_of(t, seen->axis);
+    const float *x = t->data;
+    if (l.n != seen->n) {
+        return;
+    }
+    for (int64_t o = 0; o < l.outer; o++) {
+        for (int64_t c = 0; c < l.n; c++) {
+            const float *row = x + (o * l.n + c) * l.inner;
+            float lo = seen->lo[c], hi = seen->hi[c];
+            double squares = 0;
+            for (int64_t i = 0; i < l.inner; i++) {
+                lo = row[i] < lo ? row[i] : lo;
+                hi = row[i] > hi ? row[i] : hi;
+                squares += (double)row[i] * (double)row[i];
+            }
+            seen->lo[c] = lo;
+            seen->hi[c] = hi;
+            seen->squares[c] += squares;
+        }
+    }
+    seen->count += (double)(l.outer * l.inner);
+}
+
+void kiln_smoother_see(kiln_smoother *s, const char *name, const kiln_tensor *tensor) {
+    for (size_t i = 0; i < s->n_seen; i++) {
+        kiln_channels_seen *seen = &s->seen[i];
+        if (strcmp(seen->name, name) == 0 && tensor->dtype == KILN_DTYPE_F32 &&
+            tensor->rank > seen->axis) {
+            see(seen, tensor);
+        }
+    }
+}
+
+/* ---- Smoothing ---- */
+
+static kiln_status reduce(chooser *c, matrix *m, const kiln_env *env) {
+    const kiln_seam_part *p = m->part;
+    kiln_arena scratch;
+    kiln_tensor t = p->node->in[p->in]->constant->tensor;
+    kiln_lanes in = kiln_lanes_of(&t, p->axis), out = kiln_lanes_of(&t, p->out_axis);
+    int64_t count = kiln_tensor_count(&t);
+    m->n_out = out.n;
+    m->n_in = in.n;
+    m->taps = in.n > 0 && out.n > 0 ? count / (in.n * out.n) : 0;
+    KILN_ALLOC(m->most, &c->scratch, out.n * in.n);
+    KILN_ALLOC(m->squares, &c->scratch, c->seam->channels);
+    kiln_arena_init(&scratch, env);
+    kiln_status status = kiln_const_eval(p->node->in[p->in], &t, &scratch, c->diag);
+    for (int64_t i = 0; i < count && status == KILN_OK; i++) {
+        float w = fabsf(((const float *)t.data)[i]);
+        float *most = &m->most[i / out.inner % out.n * in.n + i / in.inner % in.n];
+        *most = w > *most ? w : *most;
+        m->squares[kiln_seam_channel(p, in.n, in.inner, i)] += (double)w * (double)w;
+    }
+    kiln_arena_free(&scratch);
+    return status;
+}
+
+static kiln_status spread(chooser *c, matrix *m) {
+    const kiln_channels_seen *seen = m->seen;
+    int64_t repeat = m->part->repeat;
+    double count = seen->count > 0 ? seen->count * (double)repeat : 1;
+    KILN_ALLOC(m->lo, &c->scratch, c->seam->channels);
+    KILN_ALLOC(m->hi, &c->scratch, c->seam->channels);
+    KILN_ALLOC(m->mean, &c->scratch, c->seam->channels);
+    for (int64_t i = 0; i < seen->n; i++) {
+        int64_t k = i / repeat;
+        m->lo[k] = fmin(m->lo[k], (double)seen->lo[i]);
+        m->hi[k] = fmax(m->hi[k], (double)seen->hi[i]);
+        m->mean[k] += seen->squares[i] / count;
+    }
+    for (int64_t k = 0; k < c->seam->channels; k++) {
+        double most = CLIP_AT * sqrt(m->mean[k]);
+        m->lo[k] = fmax(m->lo[k], -most);
+        m->hi[k] = fmin(m->hi[k], most);
+    }
+    return KILN_OK;
+}
+
+/* The formula of the header, without the common 1 / 12. */
+static double matrix_error(const chooser *c, const matrix *m) {
+    double least = 0, most = 0, of_x = 0, of_w = 0, signal = 0;
+    for (int64_t i = 0; i < c->seam->channels; i++) {
+        least = fmin(least, m->lo[i] / c->s[i]);
+        most = fmax(most, m->hi[i] / c->s[i]);
+        signal += m->squares[i] * m->mean[i];
+    }
+    double d = (most - least) / 255;
+    for (int64_t i = 0; i < c->seam->channels; i++) {
+        of_x += m->squares[i] * fmin(d * d * c->s[i] * c->s[i], 12 * m->mean[i]);
+    }
+    for (int64_t o = 0; o < m->n_out; o++) {
+        double row = 0, x = 0;
+        /* Of a kernel in groups, o reads one. */
+        int64_t first = o / m->part->span * m->n_in;
+        for (int64_t k = 0; k < m->n_in; k++) {
+            int64_t ch = (first + k) / m->part->repeat;
+            row = fmax(row, (double)m->most[o * m->n_in + k] * c->s[ch]);
+            x += m->mean[ch] / (c->s[ch] * c->s[ch]);
+        }
+        of_w += row / 127 * (row / 127) * x * (double)m->taps;
+    }
+    return signal > 0 ? (of_x + of_w) / signal : 0;
+}
+
+static double seam_error(const chooser *c) {
+    double sum = 0;
+    for (size_t i = 0; i < c->seam->n_multiply; i++) {
+        sum += matrix_error(c, &c->w[i]);
+    }
+    return sum;
+}
+
+/* a: the geometric mean over the values read, each as a share of its greatest. */
+static void find_ranges(chooser *c) {
+    int64_t n = c->seam->channels;
+    for (size_t i = 0; i < c->seam->n_multiply; i++) {
+        const matrix *m = &c->w[i];
+        double most = 0;
+        for (int64_t k = 0; k < n; k++) {
+            most = fmax(most, fmax(-m->lo[k], m->hi[k]));
+        }
+        for (int64_t k = 0; k < n; k++) {
+            c->a[k] += log2(fmax(-m->lo[k], m->hi[k]) / most) / (double)c->seam->n_multiply;
+        }
+    }
+    for (int64_t k = 0; k < n; k++) {
+        c->a[k] = exp2(c->a[k]);
+    }
+}
+
+/* Leaves the scales in c->best; *better: they are not all 1. */
+static void choose(chooser *c, double alpha, bool *better) {
+    size_t bytes = (size_t)c->seam->channels * sizeof *c->s;
+    find_ranges(c);
+    if (alpha > 0) {
+        set_scales(c, alpha);
+        memcpy(c->best, c->s, bytes);
+        *better = true;
+        return;
+    }
+    for (int64_t i = 0; i < c->seam->channels; i++) {
+        c->s[i] = c->best[i] = 1;
+    }
+    double least = seam_error(c);
+    *better = false;
+    for (int32_t k = 0; k <= ALPHAS; k++) {
+        set_scales(c, (double)k / ALPHAS);
+        double error = seam_error(c);
+        if (error < least) {
+            least = error;
+            memcpy(c->best, c->s, bytes);
+            *better = true;
+        }
+    }
+}
+
+static kiln_status smooth_seam(kiln_seam *seam, const kiln_channels_seen *seen, double alpha,
+                               kiln_graph *g, kiln_scaled *out, kiln_diag *diag) {
+    chooser c;
+    bool better = false;
+    kiln_status status = chooser_init(&c, seam, g->env, diag);
+    for (size_t i = 0; i < seam->n_multiply && status == KILN_OK; i++) {
+        c.w[i] = (matrix){.part = &seam->multiply[i], .seen = &seen[i]};
+        status = reduce(&c, &c.w[i], g->env);
+        status = status ? status : spread(&c, &c.w[i]);
+    }
+    if (status == KILN_OK) {
+        choose(&c, alpha, &better);
+    }
+    if (better) {
+        add_hash(out, c.best, seam->channels);
+        status = kiln_seam_apply(seam, c.best, g, diag);
+        out->scaled++;
+    }
+    kiln_arena_free(&c.scratch);
+    return status;
+}
+
+kiln_status kiln_smoother_apply(kiln_smoother *s, double alpha, kiln_graph *graph, kiln_scaled *out,
+                                kiln_diag *diag) {
+    const kiln_channels_seen *seen = s->seen;
+    *out = (kiln_scaled){.seams = s->seams.count};
+    for (size_t i = 0; i < s->seams.count; i++) {
+        KILN_TRY(smooth_seam(&s->seams.items[i], seen, alpha, graph, out, diag));
+        seen += s->seams.items[i].n_multiply;
+    }
+    return KILN_OK;
+}

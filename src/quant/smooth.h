@@ -1,0 +1,65 @@
+/* smooth.h - which scales the channels of a seam get.
+ *
+ * One scale for all channels of a value wastes steps on small channels; one scale for each output
+ * channel of a weight does so on small input channels. Dividing channel c of the value by
+ *
+ *     s[c] = a[c]^alpha / b[c]^(1 - alpha)            b: greatest weight that reads the channel
+ *
+ * moves the difference from the one to the other. Two choices of a:
+ *
+ *   equalize  the greatest weight that makes the channel, alpha 1/2: both sides get the same range
+ *             (Nagel et al., ICCV 2019, eq. 11). Needs no data.
+ *   smooth    the greatest |x| of the channel (Xiao et al., ICML 2023, eq. 4), and alpha, for each
+ *             seam, that of least error as rounding predicts it, which may be that of leaving the
+ *             seam as it is. The error of a layer y = W x whose rounding steps are d for x and
+ *             e[o] for row o of W, each uniform within half a step, in units of y's square:
+ *
+ *                 sum_o sum_c (d^2 / 12 * W[o,c]^2 + e[o]^2 / 12 * E[x[c]^2]) / sum E[y^2]
+ *
+ *     kiln_smoother s;
+ *     KILN_TRY(kiln_smoother_init(&s, graph, arena));
+ *     for (every batch) { for (every value) { kiln_smoother_see(&s, name, tensor); } }
+ *     KILN_TRY(kiln_smoother_apply(&s, 0, graph, &scaled, diag)); */
+#ifndef KILN_QUANT_SMOOTH_H
+#define KILN_QUANT_SMOOTH_H
+
+#include "base/hash.h"
+#include "quant/seams.h"
+
+/* What was seen of a value along its axis of channels. */
+typedef struct kiln_channels_seen {
+    const char *name;
+    int32_t axis;
+    int64_t n;       /* channels times repeat */
+    float *lo, *hi;  /* [n], 0 among them */
+    double *squares; /* [n] sums */
+    double count;    /* elements a channel */
+} kiln_channels_seen;
+
+typedef struct kiln_smoother {
+    kiln_seams seams;
+    kiln_channels_seen *seen; /* for the parts that are multiplied, seam after seam */
+    size_t n_seen;
+    kiln_arena *arena;
+} kiln_smoother;
+
+/* What was done to a graph: seams that got scales, and a hash of these. */
+typedef struct kiln_scaled {
+    size_t seams, scaled;
+    kiln_hash128 hash;
+} kiln_scaled;
+
+/* Equalizes the seams between layers in sweeps, until none changes by more than a percent. */
+kiln_status kiln_equalize(kiln_graph *graph, kiln_scaled *out, kiln_diag *diag);
+
+/* Finds the seams of an indexed graph. `arena` holds what is seen. */
+kiln_status kiln_smoother_init(kiln_smoother *s, const kiln_graph *graph, kiln_arena *arena);
+/* The value called so is read at a seam. */
+bool kiln_smoother_wants(const kiln_smoother *s, const char *name);
+/* Takes a tensor of it; other values are passed over. */
+void kiln_smoother_see(kiln_smoother *s, const char *name, const kiln_tensor *tensor);
+/* Scales the seams; alpha 0: the best for each, else in (0, 1]. */
+kiln_status kiln_smoother_apply(kiln_smoother *s, double alpha, kiln_graph *graph, kiln_scaled *out,
+                                kiln_diag *diag);
+
+#endif

@@ -109,6 +109,8 @@ static kiln_status reclaim_node(kiln_plan *plan, cover *cv, kiln_claimer *c, con
     const kiln_kernel *kernel = kiln_kernel_find(d->kernel);
     kiln_claim *claim = NULL;
     if (kernel && !cv->owner[i]) {
+        bool half = kernel->computes == KILN_DTYPE_BF16 || kernel->computes == KILN_DTYPE_F16;
+        plan->graph->nodes[i]->precision.dtype = half ? kernel->computes : KILN_DTYPE_NONE;
         claim = try_kernel(c, kernel, plan->graph->nodes[i]);
         KILN_TRY(c->status);
     }

@@ -60,15 +60,14 @@ static void report(const cli *c, const char *path, const kiln_engine *engine, do
 }
 
 /* Puts the quantized form in the model's place. */
-static int quantize(cli *c, const kiln_build_options *build, kiln_model **model) {
+static int quantize(cli *c, bool int8, const kiln_build_options *build, kiln_model **model) {
     kiln_quantize_options options;
     quant_made made = {0};
     int failed = quant_options(c, NULL, &options);
+    quant_float_default(c, int8, &options);
     failed = failed ? failed : quant_model(c, *model, build, &options, &made);
     if (failed == 0) {
-        size_t layers, int8;
-        quant_count(made.model, &layers, &int8);
-        say(c, KILN_LOG_INFO, "%-8s %zu of %zu layers in int8", "quantize", int8, layers);
+        say(c, KILN_LOG_INFO, "%-8s %s", "quantize", quant_summary(made.model));
         kiln_model_destroy(*model);
         *model = made.model;
         made.model = NULL;
@@ -87,8 +86,8 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
     if (status != KILN_OK || c->dry_run) {
         return finish(c, status);
     }
-    if (o->int8 || c->precision.count > 0) {
-        failed = quantize(c, open.build, model);
+    if (o->int8 || c->precision.count > 0 || c->bf16 || c->fp16) {
+        failed = quantize(c, o->int8, open.build, model);
         if (failed != 0) {
             return failed;
         }
@@ -148,6 +147,9 @@ static const example examples[] = {
     {"kiln build net.onnx --dynamic-shape input:1..8..32x3x224x224",
      "for batches of 1 to 32, most often 8"},
     {"kiln build net.onnx --int8 --calib train/ --scale 1/255", "in 8 bits where they pay"},
+    {"kiln build net.onnx --bf16", "weights and activations of products in bfloat16"},
+    {"kiln build net.onnx --precision 'type:Conv=int8,name:/fc*=fp32,bf16' --calib train/",
+     "a precision for each layer"},
     {"kiln build net.onnx --max-isa avx2 --portable", "for other machines"},
 };
 

@@ -8,6 +8,7 @@
 #include "base/env.h"
 #include "base/options.h"
 #include "build/lower.h"
+#include "ops/cost.h"
 #include "pass/pass.h"
 
 /* ---- Options ---- */
@@ -115,6 +116,52 @@ static kiln_status lower(kiln_engine *e, kiln_diag *diag) {
     return KILN_OK;
 }
 
+/* ---- Precisions ---- */
+
+static bool is_half(kiln_dtype dtype) {
+    return dtype == KILN_DTYPE_BF16 || dtype == KILN_DTYPE_F16;
+}
+
+/* Why the kernel of that precision did not take the node: the kernel that knows the operator. */
+static const char *why_not(const kiln_engine *e, const kiln_node *n) {
+    const char *reason = NULL;
+    bool conv = strncmp(n->op->name, "Conv", 4) == 0;
+    for (size_t i = 0; i < e->n_refusals; i++) {
+        const kiln_refusal *r = &e->refusals[i];
+        const kiln_kernel *k = kiln_kernel_find(r->kernel);
+        bool mine =
+            k && k->computes == n->precision.dtype && (strncmp(r->kernel, "conv", 4) == 0) == conv;
+        reason = mine && strcmp(r->node, n->name) == 0 ? r->reason : reason;
+    }
+    return reason ? reason : "another kernel takes it along";
+}
+
+/* Every precision that is demanded is there; how many of those wished for are not. */
+static kiln_status check_precisions(const kiln_engine *e, const kiln_plan *plan, size_t *missed,
+                                    kiln_diag *diag) {
+    for (size_t i = 0; i < plan->graph->n_nodes; i++) {
+        const kiln_node *n = plan->graph->nodes[i];
+        bool done = !is_half(n->precision.dtype);
+        for (size_t k = 0; !done && k < plan->n_claims; k++) {
+            const kiln_claim *c = plan->claims[k];
+            done = c->anchor == n && c->kernel->computes == n->precision.dtype;
+        }
+        if (!done && n->precision.obey) {
+            kiln_diag_at_node(diag, n->name, n->op->name);
+            kiln_status status =
+                kiln_fail(diag, KILN_F_PRECISION, "%s cannot be had on this CPU: %s",
+                          kiln_dtype_name(n->precision.dtype), why_not(e, n));
+            kiln_diag_at_node(diag, NULL, NULL);
+            return status;
+        }
+        *missed += !done && kiln_node_macs(n, e->env) > 0 ? 1 : 0;
+    }
+    for (size_t b = 0; b < plan->n_bodies; b++) {
+        KILN_TRY(check_precisions(e, plan->bodies[b], missed, diag));
+    }
+    return KILN_OK;
+}
+
 static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_options *o,
                          kiln_diag *diag) {
     e->hold = kiln_hold_take(m->hold);
@@ -132,6 +179,12 @@ static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_o
         KILN_TRY(lower(e, diag));
         KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, note_refusal,
                                      e, diag));
+        size_t missed = 0;
+        KILN_TRY(check_precisions(e, e->plan, &missed, diag));
+        if (missed > 0) {
+            kiln_note(diag, KILN_F_PRECISION,
+                      "%zu layers stay float32: no kernel holds them in 16 bits", missed);
+        }
     }
     KILN_TRY(kiln_engine_describe(e));
     return e->dims.oom ? KILN_E_MEMORY : KILN_OK;

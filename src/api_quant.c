@@ -5,6 +5,7 @@
 #include "base/diag.h"
 #include "base/env.h"
 #include "pass/pass.h"
+#include "quant/mark.h"
 #include "quant/options.h"
 #include "quant/trt_rules.h"
 
@@ -100,6 +101,17 @@ kiln_status kiln_quantize(kiln_model **out, const kiln_model *model,
         kiln_model_destroy(m);
     }
     return kiln_diag_close(diag, status);
+}
+
+bool kiln_quantize_wants_int8(const kiln_quantize_options *options) {
+    kiln_quantize_options o;
+    kiln_place_options place;
+    kiln_arena arena;
+    kiln_arena_init(&arena, NULL);
+    bool wants = kiln_quantize_options_read(&o, &place, options, &arena, NULL) != KILN_OK ||
+                 kiln_rules_want_int8(&place.rules);
+    kiln_arena_free(&arena);
+    return wants;
 }
 
 bool kiln_model_precision(const kiln_model *model, size_t i, kiln_node_precision *out) {

@@ -406,6 +406,9 @@ typedef struct kiln_layer {
     const char *output;  /* "float32[N,64,56,56] nhwc" */
     int64_t macs;
     size_t weight_bytes;
+    /* What its products' operands are held in: "fp32", "bf16", "int8", "fp16 weights" (activations
+     * are float32); of layers without, what it gives. */
+    const char *precision;
 } kiln_layer;
 /* Step i of the plan (bodies not included); false past the end. */
 KILN_API bool kiln_engine_layer(const kiln_engine *engine, size_t i, kiln_layer *out);

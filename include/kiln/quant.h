@@ -213,7 +213,7 @@ typedef struct kiln_quantize_options {
     kiln_qdq_style style;
     /* Rules separated by commas or line ends, the last that fits a node counts: "type:Conv=int8",
      * "name:/fc*=fp32", or a bare type for all. A name is the node's, that of an ONNX node it came
-     * from, or the PyTorch module that made it. [int8] */
+     * from, or the PyTorch module that made it. Types are int8, bf16, fp16 and fp32. [int8] */
     const char *precision;
     int32_t keep_first, keep_last;   /* layers with weights that stay float */
     const kiln_layer_option *layers; /* n_layers of them */
@@ -223,6 +223,7 @@ typedef struct kiln_quantize_options {
     const kiln_calibrate_options *calibrate; /* how ranges are found; symmetric for TensorRT */
     const char *const *off;                  /* as kiln_build_options.off; of both the engine that
                                                 is calibrated and the model quantized */
+    kiln_dtype others; /* BF16 or F16: of what is not int8 and has no rule [F32] */
 } kiln_quantize_options;
 
 /* Calibration data, as kiln_evaluate takes it but for labels. */
@@ -250,6 +251,10 @@ KILN_API kiln_status kiln_calibrate(kiln_calibration *calibration, const kiln_en
                                     kiln_context *context, const kiln_env *env,
                                     const kiln_calibrate_run *run,
                                     const kiln_quantize_options *options, kiln_diag *diag);
+
+/* Whether the options ask for int8 anywhere: then ranges are needed. Rules that cannot be read ask
+ * for it. */
+KILN_API bool kiln_quantize_wants_int8(const kiln_quantize_options *options);
 
 /* Makes the quantized form of a model: canonicalised as by kiln_engine_build, with
  * QuantizeLinear and DequantizeLinear where 8 bits are to be used. Ranges come from `ranges` and,
@@ -298,6 +303,7 @@ typedef struct kiln_node_precision {
     bool int8;
     bool asked;         /* a rule names it or its type int8 */
     const char *reason; /* why not, or NULL */
+    kiln_dtype dtype;   /* I8, BF16, F16 or F32: what was decided. An engine says what it runs in */
 } kiln_node_precision;
 /* Node i of a model made by kiln_quantize; false past the end, and for other models. */
 KILN_API bool kiln_model_precision(const kiln_model *model, size_t i, kiln_node_precision *out);

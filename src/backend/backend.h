@@ -27,6 +27,9 @@ typedef struct kiln_decision {
     int32_t anchor;  /* node id in plan->graph */
     int32_t n_nodes; /* of the region: checked */
 } kiln_decision;
+/* Gives nodes the precision that the kernels of their regions compute in, BF16 and F16: files keep
+ * no other trace of it. */
+void kiln_cpu_mark(const kiln_graph *graph, const kiln_decision *decisions, size_t n);
 /* Claims again what a stored plan decided; KILN_E_ENGINE when a kernel is unknown or claims
  * otherwise. */
 kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target,

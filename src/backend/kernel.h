@@ -33,7 +33,8 @@ typedef struct kiln_cpu_target {
     const char *const *off; /* kernels and fusions switched off by name; NULL-terminated, or NULL */
 } kiln_cpu_target;
 
-/* "portable", "avx2", "avxvnni", "avx512", "avx512vnni": the rung of the target's vector code. */
+/* "portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16": the rung of the target's
+ * vector code. */
 const char *kiln_target_isa(const kiln_cpu_target *target);
 bool kiln_target_is_off(const kiln_cpu_target *target, const char *name);
 
@@ -122,10 +123,13 @@ struct kiln_kernel {
     kiln_status (*parts)(kiln_binder *b, kiln_parts *parts);
     kiln_status (*bind)(kiln_binder *b);
     void (*run)(const kiln_call *call, const kiln_team *team);
-    /* Kernels that compute a region of 8-bit numbers by integers: their own arithmetic in plain C,
-     * which run equals bit for bit. `in` are the claim's inputs as data in ONNX's order (constants
-     * among them may be left out), out its outputs, made in arena. NULL: the operators' references
-     * say what the region computes. */
+    /* What the operands of its products are held in: I8, BF16, F16; NONE: what the graph says. A
+     * kernel of BF16 or F16 claims only nodes whose precision is that. */
+    kiln_dtype computes;
+    /* Kernels of narrow numbers: their own arithmetic in plain C, which run equals bit for bit
+     * where it computes by integers, and but for the rounding of float32 sums where not. `in` are
+     * the claim's inputs as data in ONNX's order (constants among them may be left out), out its
+     * outputs, made in arena. NULL: the operators' references say what the region computes. */
     kiln_status (*reference)(const kiln_claim *claim, const kiln_datum *in, kiln_datum *out,
                              kiln_arena *arena, kiln_diag *diag);
 };

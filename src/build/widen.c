@@ -203,8 +203,7 @@ static bool may_widen(widener *w, const kiln_node *n) {
         half = half || (v && k < n->n_in && fate_of(w, v)->half);
     }
     bool fixed = n->op == &kiln_op_cast_like || n->op == &kiln_op_bit_cast ||
-                 (n->op->flags & KILN_OP_RANDOM) || n->precision.dtype != KILN_DTYPE_NONE ||
-                 n->n_bodies > 0 || names_half(n);
+                 (n->op->flags & KILN_OP_RANDOM) || n->n_bodies > 0 || names_half(n);
     return half && !fixed;
 }
 
@@ -300,8 +299,7 @@ static kiln_status skip_cast(editor *e, kiln_node *n, bool *done) {
     kiln_cast_attrs *a = n->attrs;
     kiln_value *x = n->in[0], *y = n->out[0];
     *done = false;
-    if (n->op != &kiln_op_cast || x->type.kind != KILN_KIND_TENSOR ||
-        n->precision.dtype != KILN_DTYPE_NONE) {
+    if (n->op != &kiln_op_cast || x->type.kind != KILN_KIND_TENSOR) {
         return KILN_OK;
     }
     const fate *from = fate_of(e->w, x);

@@ -64,7 +64,7 @@ static void report(const cli *c, const char *path, const kiln_engine *engine, do
 static void say_floats(cli *c, const kiln_model *model) {
     kiln_node_precision p;
     for (size_t i = 0; kiln_model_precision(model, i, &p); i++) {
-        if (p.layer && !p.int8) {
+        if (p.layer && p.dtype == KILN_DTYPE_F32) {
             say(c, KILN_LOG_INFO, "%-8s %s (%s) stays float: %s", "quantize", safe(p.name), p.op,
                 p.reason ? p.reason : "?");
         }
@@ -77,17 +77,14 @@ static int quantize(cli *c, const own *o, const kiln_build_options *build, kiln_
     quant_made made = {0};
     bool timed = o->int8 && !*o->int8 && !o->no_timing;
     int failed = quant_options(c, NULL, &options);
+    quant_float_default(c, o->int8 != NULL, &options);
     failed = failed ? failed : quant_model(c, *model, build, &options, &made);
     failed = failed || !timed ? failed : quant_time(c, *model, build, &options, &made);
     if (failed == 0) {
-        size_t layers, int8;
-        quant_count(made.model, &layers, &int8);
-        if (c->weight_only) {
-            say(c, KILN_LOG_INFO, "%-8s weights alone, in %s", "quantize", c->weight_only);
-        } else {
-            say(c, KILN_LOG_INFO, "%-8s %zu of %zu layers in int8", "quantize", int8, layers);
-            say_floats(c, made.model);
-        }
+        say(c, KILN_LOG_INFO, "%-8s %s", "quantize",
+            c->weight_only ? keepf("weights alone, in %s", c->weight_only)
+                           : quant_summary(made.model));
+        say_floats(c, made.model);
         kiln_model_destroy(*model);
         *model = made.model;
         made.model = NULL;
@@ -106,7 +103,7 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
     if (status != KILN_OK || c->dry_run) {
         return finish(c, status);
     }
-    if (o->int8 || c->weight_only || c->precision.count > 0) {
+    if (o->int8 || c->weight_only || c->precision.count > 0 || c->bf16 || c->fp16) {
         failed = quantize(c, o, open.build, model);
         if (failed != 0) {
             return failed;
@@ -175,6 +172,9 @@ static const example examples[] = {
     {"kiln build net.onnx --int8 --calib train/ --scale 1/255", "in 8 bits where they pay"},
     {"kiln build net.onnx --int8=force --calib train/ --scale 1/255",
      "in 8 bits wherever possible"},
+    {"kiln build net.onnx --bf16", "weights and activations of products in bfloat16"},
+    {"kiln build net.onnx --precision 'type:Conv=int8,name:/fc*=fp32,bf16' --calib train/",
+     "a precision for each layer"},
     {"kiln build net.onnx --max-isa avx2 --portable", "for other machines"},
 };
 

@@ -93,12 +93,13 @@ static void ops_table(const cli *c, const kiln_model *model) {
 }
 
 static void layers_table(const cli *c, const session *s) {
-    table *t = table_new(">#|layer|kernel|ops|output|>MACs|>weights|from");
+    table *t = table_new(">#|layer|kernel|precision|ops|output|>MACs|>weights|from");
     kiln_layer l;
     for (size_t i = 0; kiln_engine_layer(s->engine, i, &l); i++) {
         table_cell(t, "%zu", i);
         table_cell(t, "%s", l.name);
         table_cell(t, "%s", l.kernel);
+        table_cell(t, "%s", l.precision);
         table_cell(t, "%s", l.ops ? l.ops : "");
         table_cell(t, "%s", l.output ? l.output : "");
         table_cell(t, "%s", l.macs ? count_text((double)l.macs) : "");
@@ -117,6 +118,7 @@ static void layers_json(json *j, const session *s) {
         json_open(j, '{');
         json_key_text(j, "name", l.name);
         json_key_text(j, "kernel", l.kernel);
+        json_key_text(j, "precision", l.precision);
         json_key_text(j, "ops", l.ops);
         json_key_text(j, "output", l.output);
         json_key_int(j, "macs", l.macs);

@@ -69,7 +69,7 @@ static void show_json(const cli *c, const own *o, const job *j, size_t layers, s
         json_key_text(&out, "name", p.name);
         json_key_text(&out, "op", p.op);
         json_key_bool(&out, "layer", p.layer);
-        json_key_text(&out, "precision", p.int8 ? "int8" : "fp32");
+        json_key_text(&out, "precision", quant_precision_text(p.dtype));
         json_key_text(&out, "reason", p.reason);
         json_close(&out);
     }
@@ -114,7 +114,7 @@ static void show(const cli *c, const own *o, const job *j) {
     table_cell(t, "%llu", (unsigned long long)info.samples);
     table_cell(t, "%zu", info.tensors);
     table_print(t, c->format);
-    verdict(c, true, "%zu of %zu layers in int8", int8, layers);
+    verdict(c, true, "%s", quant_summary(j->made.model));
 }
 
 /* TensorRT's cache of the calibration's symmetric ranges. */

@@ -209,8 +209,16 @@ static const opt group_quant_options[] = {
      .kind = OPT_LIST,
      .value = "RULE[,RULE]",
      SHARED(precision),
-     .help = "type:GLOB=P, name:GLOB=P or P (int8, fp32), the last that fits a node counts; @FILE "
-             "has such rules, one a line [int8]"},
+     .help = "type:GLOB=P, name:GLOB=P or P (int8, bf16, fp16, fp32), the last that fits a node "
+             "counts; @FILE has such rules, one a line [int8]"},
+    {.name = "bf16",
+     .kind = OPT_FLAG,
+     SHARED(bf16),
+     .help = "bfloat16 for what is not int8 and has no rule"},
+    {.name = "fp16",
+     .kind = OPT_FLAG,
+     SHARED(fp16),
+     .help = "float16 for what is not int8 and has no rule; the CPU holds weights in it"},
     {.name = "layer",
      .kind = OPT_MANY,
      .value = "GLOB:KEY[=V][,KEY]",

@@ -30,8 +30,19 @@ int quant_options(cli *c, const char *style, kiln_quantize_options *out) {
     out->style = !style || strcmp(style, "kiln") == 0 ? KILN_QDQ_KILN
                  : strcmp(style, "tensorrt") == 0     ? KILN_QDQ_TENSORRT
                                                       : KILN_QDQ_ONNXRUNTIME;
+    if (c->bf16 && c->fp16) {
+        return usage_error(c, NULL, "--bf16 and --fp16 exclude each other");
+    }
+    out->others = c->bf16 ? KILN_DTYPE_BF16 : c->fp16 ? KILN_DTYPE_F16 : KILN_DTYPE_F32;
     int failed = precision_rules(c, &out->precision);
     return failed ? failed : layer_options(c, out);
+}
+
+void quant_float_default(const cli *c, bool int8, kiln_quantize_options *out) {
+    if (!int8 && c->calib.count == 0 && !c->ranges_file) {
+        const char *all = quant_precision_text(out->others);
+        out->precision = out->precision ? keepf("%s\n%s", all, out->precision) : all;
+    }
 }
 
 /* ---- Calibration ---- */
@@ -163,7 +174,7 @@ int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build
     if (c->weight_only) {
         return weights_alone(c, model, &o, out);
     }
-    if (c->calib.count == 0 && !c->ranges_file) {
+    if (c->calib.count == 0 && !c->ranges_file && kiln_quantize_wants_int8(&o)) {
         return usage_error(c, "--calib names data, --ranges a file of another tool's ranges",
                            "int8 needs ranges: --calib PATH or --ranges FILE");
     }
@@ -301,6 +312,26 @@ void quant_json_candidates(json *j, const kiln_range *all, size_t n) {
         json_close(j);
     }
     json_close(j);
+}
+
+const char *quant_precision_text(kiln_dtype dtype) {
+    return dtype == KILN_DTYPE_I8     ? "int8"
+           : dtype == KILN_DTYPE_BF16 ? "bf16"
+           : dtype == KILN_DTYPE_F16  ? "fp16"
+                                      : "fp32";
+}
+
+const char *quant_summary(const kiln_model *model) {
+    kiln_node_precision p;
+    size_t layers, int8, half[2] = {0, 0};
+    quant_count(model, &layers, &int8);
+    for (size_t i = 0; kiln_model_precision(model, i, &p); i++) {
+        half[0] += p.layer && p.dtype == KILN_DTYPE_BF16 ? 1 : 0;
+        half[1] += p.layer && p.dtype == KILN_DTYPE_F16 ? 1 : 0;
+    }
+    const char *text = keepf("%zu of %zu layers in int8", int8, layers);
+    text = half[0] ? keepf("%s, %zu in bf16", text, half[0]) : text;
+    return half[1] ? keepf("%s, %zu in fp16", text, half[1]) : text;
 }
 
 void quant_count(const kiln_model *model, size_t *layers, size_t *int8_layers) {

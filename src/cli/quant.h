@@ -8,6 +8,13 @@
 /* The options given; `style` is "kiln" (or NULL), "tensorrt" or "onnxruntime". 0 or the exit
  * status. */
 int quant_options(cli *c, const char *style, kiln_quantize_options *out);
+/* For a verb that does not quantize unless told to: what no rule fits is float, unless `int8` or
+ * ranges are given. */
+void quant_float_default(const cli *c, bool int8, kiln_quantize_options *out);
+/* "int8", "bf16", "fp16", "fp32". */
+const char *quant_precision_text(kiln_dtype dtype);
+/* "12 of 14 layers in int8, 2 in bf16". */
+const char *quant_summary(const kiln_model *model);
 /* The layers of --layer, whose activations are otherwise found by out->calibrate. 0 or the exit
  * status (layers.c). */
 int layer_options(cli *c, kiln_quantize_options *out);

@@ -97,12 +97,29 @@ static const char *join(kiln_arena *arena, const kiln_claim *claim, bool sources
     return text;
 }
 
+static const char *precision_text(const kiln_claim *claim) {
+    const kiln_type *y = claim->n_out > 0 ? &claim->out[0]->type : NULL;
+    switch (claim->kernel->computes) {
+    case KILN_DTYPE_I8:
+        return "int8";
+    case KILN_DTYPE_BF16:
+        return "bf16";
+    case KILN_DTYPE_F16:
+        return "fp16 weights";
+    default:
+        return !y || y->kind != KILN_KIND_TENSOR ? ""
+               : y->dtype == KILN_DTYPE_F32      ? "fp32"
+                                                 : kiln_dtype_name(y->dtype);
+    }
+}
+
 static kiln_status describe_layer(kiln_engine *e, size_t s) {
     const kiln_step *step = &e->plan->steps[s];
     const kiln_claim *claim = step->claim;
     kiln_layer *l = &e->layers[s];
     kiln_arena *arena = &e->arena;
     l->kernel = claim->kernel->name;
+    l->precision = precision_text(claim);
     l->name = claim->anchor ? claim->anchor->name : claim->out[0]->name;
     l->ops = claim->n_nodes > 0 ? join(arena, claim, false) : "";
     l->sources = join(arena, claim, true);

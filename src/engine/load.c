@@ -333,6 +333,10 @@ static kiln_status read_all(loader *l) {
     KILN_TRY(read_graph(l));
     KILN_TRY(read_profile(l));
     if (l->rebuild) {
+        stored s;
+        kiln_dec d = open_section(l, KILN_SECTION_PLAN);
+        KILN_TRY(read_decisions(l, &d, &s));
+        kiln_cpu_mark(e->graph, s.decisions, s.n);
         KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, NULL, NULL,
                                      l->diag));
     } else {

@@ -35,10 +35,19 @@ kiln_status kiln_quantize_options_read(kiln_quantize_options *out, kiln_place_op
         return kiln_fail(diag, KILN_F_OPTION,
                          "the options have no size, unknown fields or impossible values");
     }
+    if (out->others != KILN_DTYPE_NONE && out->others != KILN_DTYPE_F32 &&
+        out->others != KILN_DTYPE_BF16 && out->others != KILN_DTYPE_F16) {
+        return kiln_fail(diag, KILN_F_OPTION,
+                         "nodes that are not int8 can be float32, bfloat16 or "
+                         "float16, not %s",
+                         kiln_dtype_name(out->others));
+    }
     KILN_TRY(check_layers(out, diag));
     *place = (kiln_place_options){.style = out->style,
                                   .keep_first = out->keep_first,
                                   .keep_last = out->keep_last,
+                                  .others =
+                                      out->others == KILN_DTYPE_F32 ? KILN_DTYPE_NONE : out->others,
                                   .layers = out->layers,
                                   .n_layers = out->n_layers,
                                   .keep = out->keep,

@@ -5,6 +5,7 @@
 #include "ops/attrs.h"
 #include "ops/ops.h"
 #include "quant/calibration.h"
+#include "quant/mark.h"
 #include "quant/scales.h"
 #include "quant/weights.h"
 
@@ -83,6 +84,7 @@ typedef struct placer {
     const kiln_ranges *ranges;
     kiln_diag *diag;
     kiln_arena scratch;
+    kiln_arena weights; /* of one node */
     kiln_choice choice;
     group *groups;           /* per value id of the group */
     kiln_value **quantized;  /* per value id: what 8-bit readers read instead */
@@ -301,6 +303,20 @@ static kiln_status place_node(placer *p, kiln_node *n) {
     return KILN_OK;
 }
 
+/* Gives every node its precision beside int8. */
+static kiln_status mark_all(placer *p) {
+    for (size_t i = 0; i < p->graph->n_nodes; i++) {
+        kiln_node *n = p->graph->nodes[i];
+        kiln_node_choice *c = &p->choice.nodes[n->id];
+        if (c->int8) {
+            continue;
+        }
+        KILN_TRY(kiln_mark_of(&n->precision, &c->reason, n, p->options, &p->weights, p->diag));
+        kiln_arena_free(&p->weights);
+    }
+    return KILN_OK;
+}
+
 static kiln_status report(placer *p, kiln_placed *out) {
     size_t cap = 0;
     out->nodes = NULL;
@@ -317,6 +333,8 @@ static kiln_status report(placer *p, kiln_placed *out) {
             item.reason = kiln_arena_text(p->graph->arena, item.reason, strlen(item.reason));
             KILN_TRY(item.reason ? KILN_OK : KILN_E_MEMORY);
         }
+        bool half = n->precision.dtype != KILN_DTYPE_NONE;
+        item.dtype = c->int8 ? KILN_DTYPE_I8 : half ? n->precision.dtype : KILN_DTYPE_F32;
         out->n_layers += item.layer ? 1 : 0;
         out->n_int8_layers += item.layer && item.int8 ? 1 : 0;
         if (kiln_op_rule_of(n->op)->kind != KILN_QUANT_NONE) {
@@ -330,6 +348,7 @@ static kiln_status place_all(placer *p, kiln_placed *out) {
     kiln_graph *g = p->graph;
     KILN_TRY(choose_known(p, &out->n_missing));
     KILN_ALLOC(p->quantized, &p->scratch, g->n_values);
+    KILN_TRY(mark_all(p));
     KILN_TRY(report(p, out));
     for (size_t i = 0; i < g->n_inputs; i++) {
         KILN_TRY(quantize(p, g->inputs[i]));
@@ -351,7 +370,9 @@ kiln_status kiln_place(kiln_placed *out, kiln_graph *graph, const kiln_place_opt
     placer p = {.graph = graph, .options = options, .ranges = ranges, .diag = diag};
     *out = (kiln_placed){0};
     kiln_arena_init(&p.scratch, graph->env);
+    kiln_arena_init(&p.weights, graph->env);
     kiln_status status = place_all(&p, out);
+    kiln_arena_free(&p.weights);
     kiln_arena_free(&p.scratch);
     return status;
 }

@@ -8,6 +8,8 @@
  *     kiln_placed placed;                             // 3. on a copy: kiln_graph_clone
  *     KILN_TRY(kiln_place(&placed, copy, &o, ranges, diag));
  *
+ * What is not int8 is marked with the precision it is to have (mark.h).
+ *
  * What is quantized where: choose.h. The result computes in float what 8-bit kernels compute in
  * integers, exports as ONNX, and is in the form in which the kernels' claims look for it:
  *

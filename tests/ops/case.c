@@ -243,6 +243,7 @@ static const char *read_node(parser *p, char *text) {
     kiln_value *in[MAX_OPERANDS];
     char *attrs[MAX_OPERANDS], *rest;
     int32_t n_in = 0, n_attrs = 0, n_out = 1;
+    kiln_dtype precision = KILN_DTYPE_NONE;
     char *name = strtok_r(text, " \t\n", &rest);
     const kiln_op *op = name ? kiln_op_find("", name) : NULL;
     op = op || !name ? op : kiln_op_find("com.microsoft", name);
@@ -253,7 +254,9 @@ static const char *read_node(parser *p, char *text) {
         if (n_in == MAX_OPERANDS || n_attrs == MAX_OPERANDS) {
             return "too many operands";
         }
-        if (t[0] == '>') {
+        if (t[0] == '@') {
+            precision = kiln_dtype_parse(t + 1);
+        } else if (t[0] == '>') {
             n_out = (int32_t)strtol(t + 1, NULL, 10);
         } else if (is_attribute(t)) {
             attrs[n_attrs++] = t;
@@ -273,6 +276,7 @@ static const char *read_node(parser *p, char *text) {
         return "out of memory";
     }
     p->nodes[p->n_nodes++] = node;
+    node->precision.dtype = precision;
     for (int32_t i = 0; i < n_attrs; i++) {
         char *equals = strchr(attrs[i], '=');
         *equals = '\0';

@@ -10,6 +10,7 @@
  *     $$              the first operand of node 0
  *     kernel_shape=3,3  mode=edge                   attributes as ONNX names them
  *     >3              the node has 3 outputs
+ *     @bf16           the precision asked for of the node
  *
  * Random floats are in [-2, 2], bytes any, other integers in [0, 3], bools are both. Outputs of
  * nodes that no node reads are the graph's. Each kernel of the name before the colon must claim a

@@ -7,7 +7,8 @@
  * expected output is changed, the comparison must fail.
  *
  * Kernels of 8-bit numbers state their own arithmetic (kiln_kernel.reference). Their 8-bit results
- * must equal that, and that must be within one step of the operators' references.
+ * must equal that, and that must be within one step of the operators' references. So do kernels of
+ * bfloat16 and float16: float results must be as near to theirs as others are to the operators'.
  *
  *     checkkern FILE...        at least MIN_CASES cases for each kernel of a file
  *     checkkern -v FILE...     names each case
@@ -34,7 +35,8 @@ enum {
 };
 
 /* The rungs of vector code; those this machine lacks are passed over. */
-static const char *const levels[] = {"portable", "avx2", "avxvnni", "avx512", "avx512vnni"};
+static const char *const levels[] = {"portable", "avx2",       "avxvnni",
+                                     "avx512",   "avx512vnni", "avx512bf16"};
 
 typedef struct checker {
     kiln_pool *pool;
@@ -143,7 +145,16 @@ static int64_t step_off(const kiln_tensor *a, const kiln_tensor *b, double tol) 
     return -1;
 }
 
-/* ---- Integer references ---- */
+/* ---- References of kernels ---- */
+
+/* What rounding the operands to 16 bits may change, relative to the largest output. A product of
+ * two numbers rounded to nearest in m bits is off by at most 2^(1-m) of itself (a first-order
+ * bound); in a sum of products of random sign the errors add up as the products do, with a
+ * deviation of 2^(1-m) / sqrt(3) of the sum's own: this is seven of those, of a typical sum, which
+ * the largest output is not less than. */
+static double narrowing(kiln_dtype computes) {
+    return computes == KILN_DTYPE_BF16 ? 0x1p-5 : computes == KILN_DTYPE_F16 ? 0x1p-8 : 0;
+}
 
 typedef struct evaluation {
     kiln_datum *values; /* per value id */
@@ -321,7 +332,8 @@ static kiln_status take_reference(checker *k, trial *t, const kiln_plan *plan) {
     KILN_TRY(eval_plan(plan, t->tc, own, t->arena, k->diag));
     for (size_t i = 0; i < n; i++) {
         const kiln_tensor *a = &own[i].tensor, *b = &t->want[i].tensor;
-        int64_t at = same_dims(a, b) ? step_off(a, b, t->tol) : 0;
+        double tol = t->tol + narrowing(kiln_kernel_find(t->tc->kernel)->computes);
+        int64_t at = same_dims(a, b) ? step_off(a, b, tol) : 0;
         if (at >= 0) {
             fail(k, "the kernel's reference is off from the operators'",
                  kiln_arena_printf(t->arena, "output %zu[%lld] is %.9g, should be %.9g", i,

@@ -26,7 +26,7 @@
 typedef struct isa_prims {
     const char *name;
     int64_t (*packed_bytes)(const kiln_conv_args *args);
-    void (*pack)(float *dst, const float *src, const kiln_conv_args *args);
+    void (*pack)(void *dst, const float *src, const kiln_conv_args *args);
     int64_t (*scratch_bytes)(const kiln_conv_args *args);
     int64_t (*tiles)(const kiln_conv_args *args);
     void (*run)(const kiln_conv_args *args, int64_t tile_begin, int64_t tile_end, void *scratch);

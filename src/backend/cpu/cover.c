@@ -120,6 +120,18 @@ static kiln_status reclaim_node(kiln_plan *plan, cover *cv, kiln_claimer *c, con
     return take(plan, cv, claim);
 }
 
+void kiln_cpu_mark(const kiln_graph *graph, const kiln_decision *decisions, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const kiln_kernel *kernel = kiln_kernel_find(decisions[i].kernel);
+        bool half =
+            kernel && (kernel->computes == KILN_DTYPE_BF16 || kernel->computes == KILN_DTYPE_F16);
+        int32_t at = decisions[i].anchor;
+        if (half && at >= 0 && (size_t)at < graph->n_nodes) {
+            graph->nodes[at]->precision.dtype = kernel->computes;
+        }
+    }
+}
+
 /* Which nodes a region takes depends on those that are taken already, so regions are made again
  * in the order in which kiln_cpu_cover made them: that of their anchors. */
 kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target,
@@ -128,6 +140,7 @@ kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target,
     cover cv;
     kiln_claimer c;
     const kiln_decision **by_anchor;
+    kiln_cpu_mark(plan->graph, decisions, n);
     KILN_TRY(start(plan, target, arena, &cv, &c));
     KILN_TRY(list_by_anchor(plan, decisions, n, &by_anchor, arena, diag));
     for (int round = 0; round < 2; round++) {

@@ -21,6 +21,11 @@
     X(conv_q8)              \
     X(depthwise_q8)
 
+/* Forms of float families with weights in 16 bits; bfloat16 may have dot products (gemm_form.h). */
+#define KILN_HALF_FAMILIES(X)    \
+    X(gemm, gemm_bf16, gemm_f16) \
+    X(conv, conv_bf16, conv_f16)
+
 #define DECLARE(family)                                                       \
     extern const struct kiln_##family##_prims kiln_##family##_prims_portable; \
     extern const struct kiln_##family##_prims kiln_##family##_prims_avx2;     \
@@ -32,11 +37,29 @@ KILN_PRIM_FAMILIES(DECLARE)
 KILN_Q8_FAMILIES(DECLARE)
 KILN_Q8_FAMILIES(DECLARE_VNNI)
 
+#define DECLARE_HALF(family, bf16, f16)                                         \
+    extern const struct kiln_##family##_prims kiln_##bf16##_prims_portable;     \
+    extern const struct kiln_##family##_prims kiln_##bf16##_prims_avx2;         \
+    extern const struct kiln_##family##_prims kiln_##bf16##_prims_avx512;       \
+    extern const struct kiln_##family##_prims kiln_##family##_dot_prims_avx512; \
+    extern const struct kiln_##family##_prims kiln_##f16##_prims_portable;      \
+    extern const struct kiln_##family##_prims kiln_##f16##_prims_avx2;          \
+    extern const struct kiln_##family##_prims kiln_##f16##_prims_avx512;
+KILN_HALF_FAMILIES(DECLARE_HALF)
+
 #define PORTABLE(family) .family = &kiln_##family##_prims_portable,
 #define AVX2(family) .family = &kiln_##family##_prims_avx2,
 #define AVXVNNI(family) .family = &kiln_##family##_prims_avxvnni,
 #define AVX512(family) .family = &kiln_##family##_prims_avx512,
 #define AVX512VNNI(family) .family = &kiln_##family##_prims_avx512vnni,
+#define HALF_PORTABLE(family, bf16, f16) \
+    .bf16 = &kiln_##bf16##_prims_portable, .f16 = &kiln_##f16##_prims_portable,
+#define HALF_AVX2(family, bf16, f16) \
+    .bf16 = &kiln_##bf16##_prims_avx2, .f16 = &kiln_##f16##_prims_avx2,
+#define HALF_AVX512(family, bf16, f16) \
+    .bf16 = &kiln_##bf16##_prims_avx512, .f16 = &kiln_##f16##_prims_avx512,
+#define HALF_AVX512DOT(family, bf16, f16) \
+    .bf16 = &kiln_##family##_dot_prims_avx512, .f16 = &kiln_##f16##_prims_avx512,
 
 /* From low to high; a processor gets the last one it has everything for. */
 static const struct {
@@ -46,16 +69,29 @@ static const struct {
 } rungs[] = {
     {KILN_ISA_PORTABLE,
      0,
-     {.isa = "portable", KILN_PRIM_FAMILIES(PORTABLE) KILN_Q8_FAMILIES(PORTABLE)}},
+     {.isa = "portable",
+      KILN_PRIM_FAMILIES(PORTABLE) KILN_Q8_FAMILIES(PORTABLE) KILN_HALF_FAMILIES(HALF_PORTABLE)}},
 #if defined(__x86_64__)
-    {KILN_ISA_AVX2, 0, {.isa = "avx2", KILN_PRIM_FAMILIES(AVX2) KILN_Q8_FAMILIES(AVX2)}},
+    {KILN_ISA_AVX2,
+     0,
+     {.isa = "avx2",
+      KILN_PRIM_FAMILIES(AVX2) KILN_Q8_FAMILIES(AVX2) KILN_HALF_FAMILIES(HALF_AVX2)}},
     {KILN_ISA_AVX2,
      KILN_CPU_AVXVNNI,
-     {.isa = "avxvnni", KILN_PRIM_FAMILIES(AVX2) KILN_Q8_FAMILIES(AVXVNNI)}},
-    {KILN_ISA_AVX512, 0, {.isa = "avx512", KILN_PRIM_FAMILIES(AVX512) KILN_Q8_FAMILIES(AVX512)}},
+     {.isa = "avxvnni",
+      KILN_PRIM_FAMILIES(AVX2) KILN_Q8_FAMILIES(AVXVNNI) KILN_HALF_FAMILIES(HALF_AVX2)}},
+    {KILN_ISA_AVX512,
+     0,
+     {.isa = "avx512",
+      KILN_PRIM_FAMILIES(AVX512) KILN_Q8_FAMILIES(AVX512) KILN_HALF_FAMILIES(HALF_AVX512)}},
     {KILN_ISA_AVX512,
      KILN_CPU_VNNI,
-     {.isa = "avx512vnni", KILN_PRIM_FAMILIES(AVX512) KILN_Q8_FAMILIES(AVX512VNNI)}},
+     {.isa = "avx512vnni",
+      KILN_PRIM_FAMILIES(AVX512) KILN_Q8_FAMILIES(AVX512VNNI) KILN_HALF_FAMILIES(HALF_AVX512)}},
+    {KILN_ISA_AVX512,
+     KILN_CPU_VNNI | KILN_CPU_BF16,
+     {.isa = "avx512bf16",
+      KILN_PRIM_FAMILIES(AVX512) KILN_Q8_FAMILIES(AVX512VNNI) KILN_HALF_FAMILIES(HALF_AVX512DOT)}},
 #endif
 };
 

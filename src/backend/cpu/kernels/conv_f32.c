@@ -1,9 +1,12 @@
-/* conv_f32.c - float32 convolution and transposed convolution over channels-last activations, with
- * everything elementwise that follows fused. Depthwise problems have prims of their own. */
+/* conv_f32.c - convolution and transposed convolution over channels-last activations, with
+ * everything elementwise that follows fused. Depthwise problems have prims of their own.
+ * Activations and sums are float32; the weights are held in float32, or in 16 bits where the node's
+ * precision asks for that (half.h). */
 #include <string.h>
 
 #include "backend/cpu/fuse.h"
 #include "backend/cpu/kernels/conv_shape.h"
+#include "backend/cpu/kernels/half.h"
 #include "backend/cpu/prims/conv.h"
 #include "backend/cpu/prims/depthwise.h"
 
@@ -18,6 +21,7 @@ typedef struct conv_params {
 typedef struct conv_state {
     const kiln_conv_prims *conv;
     const kiln_depthwise_prims *depthwise; /* or NULL */
+    kiln_stage stage;
     kiln_fused_state fused;
     kiln_conv_args args;
     int64_t tiles;
@@ -26,7 +30,21 @@ typedef struct conv_state {
 /* Input channels up to which a planar image is read in place rather than converted first. */
 enum { PLANAR_CHANNELS = 4 };
 
-static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
+/* The form of the prims for a kernel. */
+static const kiln_conv_prims *form_of(const kiln_cpu_target *target, const kiln_claim *claim) {
+    const kiln_prims *p = target->prims;
+    const kiln_dtype dtype = claim->kernel->computes;
+    return dtype == KILN_DTYPE_BF16  ? p->conv_bf16
+           : dtype == KILN_DTYPE_F16 ? p->conv_f16
+                                     : p->conv;
+}
+
+static const kiln_gemm_prims *products_of(const kiln_cpu_target *target, const kiln_claim *claim) {
+    const kiln_prims *p = target->prims;
+    return claim->kernel->computes == KILN_DTYPE_BF16 ? p->gemm_bf16 : p->gemm_f16;
+}
+
+static kiln_claim *claim_for(kiln_claimer *c, kiln_node *node, const kiln_kernel *kernel) {
     if (!KILN_IS(node, conv) && !KILN_IS(node, conv_transpose)) {
         return kiln_claim_refuse(c, "it runs Conv and ConvTranspose");
     }
@@ -38,7 +56,9 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     if (!node->in[1]->constant) {
         return kiln_claim_refuse(c, "the weights are not constant");
     }
-    kiln_claim *r = kiln_claim_new(c, &kiln_kernel_conv_f32, node, 1, 1, sizeof(conv_params));
+    kiln_claim *r = kiln_half_asked(c, node, kernel)
+                        ? kiln_claim_new(c, kernel, node, 1, 1, sizeof(conv_params))
+                        : NULL;
     if (!r) {
         return NULL;
     }
@@ -47,8 +67,12 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     if (!kiln_conv_read(c, node, &p->window, g)) {
         return NULL;
     }
+    const bool half = kernel->computes != KILN_DTYPE_NONE;
     p->depthwise = kiln_conv_is_depthwise(g);
-    p->planar = !g->transposed && g->groups == 1 && g->c_in <= PLANAR_CHANNELS;
+    if (half && p->depthwise) {
+        return kiln_claim_refuse(c, "depthwise convolutions run in float32: their weights are few");
+    }
+    p->planar = !half && !g->transposed && g->groups == 1 && g->c_in <= PLANAR_CHANNELS;
     g->planar = p->planar;
     r->in[0] = node->in[0];
     r->in_layouts[0] = p->planar ? KILN_LAYOUT_ROW : KILN_LAYOUT_LAST;
@@ -58,11 +82,11 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
 
 static kiln_status pack(kiln_packer *k) {
     const conv_params *p = k->claim->params;
-    const kiln_conv_prims *conv = k->target->prims->conv;
+    const kiln_conv_prims *conv = form_of(k->target, k->claim);
     const kiln_depthwise_prims *dw = k->target->prims->depthwise;
     int64_t bytes = p->depthwise ? dw->packed_bytes(&p->args) : conv->packed_bytes(&p->args);
     kiln_status status;
-    float *dst = kiln_pack_blob(k, (size_t)bytes, &status);
+    void *dst = kiln_pack_blob(k, (size_t)bytes, &status);
     if (!dst) {
         return status;
     }
@@ -76,13 +100,30 @@ static kiln_status pack(kiln_packer *k) {
     return KILN_OK;
 }
 
+/* Where the staged pixels stand: dense, the channels of each group in whole words. */
+static void bind_stage(conv_state *s, kiln_binder *b) {
+    const kiln_gemm_prims *gemm = products_of(b->target, b->claim);
+    kiln_conv_args *a = &s->args;
+    int64_t pixels = a->batch * a->in[0] * a->in[1] * a->in[2], channels = a->c_in / a->groups;
+    kiln_stage_bind(&s->stage, b, gemm, pixels * a->groups, channels);
+    if (s->stage.stage) {
+        a->x_stride[2] = a->groups * ((channels + gemm->step - 1) / gemm->step);
+        a->x_stride[1] = a->in[2] * a->x_stride[2];
+        a->x_stride[0] = a->in[1] * a->x_stride[1];
+        a->x_batch = a->in[0] * a->x_stride[0];
+    }
+}
+
 static kiln_status bind(kiln_binder *b) {
     const conv_params *p = b->claim->params;
     conv_state *s;
     KILN_ALLOC(s, b->arena, 1);
     s->args = p->args;
     KILN_TRY(kiln_conv_resolve(b, &p->window, &s->args));
-    s->conv = b->target->prims->conv;
+    s->conv = form_of(b->target, b->claim);
+    if (b->claim->kernel->computes != KILN_DTYPE_NONE) {
+        bind_stage(s, b);
+    }
     s->depthwise = p->depthwise ? b->target->prims->depthwise : NULL;
     s->args.epilogue = KILN_EPILOGUE_NONE;
     kiln_fuse_bind(&s->fused, &p->fused, b, s->args.c_out);
@@ -95,6 +136,7 @@ static kiln_status bind(kiln_binder *b) {
 
 static void run(const kiln_call *call, const kiln_team *team) {
     const conv_state *s = call->state;
+    const float *x = kiln_stage_run(&s->stage, call, team);
     int64_t begin, end;
     kiln_team_split(team, s->tiles, &begin, &end);
     if (begin >= end) {
@@ -102,7 +144,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
     }
     kiln_conv_args args = s->args;
     kiln_program_post_args post;
-    args.x = call->in[0];
+    args.x = x;
     args.w = call->blobs[0].data;
     args.y = call->out[0];
     kiln_fuse_resolve(&s->fused, call, &args.epilogue, &post);
@@ -114,10 +156,19 @@ static void run(const kiln_call *call, const kiln_team *team) {
     }
 }
 
-const kiln_kernel kiln_kernel_conv_f32 = {
-    .name = "conv_f32",
-    .claim = claim,
-    .pack = pack,
-    .bind = bind,
-    .run = run,
-};
+#define CONV(id, dtype, reference_)                                   \
+    static kiln_claim *claim_##id(kiln_claimer *c, kiln_node *node) { \
+        return claim_for(c, node, &kiln_kernel_##id);                 \
+    }                                                                 \
+    const kiln_kernel kiln_kernel_##id = {                            \
+        .name = #id,                                                  \
+        .claim = claim_##id,                                          \
+        .pack = pack,                                                 \
+        .bind = bind,                                                 \
+        .run = run,                                                   \
+        .computes = KILN_DTYPE_##dtype,                               \
+        .reference = reference_,                                      \
+    };
+CONV(conv_f32, NONE, NULL)
+CONV(conv_bf16, BF16, kiln_half_reference)
+CONV(conv_f16, F16, kiln_half_reference)

@@ -1,8 +1,10 @@
-/* gemm_f32.c - Gemm and MatMul by constant weights, float32, with everything elementwise that
- * follows fused. All leading dims of the activations are rows of one matrix. */
+/* gemm_f32.c - Gemm and MatMul by constant weights, with everything elementwise that follows fused.
+ * All leading dims of the activations are rows of one matrix. Activations and sums are float32; the
+ * weights are held in float32, or in 16 bits where the node's precision asks for that (half.h). */
 #include <math.h>
 
 #include "backend/cpu/fuse.h"
+#include "backend/cpu/kernels/half.h"
 #include "backend/cpu/operand.h"
 #include "ops/attrs.h"
 #include "ops/ops.h"
@@ -16,10 +18,20 @@ typedef struct gemm_params {
 
 typedef struct gemm_state {
     const kiln_gemm_prims *prims;
+    kiln_stage stage;
     kiln_fused_state fused;
     kiln_gemm_args args;
     int64_t tiles;
 } gemm_state;
+
+/* The form of the prims for a kernel. */
+static const kiln_gemm_prims *form_of(const kiln_cpu_target *target, const kiln_claim *claim) {
+    const kiln_prims *p = target->prims;
+    const kiln_dtype dtype = claim->kernel->computes;
+    return dtype == KILN_DTYPE_BF16  ? p->gemm_bf16
+           : dtype == KILN_DTYPE_F16 ? p->gemm_f16
+                                     : p->gemm;
+}
 
 static kiln_claim *claim_gemm(kiln_claimer *c, kiln_node *node, kiln_claim *r) {
     const kiln_gemm_attrs *a = node->attrs;
@@ -40,7 +52,7 @@ static kiln_claim *claim_gemm(kiln_claimer *c, kiln_node *node, kiln_claim *r) {
                                                                                            : NULL;
 }
 
-static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
+static kiln_claim *claim_for(kiln_claimer *c, kiln_node *node, const kiln_kernel *kernel) {
     if (!KILN_IS(node, gemm) && !KILN_IS(node, matmul)) {
         return kiln_claim_refuse(c, "it runs Gemm and MatMul");
     }
@@ -51,7 +63,9 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     if (!w->constant || w->type.rank != 2 || x->type.rank < 2) {
         return kiln_claim_refuse(c, "the second operand is no constant matrix");
     }
-    kiln_claim *r = kiln_claim_new(c, &kiln_kernel_gemm_f32, node, 1, 1, sizeof(gemm_params));
+    kiln_claim *r = kiln_half_asked(c, node, kernel)
+                        ? kiln_claim_new(c, kernel, node, 1, 1, sizeof(gemm_params))
+                        : NULL;
     if (!r) {
         return NULL;
     }
@@ -72,9 +86,9 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
 
 static kiln_status pack(kiln_packer *k) {
     const gemm_params *p = k->claim->params;
-    const kiln_gemm_prims *gemm = k->target->prims->gemm;
+    const kiln_gemm_prims *gemm = form_of(k->target, k->claim);
     kiln_status status;
-    float *dst = kiln_pack_blob(k, (size_t)gemm->packed_bytes(p->k, p->n), &status);
+    void *dst = kiln_pack_blob(k, (size_t)gemm->packed_bytes(p->k, p->n), &status);
     if (!dst) {
         return status;
     }
@@ -104,9 +118,11 @@ static kiln_status bind(kiln_binder *b) {
     for (int32_t d = 0; d + 1 < x->rank; d++) {
         m *= x->dims[d];
     }
-    s->prims = b->target->prims->gemm;
+    s->prims = form_of(b->target, b->claim);
+    const int64_t words = (p->k + s->prims->step - 1) / s->prims->step;
     s->args = (kiln_gemm_args){
-        .m = m, .n = p->n, .k = p->k, .lda = p->k, .ldc = p->n, .epilogue = KILN_EPILOGUE_NONE};
+        .m = m, .n = p->n, .k = words, .lda = words, .ldc = p->n, .epilogue = KILN_EPILOGUE_NONE};
+    kiln_stage_bind(&s->stage, b, s->prims, m, p->k);
     kiln_fuse_bind(&s->fused, &p->fused, b, p->n);
     s->tiles = s->prims->tiles(&s->args);
     b->state = s;
@@ -115,6 +131,7 @@ static kiln_status bind(kiln_binder *b) {
 
 static void run(const kiln_call *call, const kiln_team *team) {
     const gemm_state *s = call->state;
+    const float *a = kiln_stage_run(&s->stage, call, team);
     int64_t begin, end;
     kiln_team_split(team, s->tiles, &begin, &end);
     if (begin >= end) {
@@ -122,17 +139,26 @@ static void run(const kiln_call *call, const kiln_team *team) {
     }
     kiln_gemm_args args = s->args;
     kiln_program_post_args post;
-    args.a = call->in[0];
+    args.a = a;
     args.b = call->blobs[0].data;
     args.c = call->out[0];
     kiln_fuse_resolve(&s->fused, call, &args.epilogue, &post);
     s->prims->run(&args, begin, end);
 }
 
-const kiln_kernel kiln_kernel_gemm_f32 = {
-    .name = "gemm_f32",
-    .claim = claim,
-    .pack = pack,
-    .bind = bind,
-    .run = run,
-};
+#define GEMM(id, dtype, reference_)                                   \
+    static kiln_claim *claim_##id(kiln_claimer *c, kiln_node *node) { \
+        return claim_for(c, node, &kiln_kernel_##id);                 \
+    }                                                                 \
+    const kiln_kernel kiln_kernel_##id = {                            \
+        .name = #id,                                                  \
+        .claim = claim_##id,                                          \
+        .pack = pack,                                                 \
+        .bind = bind,                                                 \
+        .run = run,                                                   \
+        .computes = KILN_DTYPE_##dtype,                               \
+        .reference = reference_,                                      \
+    };
+GEMM(gemm_f32, NONE, NULL)
+GEMM(gemm_bf16, BF16, kiln_half_reference)
+GEMM(gemm_f16, F16, kiln_half_reference)

@@ -113,6 +113,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
 
 const kiln_kernel kiln_kernel_gemm_q8 = {
     .name = "gemm_q8",
+    .computes = KILN_DTYPE_I8,
     .claim = claim,
     .pack = pack,
     .bind = bind,

@@ -167,6 +167,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
 
 const kiln_kernel kiln_kernel_matmul_integer = {
     .name = "matmul_integer",
+    .computes = KILN_DTYPE_I8,
     .claim = claim,
     .pack = pack,
     .bind = bind,

@@ -201,6 +201,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
 
 const kiln_kernel kiln_kernel_matmul_q8 = {
     .name = "matmul_q8",
+    .computes = KILN_DTYPE_I8,
     .claim = claim,
     .bind = bind,
     .run = run,

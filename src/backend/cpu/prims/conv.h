@@ -1,4 +1,4 @@
-/* conv.h - float32 convolution and transposed convolution over channels-last activations.
+/* conv.h - float convolution and transposed convolution over channels-last activations.
  *
  * One form serves all ranks: spatial axes are always D, H, W; a 2-D problem has D = 1, a 1-D
  * problem D = H = 1 (kernel, stride, dilation 1, pad 0 there). Depthwise problems belong to
@@ -21,6 +21,10 @@
  * (KILN_CONV_PATCH, for few channels and for planar input). A 1x1 convolution without stride or
  * padding is one GEMM. In a transposed convolution with stride s the outputs of one residue modulo
  * s see only the taps of that residue: each is an ordinary small convolution.
+ *
+ * Forms of the weights are those of gemm.h. Where a word holds two elements, x is what `stage` of
+ * the GEMM prims made of each pixel's channels of a group, the strides of x count words, and planar
+ * is not for it.
  *
  * Every output is one chain of multiply-adds in the order of the packed weights that starts at
  * zero, so the bits depend on neither the split nor the tactic. Padded taps multiply zeros.
@@ -52,7 +56,7 @@ typedef struct kiln_conv_args {
      * planar. */
     const float *x;
     int64_t x_batch, x_stride[3], x_channel;
-    const float *w; /* packed */
+    const void *w; /* packed */
     /* Output pixel p of image n, in row-major order of D, H, W, is row n * pixels + p:
      * c_out channels at y + row * ldy. The epilogue's residual and post use the same rows. */
     float *y;
@@ -69,7 +73,7 @@ typedef struct kiln_conv_prims {
      *     convolution  [c_out][c_in / groups][D][H][W]
      *     transposed   [c_in][c_out / groups][D][H][W] */
     int64_t (*packed_bytes)(const kiln_conv_args *args);
-    void (*pack)(float *dst, const float *src, const kiln_conv_args *args);
+    void (*pack)(void *dst, const float *src, const kiln_conv_args *args);
     /* Bytes of scratch for each thread that calls run, 64-byte aligned, contents irrelevant. */
     int64_t (*scratch_bytes)(const kiln_conv_args *args);
     /* Units of work, and running a range of them. */

@@ -1,10 +1,12 @@
-/* conv_simd.c - convolutions as gathered block products. Compiled once per ISA.
+/* conv_simd.c - convolutions as gathered block products. Compiled once per ISA and form of the
+ * weights (gemm_form.h).
  *
- * Legend: a tap is one kernel position (kd, kh, kw); a pixel one output position; depth the input
- * channels of a group, taps * depth the length K of an output's sum; cols the output channels of a
- * group; lines are rows of output pixels along W.
+ * Legend: a tap is one kernel position (kd, kh, kw); a pixel one output position; depth the words
+ * of the input channels of a group, taps * depth the length K of an output's sum; cols the output
+ * channels of a group; lines are rows of output pixels along W.
  */
 #include "backend/cpu/prims/conv_walk.h"
+#include "backend/cpu/prims/gemm_form.h"
 
 enum {
     PATCH_DEPTH = 16,            /* auto: fewer channels than this are copied as patches */
@@ -16,10 +18,15 @@ enum {
     CONV_UNIT_MACS = 256 * 1024, /* no unit smaller than this for the sake of more units */
 };
 
-extern const kiln_gemm_prims KILN_ISA_SYMBOL(kiln_gemm_prims);
+extern const kiln_gemm_prims KILN_ISA_SYMBOL(FORM_GEMM_PRIMS);
 
 static const kiln_gemm_prims *gemm(void) {
-    return &KILN_ISA_SYMBOL(kiln_gemm_prims);
+    return &KILN_ISA_SYMBOL(FORM_GEMM_PRIMS);
+}
+
+/* Items of the packed weights of k words. */
+static int64_t packed_items(int64_t k, int64_t cols) {
+    return gemm()->panels(cols) * gemm()->nr * k;
 }
 
 /* The problem with what follows from it. */
@@ -35,7 +42,7 @@ typedef struct conv_job {
 } conv_job;
 
 static conv_job describe(const kiln_conv_args *a) {
-    conv_job c = {.a = a, .depth = a->c_in / a->groups, .cols = a->c_out / a->groups};
+    conv_job c = {.a = a, .depth = form_words(a->c_in / a->groups), .cols = a->c_out / a->groups};
     c.taps = volume(a->kernel);
     c.pixels = volume(a->out);
     bool few = c.depth < PATCH_DEPTH && c.taps > 1;
@@ -44,7 +51,7 @@ static conv_job describe(const kiln_conv_args *a) {
               (must || a->tactic == KILN_CONV_PATCH || (a->tactic == KILN_CONV_AUTO && few));
     int64_t k = i64_max(1, c.taps * c.depth);
     int64_t panels = gemm()->panels(c.cols);
-    int64_t panel_bytes = gemm()->nr * k * 4;
+    int64_t panel_bytes = gemm()->nr * k * (int64_t)sizeof(form_item);
     int64_t row_bytes = c.patch ? k * 4 : i64_max(1, c.taps) * (int64_t)sizeof(float *);
     int64_t total = a->batch * (a->transposed ? a->out[0] * a->out[1] : c.pixels);
     int64_t macs = a->batch * c.pixels * c.cols * k * a->groups;
@@ -278,7 +285,7 @@ static void run_pixels(const conv_job *c, const column_block *cols, int64_t row_
     } else {
         point_rows(c, cols->group, first, count, s);
     }
-    const float *w = a->w + cols->group * (gemm()->packed_bytes(k, c->cols) / 4);
+    const form_item *w = (const form_item *)a->w + cols->group * packed_items(k, c->cols);
     kiln_gemm_gather g = {.m = count,
                           .n = cols->count,
                           .taps = c->patch ? 1 : c->taps,
@@ -333,7 +340,8 @@ static void run_line(const conv_job *c, const column_block *cols, int64_t line, 
     const kiln_conv_args *a = c->a;
     position p = position_of(a, line * a->out[2]);
     const float *x = a->x + p.n * a->x_batch + cols->group * c->depth;
-    const float *w = a->w + cols->group * (gemm()->packed_bytes(c->taps * c->depth, c->cols) / 4);
+    const form_item *w =
+        (const form_item *)a->w + cols->group * packed_items(c->taps * c->depth, c->cols);
     residue d = residue_at(a, 0, residue_of(a, 0, p.d));
     residue h = residue_at(a, 1, residue_of(a, 1, p.h));
     int64_t before = (d.before * a->kernel[1] + d.count * h.before) * a->kernel[2];
@@ -345,13 +353,13 @@ static void run_line(const conv_job *c, const column_block *cols, int64_t line, 
         int64_t skipped = before + d.count * h.count * v.before;
         point_line(c, &p, first, taps, x, s);
         int64_t row = line * a->out[2] + first;
-        int64_t panel_floats = gemm()->packed_bytes(c->depth, c->cols) / 4;
+        int64_t panel_items = packed_items(c->depth, c->cols);
         kiln_gemm_gather g = {.m = i64_ceil_div(a->out[2] - first, a->stride[2]),
                               .n = cols->count,
                               .taps = taps,
                               .depth = c->depth,
                               .row = s->rows,
-                              .b = w + skipped * panel_floats + cols->first * taps * c->depth,
+                              .b = w + skipped * panel_items + cols->first * taps * c->depth,
                               .c = a->y + row * a->ldy + cols->channel,
                               .ldc = a->ldy * a->stride[2],
                               .epilogue = &e};
@@ -380,7 +388,7 @@ static void run_lines(const conv_job *c, const column_block *cols, int64_t row_b
 static kiln_gemm_args as_gemm(const kiln_conv_args *a) {
     return (kiln_gemm_args){.m = a->batch * volume(a->out),
                             .n = a->c_out,
-                            .k = a->c_in,
+                            .k = form_words(a->c_in),
                             .a = a->x,
                             .lda = a->x_stride[2],
                             .b = a->w,
@@ -425,29 +433,38 @@ static void conv_run(const kiln_conv_args *a, int64_t tile_begin, int64_t tile_e
 }
 
 static int64_t conv_packed_bytes(const kiln_conv_args *a) {
-    int64_t k = volume(a->kernel) * (a->c_in / a->groups);
-    return a->groups * gemm()->packed_bytes(k, a->c_out / a->groups);
+    int64_t k = volume(a->kernel) * form_words(a->c_in / a->groups);
+    return a->groups * packed_items(k, a->c_out / a->groups) * (int64_t)sizeof(form_item);
 }
 
-/* Writes rows [0, depth) of every panel of one tap. `k` is the length of the panels, `row` the
- * tap's first row in them, source element (i, n) at src[i * stride_k + n * stride_n]. */
-static void pack_tap(float *dst, const float *src, int64_t k, int64_t row, int64_t row_step,
-                     int64_t depth, int64_t cols, int64_t stride_k, int64_t stride_n) {
+/* Where a tap's weights stand: element (i, n) of `channels` x `cols` at
+ * src[i * stride_k + n * stride_n]. */
+typedef struct tap_source {
+    const float *src;
+    int64_t channels, cols, stride_k, stride_n;
+} tap_source;
+
+/* Writes the words of one tap in every panel. `k` is the length of the panels, `row` the tap's
+ * first row in them. */
+static void pack_tap(form_item *dst, const tap_source *t, int64_t k, int64_t row,
+                     int64_t row_step) {
     int64_t nr = gemm()->nr;
-    for (int64_t n = 0; n < gemm()->panels(cols) * nr; n++) {
-        float *d = dst + n / nr * k * nr + n % nr;
-        for (int64_t i = 0; i < depth; i++) {
-            d[(row + i * row_step) * nr] = n < cols ? src[i * stride_k + n * stride_n] : 0.0f;
+    for (int64_t n = 0; n < gemm()->panels(t->cols) * nr; n++) {
+        form_item *d = dst + n / nr * k * nr + n % nr;
+        for (int64_t i = 0; i < form_words(t->channels); i++) {
+            d[(row + i * row_step) * nr] =
+                n < t->cols ? form_pack(t->src + n * t->stride_n, t->stride_k, t->channels, i) : 0;
         }
     }
 }
 
 /* Taps sorted by residue, each residue a packed matrix of its own. */
-static void pack_transposed(float *dst, const float *src, const kiln_conv_args *a) {
+static void pack_transposed(form_item *dst, const float *src, const kiln_conv_args *a) {
     int64_t taps = volume(a->kernel);
-    int64_t depth = a->c_in / a->groups;
-    int64_t cols = a->c_out / a->groups;
-    int64_t tap_floats = gemm()->packed_bytes(depth, cols) / 4;
+    tap_source t = {.channels = a->c_in / a->groups, .cols = a->c_out / a->groups};
+    t.stride_k = t.cols * taps;
+    t.stride_n = taps;
+    int64_t depth = form_words(t.channels);
     for (int64_t r = 0; r < volume(a->stride); r++) {
         const int64_t want[3] = {r / (a->stride[1] * a->stride[2]), r / a->stride[2] % a->stride[1],
                                  r % a->stride[2]};
@@ -461,33 +478,35 @@ static void pack_transposed(float *dst, const float *src, const kiln_conv_args *
                 mine = mine && tap[i] * a->dilation[i] % a->stride[i] == want[i];
             }
             if (mine) {
-                pack_tap(dst, src + k, count * depth, row, 1, depth, cols, cols * taps, taps);
+                t.src = src + k;
+                pack_tap(dst, &t, count * depth, row, 1);
                 row += depth;
             }
         }
-        dst += count * tap_floats;
+        dst += packed_items(count * depth, t.cols);
     }
 }
 
-static void conv_pack(float *dst, const float *src, const kiln_conv_args *a) {
+static void conv_pack(void *packed, const float *src, const kiln_conv_args *a) {
+    form_item *dst = packed;
     int64_t taps = volume(a->kernel);
-    int64_t depth = a->c_in / a->groups;
+    int64_t channels = a->c_in / a->groups;
     int64_t cols = a->c_out / a->groups;
-    int64_t k = taps * depth;
-    int64_t group_floats = gemm()->packed_bytes(k, cols) / 4;
-    for (int64_t g = 0; g < a->groups; g++, dst += group_floats, src += k * cols) {
+    int64_t depth = form_words(channels);
+    for (int64_t g = 0; g < a->groups; g++) {
         if (a->transposed) {
             pack_transposed(dst, src, a);
-            continue;
         }
-        for (int64_t t = 0; t < taps; t++) {
-            int64_t row = a->planar ? t : t * depth;
-            pack_tap(dst, src + t, k, row, a->planar ? taps : 1, depth, cols, taps, k);
+        for (int64_t t = 0; t < taps && !a->transposed; t++) {
+            const tap_source source = {src + t, channels, cols, taps, taps * channels};
+            pack_tap(dst, &source, taps * depth, a->planar ? t : t * depth, a->planar ? taps : 1);
         }
+        dst += packed_items(taps * depth, cols);
+        src += taps * channels * cols;
     }
 }
 
-const kiln_conv_prims KILN_ISA_SYMBOL(kiln_conv_prims) = {
+const kiln_conv_prims KILN_ISA_SYMBOL(FORM_CONV_PRIMS) = {
     .isa = KILN_ISA_NAME,
     .packed_bytes = conv_packed_bytes,
     .pack = conv_pack,

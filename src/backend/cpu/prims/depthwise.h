@@ -21,7 +21,7 @@ typedef struct kiln_depthwise_prims {
     /* Packed weights [tap][c_out]; depends on c_out and kernel alone. Source:
      * [c_out][1][D][H][W]. */
     int64_t (*packed_bytes)(const kiln_conv_args *args);
-    void (*pack)(float *dst, const float *src, const kiln_conv_args *args);
+    void (*pack)(void *dst, const float *src, const kiln_conv_args *args);
     /* Bytes of scratch for each thread that calls run, 64-byte aligned, contents irrelevant. */
     int64_t (*scratch_bytes)(const kiln_conv_args *args);
     int64_t (*tiles)(const kiln_conv_args *args);

@@ -392,7 +392,8 @@ static int64_t depthwise_packed_bytes(const kiln_conv_args *a) {
     return volume_of(a->kernel) * a->c_out * (int64_t)sizeof(float);
 }
 
-static void depthwise_pack(float *dst, const float *src, const kiln_conv_args *a) {
+static void depthwise_pack(void *packed, const float *src, const kiln_conv_args *a) {
+    float *dst = packed;
     int64_t taps = volume_of(a->kernel);
     for (int64_t i = 0; i < taps * a->c_out; i++) {
         dst[i % taps * a->c_out + i / taps] = src[i];

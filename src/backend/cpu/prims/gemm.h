@@ -1,4 +1,5 @@
-/* gemm.h - float32 matrix product with packed weights and a fused epilogue, one set per ISA.
+/* gemm.h - float matrix product with packed weights and a fused epilogue, one set per ISA and form
+ * of the weights.
  *
  *     C[M,N] = epilogue(A[M,K] * B[K,N])
  *
@@ -17,7 +18,13 @@
  * zero, whatever the blocking. So the bits depend on the instruction set alone, never on the split.
  * Batches are loops of the caller.
  *
- * Packed layout: panels [ceil(N / nr)][K][nr], columns beyond N zero. nr is the prims' constant.
+ * Forms: the weights are packed as float32, or in 16 bits (gemm_form.h), and the sums are float32
+ * in each. For bfloat16 the elements of A must be rounded, too, and where the instruction set
+ * multiplies pairs of them, A holds two in each word: `stage` makes such rows, K and lda then count
+ * words.
+ *
+ * Packed layout: panels [ceil(N / nr)][words of K][nr], columns beyond N zero. nr is the prims'
+ * constant.
  * Memory is read and written only inside the matrices as described, at any float alignment.
  */
 #ifndef KILN_BACKEND_CPU_PRIMS_GEMM_H
@@ -54,24 +61,24 @@ typedef struct kiln_epilogue {
 
 /* Any of m, n, k may be 0; k == 0 stores epilogue(0). */
 typedef struct kiln_gemm_args {
-    int64_t m, n, k;
-    const float *a; /* (m, k) at a[m * lda + k] */
+    int64_t m, n, k; /* k in words */
+    const float *a;  /* (m, k) at a[m * lda + k] */
     int64_t lda;
-    const float *b; /* packed */
-    float *c;       /* (m, n) at c[m * ldc + n]; must not overlap a or b */
+    const void *b; /* packed */
+    float *c;      /* (m, n) at c[m * ldc + n]; must not overlap a or b */
     int64_t ldc;
     kiln_epilogue epilogue;
     int32_t
         tile_rows; /* tallest register tile to use; 0: the prims' default. A tactic, not a result */
 } kiln_gemm_args;
 
-/* A block product whose rows are gathered: row m of A is `taps` pieces of `depth` floats, piece t
+/* A block product whose rows are gathered: row m of A is `taps` pieces of `depth` words, piece t
  * at row[m * taps + t]; K = taps * depth. Convolutions are made of these. All panels of [0, n) are
  * computed, rows [0, m) of c are written (c, residual: row 0 of the block; bias: column 0). */
 typedef struct kiln_gemm_gather {
     int64_t m, n, taps, depth;
     const float *const *row;
-    const float *b; /* packed panels of this block's columns */
+    const void *b; /* packed panels of this block's columns */
     float *c;
     int64_t ldc;
     const kiln_epilogue *epilogue; /* post is not called */
@@ -81,16 +88,20 @@ typedef struct kiln_gemm_gather {
 
 typedef struct kiln_gemm_prims {
     const char *isa;
-    int32_t nr; /* columns of a packed panel */
-    int32_t mr; /* rows of the gathered register tile */
-    /* Panels of n columns, and the bytes of all of them for depth k. The caller has checked that
-     * (n + nr) * k * 4 fits an int64. */
+    int32_t nr;   /* columns of a packed panel */
+    int32_t mr;   /* rows of the gathered register tile */
+    int32_t step; /* elements of A in a word: 1 or 2 */
+    /* Panels of n columns, and the bytes of all of them for depth k, in elements. The caller has
+     * checked that (n + nr) * k * 4 fits an int64. */
     int64_t (*panels)(int64_t n);
     int64_t (*packed_bytes)(int64_t k, int64_t n);
     /* Packs panels [panel_begin, panel_end) of the matrix whose element (k, n) is
      * src[k * stride_k + n * stride_n]. dst is the start of panel 0. */
-    void (*pack)(float *dst, const float *src, int64_t k, int64_t n, int64_t stride_k,
+    void (*pack)(void *dst, const float *src, int64_t k, int64_t n, int64_t stride_k,
                  int64_t stride_n, int64_t panel_begin, int64_t panel_end);
+    /* n elements as ceil(n / step) words of A, rounded as the form wants them; NULL when A is read
+     * as it is. */
+    void (*stage)(float *dst, const float *src, int64_t n);
     /* Units of work, and running a range of them. */
     int64_t (*tiles)(const kiln_gemm_args *args);
     void (*run)(const kiln_gemm_args *args, int64_t tile_begin, int64_t tile_end);

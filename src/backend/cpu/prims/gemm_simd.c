@@ -1,6 +1,8 @@
-/* gemm_simd.c - float32 GEMM: register tiles, blocking, packing. Compiled once per ISA.
+/* gemm_simd.c - GEMM: register tiles, blocking, packing. Compiled once per ISA and form of the
+ * weights (gemm_form.h).
  *
- * Legend: M rows of A and C, N columns of B and C, K the sum; a panel is NR = 2 vectors of columns.
+ * Legend: M rows of A and C, N columns of B and C, K the words of the sum; a panel is NR = 2
+ * vectors of columns; an item is what one column of a panel has for a word of A.
  *
  * A register tile is MR rows x NV vectors of C, held in registers over a stretch of K: each step
  * loads NV vectors of B and broadcasts MR floats of A. Rates that matter: MR * NV accumulators
@@ -16,8 +18,7 @@
  * of A stays in the second level. Partial sums rest in C, which loses no bits. While a piece is in
  * use the next one is prefetched.
  */
-#include "backend/cpu/prims/gemm.h"
-#include "backend/cpu/prims/simd.h"
+#include "backend/cpu/prims/gemm_form.h"
 
 #define NR (2 * KILN_VLEN)
 #define MR 6
@@ -42,8 +43,8 @@ typedef struct tile {
     int64_t depth_begin;
     const float *a; /* strided: row i at a + i * lda, one piece */
     int64_t lda;
-    const float *b;
-    int64_t b_panel; /* floats from one panel to the next */
+    const form_item *b;
+    int64_t b_panel; /* items from one panel to the next */
     float *c;
     int64_t ldc;
     int64_t cols; /* valid columns: the last vector may be partial */
@@ -151,16 +152,16 @@ KILN_INLINE void end_tile(const tile *t, int rows, int vecs, tile_sums sum) {
 }
 
 /* One step of k: vectors of B from panels of two. */
-KILN_INLINE void load_b(int vecs, kiln_vf *bv, const float *b, int64_t b_panel) {
+KILN_INLINE void load_b(int vecs, kiln_vf *bv, const form_item *b, int64_t b_panel) {
     UNROLL for (int v = 0; v < vecs; v++) {
-        bv[v] = vf_load(b + (v / 2) * b_panel + (v % 2) * KILN_VLEN);
+        bv[v] = form_load_b(b + (v / 2) * b_panel + (v % 2) * KILN_VLEN);
     }
 }
 
 KILN_INLINE void gathered_tile(const tile *t, int rows, int vecs) {
     tile_sums sum;
     begin_tile(t, rows, vecs, sum);
-    const float *b = t->b;
+    const form_item *b = t->b;
     const int64_t b_panel = t->b_panel;
     const int64_t depth = t->depth;
     for (int64_t tap = 0; tap < t->taps; tap++) {
@@ -172,9 +173,9 @@ KILN_INLINE void gathered_tile(const tile *t, int rows, int vecs) {
             kiln_vf bv[WIDE_VECS];
             load_b(vecs, bv, b, b_panel);
             UNROLL for (int i = 0; i < rows; i++) {
-                kiln_vf av = vf_set1(a[i][k]);
+                kiln_vf av = form_load_a(a[i] + k);
                 UNROLL for (int v = 0; v < vecs; v++) {
-                    sum[i][v] = vf_fma(av, bv[v], sum[i][v]);
+                    sum[i][v] = form_multiply(av, bv[v], sum[i][v]);
                 }
             }
             b += NR;
@@ -188,7 +189,7 @@ KILN_INLINE void gathered_tile(const tile *t, int rows, int vecs) {
 KILN_INLINE void strided_tile(const tile *t, int rows, int vecs) {
     tile_sums sum;
     begin_tile(t, rows, vecs, sum);
-    const float *b = t->b;
+    const form_item *b = t->b;
     const int64_t lda = t->lda;
     const float *a[TALL_MR / 3];
     UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
@@ -198,9 +199,9 @@ KILN_INLINE void strided_tile(const tile *t, int rows, int vecs) {
         kiln_vf bv[WIDE_VECS];
         load_b(vecs, bv, b, 0);
         UNROLL for (int i = 0; i < rows; i++) {
-            kiln_vf av = vf_set1(a[i / 3][i % 3 * lda]);
+            kiln_vf av = form_load_a(a[i / 3] + i % 3 * lda);
             UNROLL for (int v = 0; v < vecs; v++) {
-                sum[i][v] = vf_fma(av, bv[v], sum[i][v]);
+                sum[i][v] = form_multiply(av, bv[v], sum[i][v]);
             }
         }
         UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
@@ -256,7 +257,7 @@ static int64_t panels(int64_t n) {
 }
 
 static int64_t packed_bytes(int64_t k, int64_t n) {
-    return panels(n) * NR * k * (int64_t)sizeof(float);
+    return panels(n) * NR * form_words(k) * (int64_t)sizeof(form_item);
 }
 
 /* One unit's work, either kind: rows [0, m) of a and c, panels of columns [0, n). */
@@ -267,7 +268,7 @@ typedef struct block {
     int64_t lda;
     const float *const *row;
     int64_t taps, depth;
-    const float *b;
+    const form_item *b;
     float *c;
     int64_t ldc;
     const kiln_epilogue *epilogue;
@@ -301,8 +302,8 @@ static stretch stretch_at(const block *k, int64_t i, int64_t n) {
 }
 
 /* Asks for [p, end) to come to the second-level cache. */
-static void prefetch(const float *p, const float *end) {
-    for (; p < end; p += 16) {
+static void prefetch(const form_item *p, const form_item *end) {
+    for (; p < end; p += 64 / sizeof *p) {
         v_prefetch_l2(p);
     }
 }
@@ -319,12 +320,12 @@ static tile_fn pick_tile(const block *k, int64_t rows, int64_t vecs) {
 
 /* All row tiles of a block over one stretch of one pass of columns; meanwhile B's next piece comes
  * nearer, a share with each tile. */
-static void run_pass(const block *k, tile *t, const float *next, int64_t next_floats) {
+static void run_pass(const block *k, tile *t, const form_item *next, int64_t next_items) {
     int64_t n = i64_ceil_div(k->m, k->tile_rows);
     int64_t height = k->m / n;
     int64_t higher = k->m % n; /* tiles that have a row more, the first ones */
     int64_t vecs = i64_ceil_div(t->cols, KILN_VLEN);
-    int64_t share = i64_ceil_div(next_floats, n * 16) * 16;
+    int64_t share = i64_ceil_div(next_items, n * 16) * 16;
     int64_t rows = height + 1;
     tile_fn fn = higher ? pick_tile(k, rows, vecs) : NULL;
     for (int64_t i = 0; i < n; i++) {
@@ -332,8 +333,8 @@ static void run_pass(const block *k, tile *t, const float *next, int64_t next_fl
             rows = height;
             fn = pick_tile(k, rows, vecs);
         }
-        prefetch(next + i64_min(next_floats, share * i),
-                 next + i64_min(next_floats, share * (i + 1)));
+        prefetch(next + i64_min(next_items, share * i),
+                 next + i64_min(next_items, share * (i + 1)));
         fn(t);
         t->c += rows * k->ldc;
         if (t->row) {
@@ -357,7 +358,7 @@ static void run_block(const block *k) {
         stretch s = stretch_at(k, i, n);
         int64_t b_row = s.tap_begin * k->depth + s.depth_begin;
         for (int64_t p = 0; p < count; p += width) {
-            const float *b = k->b + (p * depth_all + b_row) * NR;
+            const form_item *b = k->b + (p * depth_all + b_row) * NR;
             tile t = {
                 .row = k->row ? k->row + s.tap_begin : NULL,
                 .row_step = k->taps,
@@ -378,7 +379,7 @@ static void run_block(const block *k) {
                 .residual = k->residual ? k->residual + p * NR : NULL,
             };
             bool more = p + width < count && k->m > tallest;
-            const float *next = b + (more ? width * depth_all * NR : 0);
+            const form_item *next = b + (more ? width * depth_all * NR : 0);
             run_pass(k, &t, next, more ? s.taps * s.depth * NR : 0);
         }
     }
@@ -398,7 +399,8 @@ static blocking cut(const kiln_gemm_args *g) {
     int64_t stretch_k = i64_max(1, i64_ceil_div(g->k, i64_max(1, i64_ceil_div(g->k, K_STRETCH))));
     int64_t count = panels(g->n);
     int64_t rows = i64_min(BLOCK_ROWS, i64_max(8, BLOCK_BYTES / 4 / stretch_k));
-    int64_t group = i64_min(count, i64_max(1, GROUP_BYTES / 4 / NR / i64_max(1, g->k)));
+    int64_t group = i64_min(
+        count, i64_max(1, GROUP_BYTES / (int64_t)sizeof(form_item) / NR / i64_max(1, g->k)));
     for (;;) {
         int64_t units = i64_ceil_div(g->m, rows) * i64_ceil_div(count, group);
         bool small =
@@ -454,7 +456,7 @@ static void run(const kiln_gemm_args *g, int64_t tile_begin, int64_t tile_end) {
             .lda = g->lda,
             .taps = 1,
             .depth = g->k,
-            .b = g->b + n0 * g->k,
+            .b = (const form_item *)g->b + n0 * g->k,
             .c = g->c + m0 * g->ldc + n0,
             .ldc = g->ldc,
             .epilogue = e,
@@ -489,52 +491,57 @@ static void gather(const kiln_gemm_gather *g) {
     run_block(&k);
 }
 
-/* Rows [k0, k1) of a panel whose source runs along k: VLEN columns are read side by side, so that
- * every cache line of the source is used whole while it is near. */
-static void pack_columns(float *dst, const float *src, int64_t k, int64_t cols, int64_t stride_n) {
-    for (int64_t k0 = 0; k0 < k; k0 += KILN_VLEN) {
-        int64_t k1 = i64_min(k, k0 + KILN_VLEN);
+/* Rows of a panel whose source runs along k: VLEN columns are read side by side, so that every
+ * cache line of the source is used whole while it is near. */
+static void pack_columns(form_item *dst, const float *src, int64_t k, int64_t cols,
+                         int64_t stride_n) {
+    const int64_t words = form_words(k);
+    for (int64_t k0 = 0; k0 < words; k0 += KILN_VLEN) {
+        int64_t k1 = i64_min(words, k0 + KILN_VLEN);
         for (int64_t n = 0; n < cols; n++) {
             const float *s = src + n * stride_n;
             for (int64_t i = k0; i < k1; i++) {
-                dst[i * NR + n] = s[i];
+                dst[i * NR + n] = form_pack(s, 1, k, i);
             }
         }
     }
 }
 
-static void pack(float *dst, const float *src, int64_t k, int64_t n, int64_t stride_k,
+static void pack(void *packed, const float *src, int64_t k, int64_t n, int64_t stride_k,
                  int64_t stride_n, int64_t panel_begin, int64_t panel_end) {
+    const int64_t words = form_words(k);
     for (int64_t p = panel_begin; p < panel_end; p++) {
         int64_t cols = i64_min(NR, n - p * NR);
-        float *d = dst + p * k * NR;
+        form_item *d = (form_item *)packed + p * words * NR;
         const float *s = src + p * NR * stride_n;
         if (cols < NR) {
-            memset(d, 0, (size_t)(k * NR) * sizeof *d);
+            memset(d, 0, (size_t)(words * NR) * sizeof *d);
         }
         if (stride_k == 1 && stride_n != 1) {
             pack_columns(d, s, k, cols, stride_n);
             continue;
         }
-        for (int64_t i = 0; i < k; i++) {
-            if (stride_n == 1 && cols == NR) {
+        for (int64_t i = 0; i < words; i++) {
+            if (FORM_IS_F32 && stride_n == 1 && cols == NR) {
                 memcpy(d + i * NR, s + i * stride_k, NR * sizeof *d);
                 continue;
             }
             for (int64_t j = 0; j < cols; j++) {
-                d[i * NR + j] = s[i * stride_k + j * stride_n];
+                d[i * NR + j] = form_pack(s + j * stride_n, stride_k, k, i);
             }
         }
     }
 }
 
-const kiln_gemm_prims KILN_ISA_SYMBOL(kiln_gemm_prims) = {
+const kiln_gemm_prims KILN_ISA_SYMBOL(FORM_GEMM_PRIMS) = {
     .isa = KILN_ISA_NAME,
     .nr = NR,
     .mr = MR,
+    .step = FORM_STEP,
     .panels = panels,
     .packed_bytes = packed_bytes,
     .pack = pack,
+    .stage = FORM_STAGE,
     .tiles = tiles,
     .run = run,
     .gather = gather,

@@ -1,14 +1,15 @@
 /* prims.h - the vector code of one instruction set: a table per family, compiled once per rung.
  *
- * A rung is an instruction set, with or without the 8-bit dot products that only some of its
- * processors have: the families of 8-bit kernels have a table of their own for those. */
+ * A rung is an instruction set, with or without the dot products of 8-bit or bfloat16 numbers that
+ * only some of its processors have: the families of such kernels have a table of their own for
+ * those. */
 #ifndef KILN_BACKEND_CPU_PRIMS_PRIMS_H
 #define KILN_BACKEND_CPU_PRIMS_PRIMS_H
 
 #include "base/compiler.h"
 
 typedef struct kiln_prims {
-    const char *isa; /* "portable", "avx2", "avxvnni", "avx512", "avx512vnni" */
+    const char *isa; /* "portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16" */
     const struct kiln_gemm_prims *gemm;
     const struct kiln_conv_prims *conv;
     const struct kiln_depthwise_prims *depthwise;
@@ -23,6 +24,8 @@ typedef struct kiln_prims {
     const struct kiln_gemm_q8_prims *gemm_q8;
     const struct kiln_conv_q8_prims *conv_q8;
     const struct kiln_depthwise_q8_prims *depthwise_q8;
+    const struct kiln_gemm_prims *gemm_bf16, *gemm_f16; /* other forms of the weights */
+    const struct kiln_conv_prims *conv_bf16, *conv_f16;
 } kiln_prims;
 
 #endif

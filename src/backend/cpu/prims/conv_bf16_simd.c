@@ -1,0 +1,3 @@
+/* conv_bf16_simd.c - convolutions with weights in bfloat16: the form of gemm_form.h. */
+#define KILN_FORM FORM_BF16
+#include "backend/cpu/prims/conv_simd.c"

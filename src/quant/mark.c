@@ -1,0 +1,76 @@
+#include "quant/mark.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ops/ops.h"
+
+static bool is_layer(const kiln_node *n) {
+    return kiln_op_rule_of(n->op)->kind == KILN_QUANT_WEIGHTED;
+}
+
+/* A rule for the node itself, not one whose stars happen to fit it. */
+static bool names_it(const kiln_rule *rule) {
+    return rule->kind == KILN_RULE_TYPE || !strpbrk(rule->pattern, "*?");
+}
+
+/* Some weight of a layer becomes infinite in float16. */
+static kiln_status overflows(const kiln_node *n, kiln_arena *scratch, kiln_diag *diag, bool *out) {
+    kiln_layer_use use;
+    *out = false;
+    if (!is_layer(n) || kiln_layer_use_of(n, &use)) {
+        return KILN_OK;
+    }
+    for (int32_t k = 0; k < use.n_w; k++) {
+        const kiln_value *v = n->in[use.w[k].in];
+        kiln_tensor t;
+        KILN_TRY(kiln_const_eval(v, &t, scratch, diag));
+        const float *w = t.data;
+        for (int64_t i = 0, count = kiln_tensor_count(&t); i < count; i++) {
+            /* 65520 lies half-way to what would be the next number. */
+            *out = *out || (isfinite(w[i]) && fabsf(w[i]) >= 65520.0f);
+        }
+    }
+    return KILN_OK;
+}
+
+kiln_status kiln_mark_of(kiln_precision *out, const char **reason, const kiln_node *node,
+                         const kiln_place_options *options, kiln_arena *scratch, kiln_diag *diag) {
+    const kiln_rule *rule = kiln_rules_find(&options->rules, node);
+    kiln_dtype dtype = rule ? rule->dtype : KILN_DTYPE_NONE;
+    bool mine = dtype == KILN_DTYPE_BF16 || dtype == KILN_DTYPE_F16;
+    bool large = false;
+    *out = (kiln_precision){KILN_DTYPE_NONE, false};
+    if (dtype == KILN_DTYPE_F32 || (!mine && options->others == KILN_DTYPE_NONE)) {
+        return KILN_OK;
+    }
+    out->dtype = mine ? dtype : options->others;
+    out->obey = mine && rule->kind != KILN_RULE_ALL &&
+                (is_layer(node) ? rule->kind == KILN_RULE_NAME : names_it(rule));
+    if (out->dtype == KILN_DTYPE_F16) {
+        KILN_TRY(overflows(node, scratch, diag, &large));
+    }
+    if (large && out->obey) {
+        kiln_diag_at_node(diag, node->name, node->op->name);
+        kiln_status status = kiln_fail(diag, KILN_F_PRECISION,
+                                       "float16 cannot be had: a weight is larger than 65504");
+        kiln_diag_at_node(diag, NULL, NULL);
+        return status;
+    }
+    if (large) {
+        *out = (kiln_precision){KILN_DTYPE_NONE, false};
+        *reason = "a weight is too large for float16";
+    }
+    return KILN_OK;
+}
+
+bool kiln_rules_want_int8(const kiln_rules *rules) {
+    bool all = true;
+    for (size_t i = 0; i < rules->count; i++) {
+        if (rules->items[i].dtype == KILN_DTYPE_I8) {
+            return true;
+        }
+        all = all && rules->items[i].kind != KILN_RULE_ALL;
+    }
+    return all;
+}

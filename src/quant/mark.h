@@ -1,0 +1,21 @@
+/* mark.h - which nodes are to be held in bfloat16 or float16.
+ *
+ * A node that does not become int8 gets the precision that the last fitting rule gives it, else
+ * that of `others`: kiln_node.precision. It is a wish that graphs carry; who executes one obeys, or
+ * says why not. Layers that a rule names must be obeyed; so must operators that a rule names by
+ * type or by full name, layers or not. */
+#ifndef KILN_QUANT_MARK_H
+#define KILN_QUANT_MARK_H
+
+#include "quant/choose.h"
+
+/* The precision of a node that is not int8; dtype NONE: float32. Evaluates float16 weights in
+ * `scratch`. KILN_F_PRECISION when a layer that must be obeyed has weights too large for float16;
+ * others with such weights stay float32, and *reason says so. */
+kiln_status kiln_mark_of(kiln_precision *out, const char **reason, const kiln_node *node,
+                         const kiln_place_options *options, kiln_arena *scratch, kiln_diag *diag);
+
+/* Whether rules give int8 to anything: with none, or none for all, int8 is the default. */
+bool kiln_rules_want_int8(const kiln_rules *rules);
+
+#endif

@@ -223,6 +223,8 @@ typedef struct kiln_quantize_options {
     const kiln_calibrate_options *calibrate; /* how ranges are found; symmetric for TensorRT */
     const char *const *off;                  /* as kiln_build_options.off; of both the engine that
                                                 is calibrated and the model quantized */
+    bool dynamic; /* activations find their scale at run time: needs no calibration, and quantizes
+                     layers with weights alone. Not for TensorRT, which has no such operators */
 } kiln_quantize_options;
 
 /* Calibration data, as kiln_evaluate takes it but for labels. */

@@ -130,7 +130,7 @@ struct cli {
     list calib, percentiles, precision, layers;
     const char *calibrator, *ranges_file, *save_calib;
     int64_t calib_count, calib_batch, keep_first, keep_last;
-    bool calib_shuffle, symmetric;
+    bool calib_shuffle, symmetric, dynamic;
     /* studies of layers */
     const char *eval_data, *eval_labels, *state;
     int64_t eval_count, layer_samples;

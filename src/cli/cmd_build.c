@@ -87,7 +87,7 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
     if (status != KILN_OK || c->dry_run) {
         return finish(c, status);
     }
-    if (o->int8 || c->precision.count > 0) {
+    if (o->int8 || c->dynamic || c->precision.count > 0) {
         failed = quantize(c, open.build, model);
         if (failed != 0) {
             return failed;
@@ -132,7 +132,7 @@ static const opt options[] = {
     {.name = "int8",
      .kind = OPT_FLAG,
      .at = offsetof(own, int8),
-     .help = "quantize, by --calib or --ranges"},
+     .help = "quantize, by --calib, --ranges or --dynamic"},
     {.name = "threads",
      .kind = OPT_INT,
      .value = "N",

@@ -129,7 +129,8 @@ static const char *matmul_use(const kiln_node *n, kiln_layer_use *use) {
     return use->n_x > 0 ? NULL : "both operands are constant";
 }
 
-/* X, W and R; the state between the steps stays float. */
+/* X, W and R, the same rows of both directions sharing a scale; the state between the steps stays
+ * float. */
 static const char *recurrent_use(const kiln_node *n, kiln_layer_use *use) {
     if (!is_activation(n, 0) || !is_weight(n, 1) || !is_weight(n, 2)) {
         return "its input is no float32 tensor, or its weights are not constant";
@@ -137,8 +138,7 @@ static const char *recurrent_use(const kiln_node *n, kiln_layer_use *use) {
     use->x[0] = 0;
     use->n_x = 1;
     for (int32_t i = 0; i < 2; i++) {
-        bool one = n->in[i + 1]->type.dims[0] == 1; /* both directions would share scales */
-        use->w[use->n_w++] = (kiln_weight_use){i + 1, one ? 1 : -1, -1};
+        use->w[use->n_w++] = (kiln_weight_use){i + 1, 1, -1};
     }
     return NULL;
 }

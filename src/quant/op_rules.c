@@ -9,7 +9,8 @@
 #define ON_REQUEST(id, kind_) \
     { .op = &kiln_op_##id, .kind = KILN_QUANT_##kind_, .on_request = true, }
 
-/* LSTM and GRU: their kernels take float weights, so that 8-bit ones cost time and save memory. */
+/* LSTM and GRU: the state is float, so that the bytes of R are brought to float at each step, which
+ * saves memory and costs some time while float weights fit the cache. */
 static const kiln_op_rule rules[] = {
     RULE(conv, WEIGHTED),
     RULE(conv_transpose, WEIGHTED),

@@ -6,7 +6,6 @@
 #include "backend/cpu/kernels/attention_region.h"
 #include "backend/cpu/operand.h"
 #include "backend/cpu/prims/attention.h"
-#include "backend/cpu/prims/quantize.h"
 
 enum { IN_Q, IN_K, IN_V }; /* operands of the claim */
 
@@ -88,9 +87,7 @@ typedef struct joined {
 typedef struct attention_state {
     const kiln_attention_params *p;
     const kiln_attention_prims *prims;
-    const kiln_quantize_prims *quantize;
     kiln_attention_args args; /* all but addresses */
-    size_t block_at;          /* of the scratch: a block of results, before they are quantized */
     joined k, v;
     bool bool_mask; /* made additive in the shared buffer */
     int64_t mask_count;
@@ -208,11 +205,6 @@ static kiln_status bind(kiln_binder *b) {
     memcpy(a->v_stride, v.stride, sizeof a->v_stride);
     memcpy(a->y_stride, y.stride, sizeof a->y_stride);
     b->scratch_bytes = (size_t)kiln_attention_scratch(a) * sizeof(float);
-    if (p->to_bytes) {
-        s->quantize = b->target->prims->quantize;
-        s->block_at = (b->scratch_bytes + 63) & ~(size_t)63;
-        b->scratch_bytes = s->block_at + (size_t)(KILN_ATTENTION_ROWS * a->v_dim) * sizeof(float);
-    }
     b->state = s;
     return KILN_OK;
 }
@@ -265,50 +257,13 @@ static const float *additive_mask(const kiln_call *call, const attention_state *
     return dst;
 }
 
-/* Where query `line` of a head (batch by batch) stands in Y. */
-static int64_t result_at(const kiln_attention_args *a, int64_t head, int64_t line) {
-    return head / a->heads * a->y_stride[0] + head % a->heads * a->y_stride[1] +
-           line * a->y_stride[2];
-}
-
 /* Without keys every result is zero. */
-static void write_zeros(const attention_state *s, const kiln_attention_args *a, void *y) {
-    const kiln_attention_params *p = s->p;
-    size_t size = p->to_bytes ? 1 : sizeof(float);
+static void write_zeros(const kiln_attention_args *a) {
     for (int64_t i = 0; i < a->batch * a->heads * a->q_len; i++) {
-        char *row = (char *)y + (size_t)result_at(a, i / a->q_len, i % a->q_len) * size;
-        memset(row, p->to_bytes ? p->bytes.zero : 0, (size_t)a->v_dim * size);
-    }
-}
-
-/* Units [begin, end), each a block of queries of one head, made as floats in scratch and quantized
- * from there. */
-static void run_bytes(const attention_state *s, const kiln_attention_args *whole, uint8_t *y,
-                      char *scratch, int64_t begin, int64_t end) {
-    const kiln_attention_params *p = s->p;
-    float *block = (float *)(void *)(scratch + s->block_at);
-    int64_t blocks = kiln_attention_units(whole) / (whole->batch * whole->heads);
-    for (int64_t unit = begin; unit < end; unit++) {
-        kiln_attention_args a = *whole;
-        int64_t head = unit / blocks, line = unit % blocks * KILN_ATTENTION_ROWS;
-        int64_t left = a.q_len - line, b = head / a.heads, h = head % a.heads;
-        int64_t g = h / (a.heads / a.kv_heads);
-        a.q += b * a.q_stride[0] + h * a.q_stride[1] + line * a.q_stride[2];
-        a.k += b * a.k_stride[0] + g * a.k_stride[1];
-        a.v += b * a.v_stride[0] + g * a.v_stride[1];
-        if (a.mask) {
-            a.mask += b * a.mask_stride[0] + h * a.mask_stride[1] + line * a.mask_stride[2];
-        }
-        a.batch = a.heads = a.kv_heads = 1;
-        a.q_len = left < KILN_ATTENTION_ROWS ? left : KILN_ATTENTION_ROWS;
-        a.causal_offset += line;
-        a.y = block;
-        a.y_stride[2] = a.v_dim;
-        s->prims->attention(&a, (float *)(void *)scratch, 0, 1);
-        for (int64_t i = 0; i < a.q_len; i++) {
-            s->quantize->quantize(y + result_at(whole, head, line + i), block + i * a.v_dim,
-                                  a.v_dim, (float)p->bytes.scale, p->bytes.zero);
-        }
+        int64_t line = i % a->q_len, head = i / a->q_len;
+        memset(a->y + head / a->heads * a->y_stride[0] + head % a->heads * a->y_stride[1] +
+                   line * a->y_stride[2],
+               0, (size_t)a->v_dim * sizeof(float));
     }
 }
 
@@ -326,17 +281,15 @@ static void run(const kiln_call *call, const kiln_team *team) {
     }
     if (args.kv_len == 0) {
         if (team->rank == 0) {
-            write_zeros(s, &args, call->out[0]);
+            write_zeros(&args);
         }
         return;
     }
     int64_t begin, end;
     kiln_team_split(team, kiln_attention_units(&args), &begin, &end);
-    char *scratch = call->scratch + (size_t)team->rank * call->scratch_bytes;
-    if (begin < end && p->to_bytes) {
-        run_bytes(s, &args, call->out[0], scratch, begin, end);
-    } else if (begin < end) {
-        s->prims->attention(&args, (float *)(void *)scratch, begin, end);
+    if (begin < end) {
+        float *scratch = (float *)(call->scratch + (size_t)team->rank * call->scratch_bytes);
+        s->prims->attention(&args, scratch, begin, end);
     }
 }
 

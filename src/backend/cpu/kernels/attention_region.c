@@ -138,22 +138,15 @@ static bool is_used(const kiln_node *n, int32_t out) {
     return out < n->n_out && (n->out[out]->n_users > 0 || n->out[out]->n_outputs > 0);
 }
 
-/* Takes along the QuantizeLinear to uint8 by one scale that alone reads the result so far. */
-static void quantize_result(region *r) {
-    kiln_node *n = r->p.to_bytes ? NULL : kiln_claim_next(r->c, r->y);
-    if (n && KILN_IS(n, quantize_linear) && n->in[0] == r->y &&
-        !kiln_target_is_off(r->c->target, "fuse_quantize") && kiln_q8_read_scalar(n, &r->p.bytes) &&
-        take(r, n)) {
-        r->p.to_bytes = true;
-        r->y = n->out[0];
-    }
-}
-
-/* Writes the result through the Transpose that follows. */
-static void transpose_result(region *r) {
-    kiln_node *n = r->p.y.packed ? NULL : kiln_claim_next(r->c, r->y);
-    const kiln_ints *perm = n ? perm_of(n, r->y->type.rank) : NULL;
-    if (!perm || perm->v[perm->n - 1] != perm->n - 1 || !take(r, n)) {
+/* Writes the result through the Transpose that follows. Not with a second output: its users may
+ * stand before that Transpose. */
+static void write_through(region *r) {
+    kiln_value *y = r->center->out[0];
+    bool single = !is_used(r->center, OUT_PRESENT_K) && !is_used(r->center, OUT_PRESENT_V);
+    kiln_node *n = r->p.y.packed || !single ? NULL : kiln_claim_next(r->c, y);
+    const kiln_ints *perm = n ? perm_of(n, y->type.rank) : NULL;
+    r->y = y;
+    if (!perm || perm->v[perm->n - 1] != perm->n - 1) {
         return;
     }
     kiln_head_axes m = r->p.y;
@@ -166,16 +159,7 @@ static void transpose_result(region *r) {
     }
     r->p.y = m;
     r->y = n->out[0];
-}
-
-/* What follows the result. Not with a second output: its users may stand before that. */
-static void write_through(region *r) {
-    r->y = r->center->out[0];
-    if (!is_used(r->center, OUT_PRESENT_K) && !is_used(r->center, OUT_PRESENT_V)) {
-        quantize_result(r);
-        transpose_result(r);
-        quantize_result(r);
-    }
+    take(r, n);
 }
 
 static bool refuse(const region *r, const char *why) {

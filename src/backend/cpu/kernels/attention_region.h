@@ -2,8 +2,7 @@
  *
  * softmax(scale Q K^T + mask) V as the operator Attention, or spelled MatMul, Mul or Div, Add,
  * Softmax, MatMul. Transposes and views that only move heads about are taken along and become
- * strides; the QuantizeLinear of the result is taken along too. The claim is made at the first node
- * of the region, which may be such a Transpose:
+ * strides. The claim is made at the first node of the region, which may be such a Transpose:
  *
  *     kiln_claim *r = kiln_attention_claim(c, &kiln_kernel_attention_f32, node);
  *     const kiln_attention_params *p = r->params;   // inputs 0 to 2: Q, K, V; output 0: Y
@@ -12,7 +11,7 @@
 #ifndef KILN_BACKEND_CPU_KERNELS_ATTENTION_REGION_H
 #define KILN_BACKEND_CPU_KERNELS_ATTENTION_REGION_H
 
-#include "backend/cpu/kernels/q8_region.h"
+#include "backend/cpu/kernel.h"
 
 /* What an axis of an operand means. */
 enum { KILN_HEADS_BATCH, KILN_HEADS_HEAD, KILN_HEADS_LINE, KILN_HEADS_SIZE, KILN_HEADS_ROLES };
@@ -39,9 +38,7 @@ typedef struct kiln_attention_params {
     int64_t ahead;       /* causal: how many keys past its own a query sees */
     int32_t scores_rank; /* what masks are broadcast to: 4, or 3 without heads */
     kiln_added_mask masks[KILN_MAX_MASKS];
-    int32_t n_masks;      /* two are constants, summed when packing */
-    bool to_bytes;        /* Y is quantized */
-    kiln_q8_scalar bytes; /* how */
+    int32_t n_masks; /* two are constants, summed when packing */
     /* Numbers of the claim's operands, or -1. */
     int32_t mask_in, past_k_in, past_v_in, present_k_out, present_v_out;
 } kiln_attention_params;

@@ -2,14 +2,11 @@
  *
  * Layer and RMS normalization take the addition along that makes their input, when no product has
  * it in its epilogue: each row is added, kept where others read the sum, and normalized while it
- * is in the cache. They also take the QuantizeLinear along that reads their result: each row is
- * quantized then, and kept as floats only where others read those. */
+ * is in the cache. */
 #include <string.h>
 
 #include "backend/cpu/axes.h"
-#include "backend/cpu/kernels/q8_region.h"
 #include "backend/cpu/prims/norm.h"
-#include "backend/cpu/prims/quantize.h"
 #include "ops/attrs.h"
 #include "ops/ops.h"
 
@@ -18,9 +15,8 @@ enum { X, SCALE, BIAS };
 /* What the region is, when it is not one node. */
 typedef struct norm_params {
     kiln_node *norm;
-    int32_t residual;                  /* number of the claim's input that is added to x, or -1 */
-    int32_t y_out, sum_out, bytes_out; /* numbers of the claim's outputs, or -1 */
-    kiln_q8_scalar q;                  /* of the bytes */
+    int32_t residual; /* number of the claim's input that is added to x, or -1 */
+    bool keeps_sum;   /* out 1 is x + residual */
 } norm_params;
 
 typedef struct norm_state norm_state;
@@ -32,9 +28,8 @@ struct norm_state {
     kiln_layernorm_args layer;
     kiln_groupnorm_args group;
     kiln_lrn_args lrn;
-    bool has_bias, has_mean, has_inv_std;
-    const norm_params *p;
-    const kiln_quantize_prims *quantize;
+    bool has_bias, has_mean, has_inv_std, keeps_sum;
+    int32_t residual;
     bool last; /* group norm over channels-last */
     int64_t units;
 };
@@ -57,56 +52,12 @@ static bool covers(const kiln_value *v, const kiln_type *type, int32_t axis) {
     return true;
 }
 
-/* The claim's outputs are these, as rows. */
-static bool set_outputs(kiln_claimer *c, kiln_claim *r, kiln_value *const *out, int32_t n) {
-    r->out = kiln_arena_copy(c->arena, out, (size_t)n * sizeof *out);
-    r->out_layouts = kiln_arena_array(c->arena, (size_t)n, 1);
-    if (!r->out || !r->out_layouts) {
-        c->status = KILN_E_MEMORY;
-        return false;
-    }
-    memset(r->out_layouts, KILN_LAYOUT_ROW, (size_t)n);
-    r->n_out = n;
-    return true;
-}
-
-/* Takes the QuantizeLinear to uint8 by one constant scale along, if the result is first read by
- * one: what else reads it comes after the region then. */
-static bool take_quantize(kiln_claimer *c, kiln_claim *r) {
-    norm_params *p = r->params;
-    kiln_value *y = p->norm->out[0], *out[3];
-    kiln_node *q = NULL;
-    int32_t n = 0;
-    for (int32_t i = 0; i < y->n_users; i++) {
-        q = !q || y->users[i]->id < q->id ? y->users[i] : q;
-    }
-    bool fits = q && KILN_IS(q, quantize_linear) && q->in[0] == y && c->is_free(c, q) &&
-                kiln_q8_read_scalar(q, &p->q);
-    if (!fits || p->norm->n_out != 1 || y->home != q->out[0]->home ||
-        kiln_target_is_off(c->target, "fuse_quantize")) {
-        return true;
-    }
-    bool kept = y->n_users > 1 || y->n_outputs > 0;
-    p->y_out = kept ? n : -1;
-    out[n] = y;
-    n += kept ? 1 : 0;
-    if (p->sum_out >= 0) {
-        out[n] = r->out[p->sum_out];
-        p->sum_out = n++;
-    }
-    p->bytes_out = n;
-    out[n++] = q->out[0];
-    r->in_place = p->y_out == 0 ? r->in_place : -1;
-    return kiln_claim_add(c, r, q) && set_outputs(c, r, out, n);
-}
-
 /* A claim of the node with n_in inputs, those of the node. */
 static kiln_claim *new_claim(kiln_claimer *c, kiln_node *node, int32_t n_in, int32_t n_out) {
     kiln_claim *r =
         kiln_claim_new(c, &kiln_kernel_norm_f32, node, n_in, n_out, sizeof(norm_params));
     if (r) {
-        *(norm_params *)r->params =
-            (norm_params){.norm = node, .residual = -1, .sum_out = -1, .bytes_out = -1};
+        *(norm_params *)r->params = (norm_params){.norm = node, .residual = -1};
         memcpy(r->in, node->in, (size_t)n_in * sizeof *r->in);
     }
     return r;
@@ -170,18 +121,23 @@ static kiln_claim *claim_sum(kiln_claimer *c, kiln_node *add) {
     }
     norm_params *p = r->params;
     const kiln_value *sum = add->out[0];
-    kiln_value *const out[] = {r->out[0], add->out[0]};
-    bool keeps_sum = sum->n_users > 1 || sum->n_outputs > 0;
+    kiln_value **out = kiln_arena_array(c->arena, 2, sizeof(kiln_value *));
+    uint8_t *row = kiln_arena_array(c->arena, 2, 1);
     p->residual = kiln_claim_input(c, r, add->in[1], KILN_LAYOUT_ROW);
-    p->sum_out = keeps_sum ? 1 : -1;
-    if (p->residual < 0 || !kiln_claim_add(c, r, add) ||
-        !set_outputs(c, r, out, keeps_sum ? 2 : 1)) {
-        c->status = c->status ? c->status : KILN_E_MEMORY;
+    p->keeps_sum = sum->n_users > 1 || sum->n_outputs > 0;
+    if (!out || !row || p->residual < 0 || !kiln_claim_add(c, r, add)) {
+        c->status = KILN_E_MEMORY;
         return NULL;
     }
+    memset(row, KILN_LAYOUT_ROW, 2);
+    out[0] = r->out[0];
+    out[1] = add->out[0];
     r->anchor = add;
     r->in[X] = add->in[0];
-    return take_quantize(c, r) ? r : NULL;
+    r->out = out;
+    r->out_layouts = row;
+    r->n_out = p->keeps_sum ? 2 : 1;
+    return r;
 }
 
 static kiln_claim *claim_channels(kiln_claimer *c, kiln_node *node) {
@@ -211,12 +167,8 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     if (!kiln_value_is_f32(node->in[X]) || !kiln_value_is_f32(node->out[0])) {
         return kiln_claim_refuse(c, "it takes float32 of known rank");
     }
-    if (layer) {
-        kiln_claim *r = claim_layer(c, node);
-        return r && take_quantize(c, r) ? r : NULL;
-    }
-    if (channels) {
-        return claim_channels(c, node);
+    if (layer || channels) {
+        return layer ? claim_layer(c, node) : claim_channels(c, node);
     }
     kiln_claim *r = new_claim(c, node, 1, 1);
     if (r) {
@@ -228,37 +180,16 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
 /* ---- Running ---- */
 
 static void run_layer(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end) {
-    const norm_params *p = s->p;
     kiln_layernorm_args a = s->layer;
     a.x = call->in[X];
     a.scale = call->in[SCALE];
     a.bias = s->has_bias ? call->in[BIAS] : NULL;
-    a.residual = p->residual >= 0 ? call->in[p->residual] : NULL;
-    a.sum = p->sum_out >= 0 ? call->out[p->sum_out] : NULL;
-    a.y = p->y_out >= 0 ? call->out[p->y_out] : NULL;
+    a.residual = s->residual >= 0 ? call->in[s->residual] : NULL;
+    a.sum = s->keeps_sum ? call->out[1] : NULL;
+    a.y = call->out[0];
     a.mean = s->has_mean ? call->out[1] : NULL;
     a.inv_std = s->has_inv_std ? call->out[2] : NULL;
     s->prims->layernorm(&a, begin, end);
-}
-
-/* Row by row, so that a row is quantized while it is in the cache. Without a reader of the floats
- * every row stands in scratch. */
-static void run_bytes(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end,
-                      float *scratch) {
-    const norm_params *p = s->p;
-    kiln_layernorm_args a = s->layer;
-    a.x = call->in[X];
-    a.scale = call->in[SCALE];
-    a.bias = s->has_bias ? call->in[BIAS] : NULL;
-    a.residual = p->residual >= 0 ? call->in[p->residual] : NULL;
-    a.sum = p->sum_out >= 0 ? call->out[p->sum_out] : NULL;
-    a.y = p->y_out >= 0 ? call->out[p->y_out] : scratch;
-    a.y_ld = p->y_out >= 0 ? a.cols : 0;
-    for (int64_t i = begin; i < end; i++) {
-        s->prims->layernorm(&a, i, i + 1);
-        s->quantize->quantize((uint8_t *)call->out[p->bytes_out] + i * a.cols, a.y + i * a.y_ld,
-                              a.cols, (float)p->q.scale, p->q.zero);
-    }
 }
 
 static void run_group(const norm_state *s, const kiln_call *call, int64_t begin, int64_t end) {
@@ -301,11 +232,8 @@ static void bind_layer(kiln_binder *b, norm_state *s) {
                                      .residual_ld = cols,
                                      .sum_ld = cols,
                                      .y_ld = cols};
-    s->p = p;
-    s->quantize = b->target->prims->quantize;
-    if (p->bytes_out >= 0 && p->y_out < 0) {
-        b->scratch_bytes = ((size_t)cols * sizeof(float) + 63) & ~(size_t)63;
-    }
+    s->residual = p->residual;
+    s->keeps_sum = p->keeps_sum;
     s->has_bias = kiln_node_in(p->norm, BIAS) != NULL;
     s->has_mean = p->norm->n_out > 1;
     s->has_inv_std = p->norm->n_out > 2;
@@ -359,13 +287,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
     const norm_state *s = call->state;
     int64_t begin, end;
     kiln_team_split(team, s->units, &begin, &end);
-    if (begin >= end) {
-        return;
-    }
-    if (s->p && s->p->bytes_out >= 0) {
-        void *scratch = call->scratch + (size_t)team->rank * call->scratch_bytes;
-        run_bytes(s, call, begin, end, scratch);
-    } else {
+    if (begin < end) {
         s->fn(s, call, begin, end);
     }
 }

@@ -224,6 +224,8 @@ typedef struct kiln_quantize_options {
     const char *const *off;                  /* as kiln_build_options.off; of both the engine that
                                                 is calibrated and the model quantized */
     kiln_dtype others; /* BF16 or F16: of what is not int8 and has no rule [F32] */
+    bool dynamic; /* activations find their scale at run time: needs no calibration, and quantizes
+                     layers with weights alone. Not for TensorRT, which has no such operators */
 } kiln_quantize_options;
 
 /* Calibration data, as kiln_evaluate takes it but for labels. */

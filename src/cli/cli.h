@@ -131,7 +131,7 @@ struct cli {
     list calib, percentiles, precision, layers, improve;
     const char *calibrator, *ranges_file, *save_calib, *weight_only;
     int64_t calib_count, calib_batch, keep_first, keep_last, weight_block;
-    bool calib_shuffle, symmetric, bf16, fp16;
+    bool calib_shuffle, symmetric, bf16, fp16, dynamic;
     /* studies of layers */
     const char *eval_data, *eval_labels, *state;
     int64_t eval_count, layer_samples;

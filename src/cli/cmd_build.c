@@ -103,7 +103,7 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
     if (status != KILN_OK || c->dry_run) {
         return finish(c, status);
     }
-    if (o->int8 || c->weight_only || c->precision.count > 0 || c->bf16 || c->fp16) {
+    if (o->int8 || c->weight_only || c->dynamic || c->precision.count > 0 || c->bf16 || c->fp16) {
         failed = quantize(c, o, open.build, model);
         if (failed != 0) {
             return failed;
@@ -149,8 +149,8 @@ static const opt options[] = {
      .kind = OPT_SWITCH,
      .value = "force",
      .at = offsetof(own, int8),
-     .help = "quantize, by --calib or --ranges, what gains time by it on this machine; force: all "
-             "that can be"},
+     .help = "quantize, by --calib, --ranges or --dynamic, what gains time by it on this machine; "
+             "force: all that can be"},
     {.name = "no-timing",
      .kind = OPT_FLAG,
      .at = offsetof(own, no_timing),

@@ -51,13 +51,19 @@ static void show_tensors(const cli *c, const job *j) {
     table_print(t, c->format);
 }
 
+/* What TensorRT cannot read is for ONNX Runtime. */
+static const char *target_of(const cli *c, const own *o) {
+    return o->target ? o->target : c->dynamic ? "onnxruntime" : "tensorrt";
+}
+
 static void show_json(const cli *c, const own *o, const job *j, size_t layers, size_t int8) {
     kiln_node_precision p;
     kiln_calibration_info info;
     json out = json_begin(c, "kiln.quantize/1");
     kiln_calibration_get_info(j->made.calibration, &info);
     json_key_text(&out, "model", o->output);
-    json_key_text(&out, "for", o->target ? o->target : "tensorrt");
+    json_key_text(&out, "for", target_of(c, o));
+    json_key_bool(&out, "dynamic", c->dynamic);
     json_key_int(&out, "layers", (int64_t)layers);
     json_key_int(&out, "int8_layers", (int64_t)int8);
     json_key_int(&out, "calibration_samples", (int64_t)info.samples);
@@ -108,7 +114,7 @@ static void show(const cli *c, const own *o, const job *j) {
     kiln_calibration_get_info(j->made.calibration, &info);
     t = table_new("model|for|>layers|>int8|>samples|>tensors");
     table_cell(t, "%s", o->output);
-    table_cell(t, "%s", o->target ? o->target : "tensorrt");
+    table_cell(t, "%s", target_of(c, o));
     table_cell(t, "%zu", layers);
     table_cell(t, "%zu", int8);
     table_cell(t, "%llu", (unsigned long long)info.samples);
@@ -135,7 +141,7 @@ static int quantize(cli *c, const own *o, job *j) {
     kiln_open_options open;
     const char *path = c->operands.items[0];
     int failed = session_options(c, path, &open);
-    failed = failed ? failed : quant_options(c, o->target ? o->target : "tensorrt", &j->options);
+    failed = failed ? failed : quant_options(c, target_of(c, o), &j->options);
     if (failed != 0) {
         return failed;
     }
@@ -169,6 +175,9 @@ static int run(cli *c, void *given) {
     if (!o->output) {
         return usage_error(c, NULL, "`kiln quantize` needs -o FILE");
     }
+    if (c->dynamic && o->trt_cache) {
+        return usage_error(c, NULL, "--trt-cache holds ranges, which --dynamic does not find");
+    }
     int status = quantize(c, o, &j);
     quant_free(&j.made);
     kiln_model_destroy(j.model);
@@ -186,8 +195,8 @@ static const opt options[] = {
      .kind = OPT_CHOICE,
      .value = "tensorrt|onnxruntime|kiln",
      .at = offsetof(own, target),
-     .help =
-         "int8 with zero points 0; uint8 with int32 biases; uint8 with float biases [tensorrt]"},
+     .help = "int8 with zero points 0; uint8 with int32 biases; uint8 with float biases [tensorrt; "
+             "onnxruntime with --dynamic]"},
     {.name = "trt-cache",
      .kind = OPT_TEXT,
      .value = "FILE",
@@ -205,6 +214,7 @@ static const example examples[] = {
     {"kiln quantize net.onnx --calib train/ --scale 1/255 -o net.qdq.onnx", "for TensorRT"},
     {"kiln quantize net.onnx --calib net.calib --for onnxruntime -o net.qdq.onnx",
      "from a calibration made before"},
+    {"kiln quantize net.onnx --dynamic -o net.dyn.onnx", "without data: scales at run time"},
     {"kiln quantize net.onnx --calib train.npz --precision name:/head/*=fp32 -o net.qdq.onnx",
      "with some layers left float"},
 };
@@ -215,7 +225,7 @@ static const opt_group *const groups[] = {&group_quant, &group_picture, &group_b
 const verb verb_quantize = {
     .name = "quantize",
     .summary = "write a model with QuantizeLinear and DequantizeLinear",
-    .operands = "MODEL --calib PATH -o FILE",
+    .operands = "MODEL --calib PATH|--dynamic -o FILE",
     .exits = "the result would break a rule of TensorRT's (with --for tensorrt)",
     .about = "Runs calibration data through the network, finds the range of each value that is to "
              "be held in 8 bits, and writes the network as ONNX with the weights quantized and "

@@ -154,6 +154,10 @@ static const opt group_picture_options[] = {
 GROUP(group_picture, "Pictures");
 
 static const opt group_quant_options[] = {
+    {.name = "dynamic",
+     .kind = OPT_FLAG,
+     SHARED(dynamic),
+     .help = "find the scales of activations at run time: needs no --calib"},
     {.name = "calib",
      .kind = OPT_MANY,
      .value = "PATH",

@@ -26,7 +26,8 @@ int quant_options(cli *c, const char *style, kiln_quantize_options *out) {
     *out = (kiln_quantize_options){.size = sizeof *out,
                                    .keep_first = (int32_t)c->keep_first,
                                    .keep_last = (int32_t)c->keep_last,
-                                   .calibrate = how};
+                                   .calibrate = how,
+                                   .dynamic = c->dynamic};
     out->style = !style || strcmp(style, "kiln") == 0 ? KILN_QDQ_KILN
                  : strcmp(style, "tensorrt") == 0     ? KILN_QDQ_TENSORRT
                                                       : KILN_QDQ_ONNXRUNTIME;
@@ -58,6 +59,26 @@ kiln_calibrate_run calibrate_run_of(const cli *c, const char *data, const kiln_p
                                 .progress = progress};
 }
 
+/* Others' tools take attention in pieces: Attention is too new an operator, and ONNX Runtime does
+ * not broadcast its mask. */
+static const char *const *off_for(const kiln_quantize_options *options,
+                                  const kiln_build_options *build) {
+    size_t n = 0;
+    while (build->off && build->off[n]) {
+        n++;
+    }
+    if (options->style == KILN_QDQ_KILN) {
+        return build->off;
+    }
+    const char **all = allocate((n + 2) * sizeof *all);
+    for (size_t i = 0; i < n; i++) {
+        all[i] = build->off[i];
+    }
+    all[n] = "attention";
+    all[n + 1] = NULL;
+    return all;
+}
+
 static int run_data(cli *c, const kiln_model *model, const kiln_build_options *build,
                     const kiln_quantize_options *options, const char *data,
                     kiln_calibration *calibration) {
@@ -65,6 +86,7 @@ static int run_data(cli *c, const kiln_model *model, const kiln_build_options *b
     kiln_context *context = NULL;
     kiln_build_options b = *build;
     b.portable = false;
+    b.off = off_for(options, build);
     kiln_context_options x = {.size = sizeof x, .threads = (int32_t)c->threads};
     kiln_status status = kiln_engine_build(&engine, model, &b, c->diag);
     status = status ? status : kiln_context_create(&context, engine, &x, c->diag);
@@ -170,12 +192,20 @@ static int weights_alone(cli *c, const kiln_model *model, const kiln_quantize_op
 int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build,
                 const kiln_quantize_options *options, quant_made *out) {
     kiln_quantize_options o = *options;
-    o.off = build->off;
+    o.off = off_for(options, build);
     if (c->weight_only) {
         return weights_alone(c, model, &o, out);
     }
-    if (c->calib.count == 0 && !c->ranges_file && kiln_quantize_wants_int8(&o)) {
-        return usage_error(c, "--calib names data, --ranges a file of another tool's ranges",
+    bool given_ranges = c->calib.count > 0 || c->ranges_file;
+    if (o.dynamic && given_ranges) {
+        return usage_error(c, NULL,
+                           "--dynamic finds ranges at run time: it takes no --calib and no "
+                           "--ranges");
+    }
+    if (!o.dynamic && !given_ranges && kiln_quantize_wants_int8(&o)) {
+        return usage_error(c,
+                           "--calib names data, --ranges a file of another tool's ranges, "
+                           "--dynamic finds them at run time",
                            "int8 needs ranges: --calib PATH or --ranges FILE");
     }
     int failed = read_ranges(c, &out->given);

@@ -73,7 +73,7 @@ static kiln_status judge(kiln_choice *c, const kiln_node *n, bool kept, const ch
         choice->reason = "the first and last layers stay float";
     } else if (c->barred && c->barred[n->id]) {
         choice->reason = barred_reason;
-    } else if (kiln_op_rule_of(n->op)->on_request && !choice->asked) {
+    } else if (kiln_op_rule_of(n->op)->on_request && !choice->asked && !c->options->dynamic) {
         choice->reason = "8 bits cost time here: only on request";
     } else {
         choice->reason = no_op ? NULL : wrong;

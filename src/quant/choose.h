@@ -21,6 +21,7 @@
 
 typedef struct kiln_place_options {
     kiln_qdq_style style;
+    bool dynamic;                    /* scales of activations at run time: dynamic.h */
     kiln_rules rules;                /* empty: int8 wherever it can be had */
     kiln_dtype others;               /* what is not int8 and has no rule: BF16, F16, or NONE */
     int32_t keep_first, keep_last;   /* layers with weights that stay float */

@@ -34,8 +34,8 @@ static kiln_status overflows(const kiln_node *n, kiln_arena *scratch, kiln_diag 
     return KILN_OK;
 }
 
-kiln_status kiln_mark_of(kiln_precision *out, const char **reason, const kiln_node *node,
-                         const kiln_place_options *options, kiln_arena *scratch, kiln_diag *diag) {
+static kiln_status mark(kiln_precision *out, const char **reason, const kiln_node *node,
+                        const kiln_place_options *options, kiln_arena *scratch, kiln_diag *diag) {
     const kiln_rule *rule = kiln_rules_find(&options->rules, node);
     kiln_dtype dtype = rule ? rule->dtype : KILN_DTYPE_NONE;
     bool mine = dtype == KILN_DTYPE_BF16 || dtype == KILN_DTYPE_F16;
@@ -62,6 +62,22 @@ kiln_status kiln_mark_of(kiln_precision *out, const char **reason, const kiln_no
         *reason = "a weight is too large for float16";
     }
     return KILN_OK;
+}
+
+kiln_status kiln_mark_nodes(const kiln_choice *choice, kiln_diag *diag) {
+    const kiln_graph *g = choice->graph;
+    kiln_status status = KILN_OK;
+    for (size_t i = 0; i < g->n_nodes && status == KILN_OK; i++) {
+        kiln_node *n = g->nodes[i];
+        kiln_node_choice *c = &choice->nodes[n->id];
+        if (!c->int8) {
+            kiln_arena weights;
+            kiln_arena_init(&weights, g->env);
+            status = mark(&n->precision, &c->reason, n, choice->options, &weights, diag);
+            kiln_arena_free(&weights);
+        }
+    }
+    return status;
 }
 
 bool kiln_rules_want_int8(const kiln_rules *rules) {

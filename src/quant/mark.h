@@ -9,11 +9,10 @@
 
 #include "quant/choose.h"
 
-/* The precision of a node that is not int8; dtype NONE: float32. Evaluates float16 weights in
- * `scratch`. KILN_F_PRECISION when a layer that must be obeyed has weights too large for float16;
- * others with such weights stay float32, and *reason says so. */
-kiln_status kiln_mark_of(kiln_precision *out, const char **reason, const kiln_node *node,
-                         const kiln_place_options *options, kiln_arena *scratch, kiln_diag *diag);
+/* Gives every node that is not int8 its precision; dtype NONE: float32. KILN_F_PRECISION when a
+ * layer that must be obeyed has weights too large for float16; others with such weights stay
+ * float32, and their reason says so. */
+kiln_status kiln_mark_nodes(const kiln_choice *choice, kiln_diag *diag);
 
 /* Whether rules give int8 to anything: with none, or none for all, int8 is the default. */
 bool kiln_rules_want_int8(const kiln_rules *rules);

@@ -9,7 +9,8 @@
 #define ON_REQUEST(id, kind_) \
     { .op = &kiln_op_##id, .kind = KILN_QUANT_##kind_, .on_request = true, }
 
-/* LSTM and GRU: their kernels take float weights, so that 8-bit ones cost time and save memory. */
+/* LSTM and GRU: the state is float, so that the bytes of R are brought to float at each step, which
+ * saves memory and costs some time while float weights fit the cache. */
 static const kiln_op_rule rules[] = {
     RULE(conv, WEIGHTED),
     RULE(conv_transpose, WEIGHTED),
@@ -129,7 +130,8 @@ static const char *matmul_use(const kiln_node *n, kiln_layer_use *use) {
     return use->n_x > 0 ? NULL : "both operands are constant";
 }
 
-/* X, W and R; the state between the steps stays float. */
+/* X, W and R, the same rows of both directions sharing a scale; the state between the steps stays
+ * float. */
 static const char *recurrent_use(const kiln_node *n, kiln_layer_use *use) {
     if (!is_activation(n, 0) || !is_weight(n, 1) || !is_weight(n, 2)) {
         return "its input is no float32 tensor, or its weights are not constant";
@@ -137,8 +139,7 @@ static const char *recurrent_use(const kiln_node *n, kiln_layer_use *use) {
     use->x[0] = 0;
     use->n_x = 1;
     for (int32_t i = 0; i < 2; i++) {
-        bool one = n->in[i + 1]->type.dims[0] == 1; /* both directions would share scales */
-        use->w[use->n_w++] = (kiln_weight_use){i + 1, one ? 1 : -1, -1};
+        use->w[use->n_w++] = (kiln_weight_use){i + 1, 1, -1};
     }
     return NULL;
 }

@@ -42,8 +42,12 @@ kiln_status kiln_quantize_options_read(kiln_quantize_options *out, kiln_place_op
                          "float16, not %s",
                          kiln_dtype_name(out->others));
     }
+    if (out->dynamic && out->style == KILN_QDQ_TENSORRT) {
+        return kiln_fail(diag, KILN_F_OPTION, "TensorRT does not find scales at run time");
+    }
     KILN_TRY(check_layers(out, diag));
     *place = (kiln_place_options){.style = out->style,
+                                  .dynamic = out->dynamic,
                                   .keep_first = out->keep_first,
                                   .keep_last = out->keep_last,
                                   .others =

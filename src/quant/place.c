@@ -5,9 +5,10 @@
 #include "ops/attrs.h"
 #include "ops/ops.h"
 #include "quant/calibration.h"
+#include "quant/dynamic.h"
 #include "quant/mark.h"
+#include "quant/rewrite.h"
 #include "quant/scales.h"
-#include "quant/weights.h"
 
 /* ---- What is needed ---- */
 
@@ -60,6 +61,11 @@ kiln_status kiln_place_needed(kiln_needed **out, size_t *n, const kiln_graph *gr
                               const kiln_place_options *options, kiln_arena *arena,
                               kiln_diag *diag) {
     kiln_choice choice;
+    if (options->dynamic) {
+        *out = NULL;
+        *n = 0;
+        return KILN_OK;
+    }
     KILN_TRY(kiln_choose(&choice, graph, options, NULL, NULL, arena, diag));
     listing l = {.choice = &choice, .arena = arena};
     KILN_TRY(each_wanted(&choice, list_value, &l));
@@ -79,18 +85,12 @@ typedef struct group {
 } group;
 
 typedef struct placer {
-    kiln_graph *graph;
+    kiln_rewrite r;
     const kiln_place_options *options;
     const kiln_ranges *ranges;
-    kiln_diag *diag;
-    kiln_arena scratch;
-    kiln_arena weights; /* of one node */
     kiln_choice choice;
-    group *groups;           /* per value id of the group */
-    kiln_value **quantized;  /* per value id: what 8-bit readers read instead */
-    kiln_weight_cache cache; /* of weights */
-    kiln_node **nodes;       /* the new list */
-    size_t n_nodes, cap_nodes;
+    group *groups;          /* per value id of the group */
+    kiln_value **quantized; /* per value id: what 8-bit readers read instead */
     size_t n_quantized;
 } placer;
 
@@ -112,9 +112,9 @@ static kiln_status widen_group(void *user, const kiln_value *v) {
 
 static kiln_status find_ranges(placer *p) {
     const kiln_scheme scheme = {8, p->options->style == KILN_QDQ_TENSORRT};
-    KILN_ALLOC(p->groups, &p->scratch, p->graph->n_values);
+    KILN_ALLOC(p->groups, &p->r.scratch, p->r.graph->n_values);
     KILN_TRY(each_wanted(&p->choice, widen_group, p));
-    for (int32_t i = 0; i < p->graph->n_values; i++) {
+    for (int32_t i = 0; i < p->r.graph->n_values; i++) {
         p->groups[i].q = kiln_qparams_of(p->groups[i].lo, p->groups[i].hi, &scheme);
     }
     return KILN_OK;
@@ -124,8 +124,8 @@ static kiln_status find_ranges(placer *p) {
 static kiln_status bar_unknown(placer *p, bool *barred, size_t *n) {
     const kiln_choice *c = &p->choice;
     *n = 0;
-    for (size_t i = 0; i < p->graph->n_nodes; i++) {
-        const kiln_node *node = p->graph->nodes[i];
+    for (size_t i = 0; i < p->r.graph->n_nodes; i++) {
+        const kiln_node *node = p->r.graph->nodes[i];
         bool missing = false;
         for (int32_t k = 0; k < node->n_in + node->n_out; k++) {
             const kiln_value *v = k < node->n_in ? node->in[k] : node->out[k - node->n_in];
@@ -146,21 +146,21 @@ static kiln_status choose_known(placer *p, size_t *n_missing) {
     bool *barred;
     size_t n;
     *n_missing = 0;
-    KILN_ALLOC(barred, &p->scratch, p->graph->n_nodes);
+    KILN_ALLOC(barred, &p->r.scratch, p->r.graph->n_nodes);
     do {
-        KILN_TRY(kiln_choose(&p->choice, p->graph, p->options, barred,
-                             "the calibration has no range for a value it reads", &p->scratch,
-                             p->diag));
+        KILN_TRY(kiln_choose(&p->choice, p->r.graph, p->options, barred,
+                             "the calibration has no range for a value it reads", &p->r.scratch,
+                             p->r.diag));
         KILN_TRY(find_ranges(p));
         KILN_TRY(bar_unknown(p, barred, &n));
     } while (n > 0);
-    for (size_t i = 0; i < p->graph->n_nodes; i++) {
-        const kiln_node *node = p->graph->nodes[i];
+    for (size_t i = 0; i < p->r.graph->n_nodes; i++) {
+        const kiln_node *node = p->r.graph->nodes[i];
         bool layer = kiln_op_rule_of(node->op)->kind == KILN_QUANT_WEIGHTED;
         *n_missing += barred[node->id] && layer ? 1 : 0;
     }
     if (*n_missing > 0) {
-        kiln_warn(p->diag, KILN_F_CALIBRATION,
+        kiln_warn(p->r.diag, KILN_F_CALIBRATION,
                   "%zu layers stay float: the calibration has no range for what they read",
                   *n_missing);
     }
@@ -169,77 +169,40 @@ static kiln_status choose_known(placer *p, size_t *n_missing) {
 
 /* ---- New nodes ---- */
 
-static kiln_status append(placer *p, kiln_node *n) {
-    KILN_PUSH(p->graph->arena, p->nodes, p->n_nodes, p->cap_nodes, n);
-    return KILN_OK;
-}
-
-static kiln_status name_after(placer *p, kiln_value *v, const char *from, const char *what) {
-    const char *prefix = kiln_arena_printf(&p->scratch, "%s_%s", from, what);
-    v->name = prefix ? kiln_graph_fresh_name(p->graph, prefix) : NULL;
-    return v->name ? KILN_OK : KILN_E_MEMORY;
-}
-
 static kiln_status group_constants(placer *p, group *g, const char *name) {
     if (g->scale) {
         return KILN_OK;
     }
     uint8_t zero = (uint8_t)g->q.zero;
     kiln_tensor t = {.dtype = g->q.dtype, .cap_bytes = 1};
-    t.data = kiln_arena_copy(p->graph->arena, &zero, 1);
+    t.data = kiln_arena_copy(p->r.graph->arena, &zero, 1);
     KILN_TRY(t.data ? KILN_OK : KILN_E_MEMORY);
-    KILN_TRY(kiln_graph_scalar(&g->scale, p->graph, g->q.scale));
-    KILN_TRY(kiln_graph_constant(&g->zero, p->graph, NULL, &t));
-    KILN_TRY(name_after(p, g->scale, name, "scale"));
-    return name_after(p, g->zero, name, "zero_point");
-}
-
-static kiln_status add_node(placer *p, const kiln_op *op, kiln_value *const *in, const char *from,
-                            const char *what, const kiln_node *source, kiln_value **out) {
-    kiln_node *n;
-    KILN_TRY(kiln_graph_detached(&n, p->graph, op, NULL, in, 3, 1));
-    KILN_TRY(name_after(p, n->out[0], from, what));
-    n->name = n->out[0]->name;
-    if (source) {
-        KILN_TRY(kiln_node_add_sources(p->graph, n, source));
-    }
-    *out = n->out[0];
-    return append(p, n);
+    KILN_TRY(kiln_graph_scalar(&g->scale, p->r.graph, g->q.scale));
+    KILN_TRY(kiln_graph_constant(&g->zero, p->r.graph, NULL, &t));
+    KILN_TRY(kiln_rewrite_name(&p->r, g->scale, name, "scale"));
+    return kiln_rewrite_name(&p->r, g->zero, name, "zero_point");
 }
 
 /* QuantizeLinear and DequantizeLinear of a value that has just been made. */
 static kiln_status quantize(placer *p, kiln_value *v) {
     group *g = group_of(p, v);
-    kiln_value *q, *d;
+    kiln_node *q, *d;
     if (!kiln_choice_wants(&p->choice, v)) {
         return KILN_OK;
     }
     KILN_TRY(group_constants(p, g, v->name));
     kiln_value *const in[] = {v, g->scale, g->zero};
-    KILN_TRY(add_node(p, &kiln_op_quantize_linear, in, v->name, "quantized", v->producer, &q));
-    kiln_value *const back[] = {q, g->scale, g->zero};
-    KILN_TRY(
-        add_node(p, &kiln_op_dequantize_linear, back, v->name, "dequantized", v->producer, &d));
-    p->quantized[v->id] = d;
+    KILN_TRY(kiln_rewrite_node(&p->r, &q, &kiln_op_quantize_linear, in, 3, 1, v->name, "quantized",
+                               v->producer));
+    kiln_value *const back[] = {q->out[0], g->scale, g->zero};
+    KILN_TRY(kiln_rewrite_node(&p->r, &d, &kiln_op_dequantize_linear, back, 3, 1, v->name,
+                               "dequantized", v->producer));
+    p->quantized[v->id] = d->out[0];
     p->n_quantized++;
     return KILN_OK;
 }
 
 /* ---- Weights ---- */
-
-static kiln_status dequantize(placer *p, const kiln_node *n, const kiln_weight *w, const char *name,
-                              int32_t axis, kiln_value **out) {
-    kiln_value *in[3];
-    KILN_TRY(kiln_graph_constant(&in[0], p->graph, NULL, &w->data));
-    KILN_TRY(kiln_graph_constant(&in[1], p->graph, NULL, &w->scale));
-    KILN_TRY(kiln_graph_constant(&in[2], p->graph, NULL, &w->zero));
-    KILN_TRY(name_after(p, in[0], name, "quantized"));
-    KILN_TRY(name_after(p, in[1], name, "scale"));
-    KILN_TRY(name_after(p, in[2], name, "zero_point"));
-    KILN_TRY(add_node(p, &kiln_op_dequantize_linear, in, name, "dequantized", n, out));
-    ((kiln_quant_attrs *)p->nodes[p->n_nodes - 1]->attrs)->axis = axis < 0 ? 0 : axis;
-    return KILN_OK;
-}
 
 /* The bias that becomes int32, one element for each channel; NULL where it stays float. */
 static kiln_value *int_bias(const placer *p, const kiln_node *n, const kiln_weight_use *use) {
@@ -263,16 +226,15 @@ static kiln_status place_weight(placer *p, kiln_node *n, const kiln_layer_use *l
                            .percentile = o.weight_percentile,
                            .alpha = layer->alpha,
                            .x_scale = (double)group_of(p, n->in[layer->x[0]])->q.scale};
-    kiln_value *done = kiln_weight_find(&p->cache, &job);
+    kiln_value *done = kiln_weight_find(&p->r.cache, &job);
     if (!done) {
         kiln_weight made;
-        kiln_diag_at_node(p->diag, n->name, n->op->name);
-        KILN_TRY(kiln_weight_quantize(&made, &job, p->graph->arena, p->graph->env, p->diag));
-        kiln_diag_at_node(p->diag, NULL, NULL);
-        KILN_TRY(dequantize(p, n, &made, w->name, axis, &done));
-        KILN_TRY(kiln_weight_keep(&p->cache, &job, done, &p->scratch));
+        KILN_TRY(kiln_rewrite_weight(&p->r, &made, &job, n));
+        KILN_TRY(kiln_rewrite_dequantize(&p->r, &done, &made, axis, w->name, n));
+        KILN_TRY(kiln_weight_keep(&p->r.cache, &job, done, &p->r.scratch));
         if (bias) {
-            KILN_TRY(dequantize(p, n, made.bias, bias->name, 0, &n->in[use->bias]));
+            KILN_TRY(
+                kiln_rewrite_dequantize(&p->r, &n->in[use->bias], made.bias, 0, bias->name, n));
         }
     }
     n->in[use->in] = done;
@@ -285,7 +247,7 @@ static kiln_status place_node(placer *p, kiln_node *n) {
     kiln_value **old = n->in;
     kiln_layer_use use;
     bool int8 = p->choice.nodes[n->id].int8;
-    KILN_ALLOC(n->in, p->graph->arena, n->n_in);
+    KILN_ALLOC(n->in, p->r.graph->arena, n->n_in);
     memcpy(n->in, old, (size_t)n->n_in * sizeof(kiln_value *));
     bool layer =
         int8 && kiln_op_rule_of(n->op)->kind == KILN_QUANT_WEIGHTED && !kiln_layer_use_of(n, &use);
@@ -296,33 +258,20 @@ static kiln_status place_node(placer *p, kiln_node *n) {
         bool reads = old[i] && kiln_choice_reads(&p->choice, old[i], n);
         n->in[i] = reads ? p->quantized[old[i]->id] : n->in[i];
     }
-    KILN_TRY(append(p, n));
+    KILN_TRY(kiln_rewrite_append(&p->r, n));
     for (int32_t i = 0; i < n->n_out; i++) {
         KILN_TRY(quantize(p, n->out[i]));
     }
     return KILN_OK;
 }
 
-/* Gives every node its precision beside int8. */
-static kiln_status mark_all(placer *p) {
-    for (size_t i = 0; i < p->graph->n_nodes; i++) {
-        kiln_node *n = p->graph->nodes[i];
-        kiln_node_choice *c = &p->choice.nodes[n->id];
-        if (c->int8) {
-            continue;
-        }
-        KILN_TRY(kiln_mark_of(&n->precision, &c->reason, n, p->options, &p->weights, p->diag));
-        kiln_arena_free(&p->weights);
-    }
-    return KILN_OK;
-}
-
-static kiln_status report(placer *p, kiln_placed *out) {
+kiln_status kiln_placed_report(kiln_placed *out, const kiln_choice *choice, kiln_arena *arena) {
+    const kiln_graph *g = choice->graph;
     size_t cap = 0;
     out->nodes = NULL;
-    for (size_t i = 0; i < p->graph->n_nodes; i++) {
-        const kiln_node *n = p->graph->nodes[i];
-        const kiln_node_choice *c = &p->choice.nodes[n->id];
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const kiln_node *n = g->nodes[i];
+        const kiln_node_choice *c = &choice->nodes[n->id];
         kiln_node_precision item = {.name = n->name,
                                     .op = n->op->name,
                                     .layer = kiln_op_rule_of(n->op)->kind == KILN_QUANT_WEIGHTED,
@@ -330,7 +279,7 @@ static kiln_status report(placer *p, kiln_placed *out) {
                                     .asked = c->asked,
                                     .reason = c->int8 ? NULL : c->reason};
         if (item.reason) {
-            item.reason = kiln_arena_text(p->graph->arena, item.reason, strlen(item.reason));
+            item.reason = kiln_arena_text(arena, item.reason, strlen(item.reason));
             KILN_TRY(item.reason ? KILN_OK : KILN_E_MEMORY);
         }
         bool half = n->precision.dtype != KILN_DTYPE_NONE;
@@ -338,18 +287,18 @@ static kiln_status report(placer *p, kiln_placed *out) {
         out->n_layers += item.layer ? 1 : 0;
         out->n_int8_layers += item.layer && item.int8 ? 1 : 0;
         if (kiln_op_rule_of(n->op)->kind != KILN_QUANT_NONE) {
-            KILN_PUSH(p->graph->arena, out->nodes, out->n_nodes, cap, item);
+            KILN_PUSH(arena, out->nodes, out->n_nodes, cap, item);
         }
     }
     return KILN_OK;
 }
 
 static kiln_status place_all(placer *p, kiln_placed *out) {
-    kiln_graph *g = p->graph;
+    kiln_graph *g = p->r.graph;
     KILN_TRY(choose_known(p, &out->n_missing));
-    KILN_ALLOC(p->quantized, &p->scratch, g->n_values);
-    KILN_TRY(mark_all(p));
-    KILN_TRY(report(p, out));
+    KILN_ALLOC(p->quantized, &p->r.scratch, g->n_values);
+    KILN_TRY(kiln_mark_nodes(&p->choice, p->r.diag));
+    KILN_TRY(kiln_placed_report(out, &p->choice, g->arena));
     for (size_t i = 0; i < g->n_inputs; i++) {
         KILN_TRY(quantize(p, g->inputs[i]));
     }
@@ -357,22 +306,18 @@ static kiln_status place_all(placer *p, kiln_placed *out) {
         KILN_TRY(place_node(p, g->nodes[i]));
     }
     out->n_quantized = p->n_quantized;
-    g->nodes = p->nodes;
-    g->n_nodes = p->n_nodes;
-    g->cap_nodes = p->cap_nodes;
-    KILN_TRY(kiln_graph_sort(g, p->diag));
-    KILN_TRY(kiln_graph_verify(g, p->diag));
-    return kiln_infer_graph(g, p->diag);
+    return kiln_rewrite_finish(&p->r);
 }
 
 kiln_status kiln_place(kiln_placed *out, kiln_graph *graph, const kiln_place_options *options,
                        const kiln_ranges *ranges, kiln_diag *diag) {
-    placer p = {.graph = graph, .options = options, .ranges = ranges, .diag = diag};
+    placer p = {.r = {.graph = graph, .diag = diag}, .options = options, .ranges = ranges};
     *out = (kiln_placed){0};
-    kiln_arena_init(&p.scratch, graph->env);
-    kiln_arena_init(&p.weights, graph->env);
+    if (options->dynamic) {
+        return kiln_place_dynamic(out, graph, options, diag);
+    }
+    kiln_arena_init(&p.r.scratch, graph->env);
     kiln_status status = place_all(&p, out);
-    kiln_arena_free(&p.weights);
-    kiln_arena_free(&p.scratch);
+    kiln_arena_free(&p.r.scratch);
     return status;
 }

@@ -19,6 +19,8 @@
  *     behind one, and weight scales are large enough that they fit.
  *   - Values that share a scale have the union of their ranges.
  *   - Graph inputs and outputs keep their types.
+ *
+ * With options.dynamic scales are found at run time instead: dynamic.h. No range is needed then.
  */
 #ifndef KILN_QUANT_PLACE_H
 #define KILN_QUANT_PLACE_H
@@ -31,8 +33,8 @@ typedef struct kiln_needed {
     const kiln_calibrate_options *how; /* of the first reader that says so, or NULL */
 } kiln_needed;
 
-/* Lists them in the order in which they are computed. The graph is indexed and inferred. Errors: as
- * of kiln_choose. */
+/* Lists them in the order in which they are computed; none with options->dynamic. The graph
+ * is indexed and inferred. Errors: as of kiln_choose. */
 kiln_status kiln_place_needed(kiln_needed **out, size_t *n, const kiln_graph *graph,
                               const kiln_place_options *options, kiln_arena *arena,
                               kiln_diag *diag);
@@ -44,6 +46,9 @@ typedef struct kiln_placed {
     size_t n_quantized; /* values */
     size_t n_missing;   /* layers left float because a range is missing */
 } kiln_placed;
+
+/* Fills the nodes and layers of *out, made in `arena`, by what was chosen. */
+kiln_status kiln_placed_report(kiln_placed *out, const kiln_choice *choice, kiln_arena *arena);
 
 /* Rewrites an indexed, inferred root graph, which is so again afterwards. A value that has no range
  * leaves its readers float; *out and a warning say how many. Errors: as of kiln_choose;

@@ -1,7 +1,8 @@
 /* Placing QuantizeLinear and DequantizeLinear in the graphs of place.in gives those of place.out,
  * which compute nearly the same.
  *
- * A graph's name says how: "[not ]STYLE[ RULES]: what it shows". Ranges are the extremes over the
+ * A graph's name says how: "[not ]STYLE[ RULES]: what it shows", "dynamic" being Kiln's style with
+ * scales found at run time. Ranges are the extremes over the
  * inputs that are evaluated. KILN_GOLDEN_UPDATE=1 writes place.out: read the difference before
  * keeping it. */
 #include "pass/graphs.h"
@@ -18,16 +19,17 @@ typedef struct spec {
 } spec;
 
 static void read_spec(spec *s, world *w) {
-    static const char *const styles[] = {"kiln", "tensorrt", "onnxruntime"};
+    static const char *const styles[] = {"kiln", "tensorrt", "onnxruntime", "dynamic"};
     const char *name = w->graph->name;
     *s = (spec){.refused = strncmp(name, "not ", 4) == 0};
     name += s->refused ? 4 : 0;
     size_t len = strcspn(name, " :"), style = 0;
-    while (style < 3 && (strlen(styles[style]) != len || strncmp(name, styles[style], len) != 0)) {
+    while (style < 4 && (strlen(styles[style]) != len || strncmp(name, styles[style], len) != 0)) {
         style++;
     }
-    assert_true(style < 3);
-    s->options.style = (kiln_qdq_style)style;
+    assert_true(style < 4);
+    s->options.dynamic = style == 3;
+    s->options.style = s->options.dynamic ? KILN_QDQ_KILN : (kiln_qdq_style)style;
     const char *end = strstr(name, ": ");
     assert_non_null(end);
     char *rules = kiln_arena_text(&w->arena, name + len, (size_t)(end - name) - len);
@@ -256,6 +258,10 @@ static void test_refusals(void **state) {
     o.keep_last = 1;
     assert_int_equal(place_with(&o, "", all, &p), KILN_OK);
     assert_int_equal(p.n_int8_layers, 0);
+    o = (kiln_place_options){.dynamic = true, .keep_last = 1};
+    assert_int_equal(place_with(&o, "", none, &p), KILN_OK);
+    assert_true(p.n_int8_layers == 1 && p.n_quantized == 1 && p.n_missing == 0);
+    assert_int_equal(place_with(&o, "type:Softmax=int8", none, &p), KILN_E_UNSUPPORTED);
 }
 
 /* A graph that has QuantizeLinear already, and weights that no scale can hold. */

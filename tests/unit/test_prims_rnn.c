@@ -123,7 +123,8 @@ enum {
     OPT_PEEP_OR_RB = 4,
     OPT_CLIP = 8,
     OPT_VARIANT = 16,
-    OPT_INIT = 32
+    OPT_INIT = 32,
+    OPT_BYTES = 64 /* R is scale * byte */
 };
 
 /* y, y_h and y_c of a finished run against double arithmetic. */
@@ -153,6 +154,25 @@ static void compare_with_reference(const model *m) {
     free(c);
 }
 
+/* Makes r[gates * hidden, hidden] products of a scale for each row and a byte, and packs these. */
+static void pack_bytes(kiln_rnn_args *a, float *r, int8_t *bytes, float *scales) {
+    int64_t rows = kiln_rnn_gates(a->kind) * a->hidden;
+    int8_t *plain = malloc((size_t)(rows * a->hidden));
+    float *scale = malloc((size_t)rows * sizeof *scale);
+    for (int64_t i = 0; i < rows * a->hidden; i++) {
+        scale[i / a->hidden] = 0.3f / (float)(127 + i / a->hidden % 7);
+        plain[i] = (int8_t)lrintf(r[i] / scale[i / a->hidden]);
+        r[i] = (float)plain[i] * scale[i / a->hidden];
+    }
+    kiln_rnn_pack_bytes(bytes, a->kind, a->hidden, plain);
+    kiln_rnn_pack_scales(scales, a->kind, a->hidden, scale);
+    a->r = NULL;
+    a->r8 = bytes;
+    a->r_scale = scales;
+    free(plain);
+    free(scale);
+}
+
 static void check(int isa, kiln_rnn_kind kind, int64_t steps, int64_t batch, int64_t hidden,
                   int options, kiln_rnn_act act0) {
     int64_t gates = kiln_rnn_gates(kind), state = batch * hidden, ny = steps * state;
@@ -161,6 +181,7 @@ static void check(int isa, kiln_rnn_kind kind, int64_t steps, int64_t batch, int
     float *peephole = guard_floats(3 * hidden, 1), *h0 = guard_floats(state, 1);
     float *c0 = guard_floats(state, 1), *y = guard_floats(ny, 1), *y_h = guard_floats(state, 1);
     float *y_c = guard_floats(state, 1), *first = guard_floats(ny, 0);
+    float *scales = guard_floats(kiln_rnn_scales(kind, hidden), 0);
     int32_t *lens = malloc((size_t)batch * 4);
     rng g = {.state = (uint64_t)(hidden * 100 + options + 1)};
     rng_fill(&g, xw, ny * gates, -1, 1);
@@ -198,7 +219,11 @@ static void check(int isa, kiln_rnn_kind kind, int64_t steps, int64_t batch, int
     m.a.y_c = kind == KILN_RNN_LSTM ? y_c : NULL;
     float *work = guard_floats(kiln_rnn_state(&m.a), 0);
     m.a.state = work;
-    kiln_rnn_pack(packed, kind, hidden, r);
+    if (options & OPT_BYTES) {
+        pack_bytes(&m.a, r, (int8_t *)packed, scales);
+    } else {
+        kiln_rnn_pack(packed, kind, hidden, r);
+    }
     for (size_t w = 0; w < KILN_COUNT_OF(split_ways); w++) {
         memset(y, 0x66, (size_t)ny * 4);
         run_split(prims_of[isa], &m.a, split_ways[w]);
@@ -212,7 +237,7 @@ static void check(int isa, kiln_rnn_kind kind, int64_t steps, int64_t batch, int
     assert_memory_equal(first, y, (size_t)ny * 4);
     compare_with_reference(&m);
     free(lens);
-    float *all[] = {xw, r, packed, peephole, h0, c0, y, y_h, y_c, first, work};
+    float *all[] = {xw, r, packed, peephole, h0, c0, y, y_h, y_c, first, work, scales};
     for (size_t i = 0; i < KILN_COUNT_OF(all); i++) {
         guard_free(all[i]);
     }
@@ -222,7 +247,7 @@ static void test_options(void **state) {
     (void)state;
     for (int isa = 0; isa < ISA_COUNT; isa++) {
         for (int kind = 0; isa_present(isa) && kind < 3; kind++) {
-            for (int options = 0; options < 64; options++) {
+            for (int options = 0; options < 128; options++) {
                 check(isa, (kiln_rnn_kind)kind, 4, 3, 21, options, KILN_ACT_SIGMOID);
             }
         }
@@ -238,6 +263,8 @@ static void test_sizes(void **state) {
                 const int64_t *s = sizes[k];
                 check(isa, (kiln_rnn_kind)kind, s[0], s[1], s[2], OPT_INIT, KILN_ACT_SIGMOID);
                 check(isa, (kiln_rnn_kind)kind, s[0], s[1], s[2], OPT_LENS | OPT_REVERSE,
+                      KILN_ACT_SIGMOID);
+                check(isa, (kiln_rnn_kind)kind, s[0], s[1], s[2], OPT_BYTES | OPT_INIT,
                       KILN_ACT_SIGMOID);
             }
         }

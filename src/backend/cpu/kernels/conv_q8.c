@@ -1,8 +1,8 @@
 /* conv_q8.c - 8-bit convolution and transposed convolution (see q8_region.h) over channels-last
  * activations. Depthwise problems have prims of their own. */
+#include "backend/cpu/kernels/conv_q8_pack.h"
 #include "backend/cpu/kernels/conv_shape.h"
 #include "backend/cpu/kernels/q8_region.h"
-#include "backend/cpu/prims/depthwise_q8.h"
 #include "ops/ops.h"
 
 typedef struct conv_q8_params {
@@ -39,61 +39,23 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
 
 /* ---- Packing ---- */
 
-static int64_t taps_of(const kiln_conv_args *a) {
-    return a->kernel[0] * a->kernel[1] * a->kernel[2];
-}
-
-/* Rows of the start table: one for each residue of a transposed convolution. */
-static int64_t start_rows(const kiln_conv_args *a) {
-    return a->transposed ? a->stride[0] * a->stride[1] * a->stride[2] : 1;
-}
-
-/* From ONNX's order to [c_out][taps][c_in / groups], with the taps in the prims' order, and what
- * the zero point of x takes from each sum. */
-static kiln_status arrange(kiln_packer *k, const conv_q8_params *p, const int8_t *src, int8_t **out,
-                           int32_t *start) {
-    const kiln_conv_args *a = &p->shape;
-    const kiln_conv_q8_prims *prims = k->target->prims->conv_q8;
-    int64_t taps = taps_of(a), depth = a->c_in / a->groups, cols = a->c_out / a->groups;
-    int8_t *dst;
-    KILN_ALLOC(dst, k->scratch, a->c_out * taps * depth);
-    for (int64_t o = 0; o < a->c_out; o++) {
-        for (int64_t i = 0; i < taps; i++) {
-            int64_t tap = prims->tap(a, i), sum = 0;
-            for (int64_t c = 0; c < depth; c++) {
-                int64_t from =
-                    a->transposed ? (o / cols * depth + c) * cols + o % cols : o * depth + c;
-                int8_t w = src[from * taps + tap];
-                dst[(o * taps + i) * depth + c] = w;
-                sum += w;
-            }
-            int64_t row = a->transposed ? prims->residue(a, tap) : 0;
-            start[row * kiln_q8_stride(a->c_out) + o] -= (int32_t)(p->region.x.zero * sum);
-        }
-    }
-    *out = dst;
-    return KILN_OK;
-}
-
 static kiln_status pack(kiln_packer *k) {
     const conv_q8_params *p = k->claim->params;
     const kiln_conv_args *a = &p->shape;
-    const kiln_conv_q8_prims *conv = k->target->prims->conv_q8;
-    const kiln_depthwise_q8_prims *dw = k->target->prims->depthwise_q8;
+    const int64_t rows = kiln_conv_q8_start_rows(a), ld = kiln_q8_stride(a->c_out);
     kiln_status status, second;
-    int64_t bytes = p->depthwise ? dw->packed_bytes(a) : conv->packed_bytes(a);
-    void *w = kiln_pack_blob(k, (size_t)bytes, &status);
-    float *tables =
-        kiln_pack_blob(k, (size_t)kiln_q8_table_bytes(a->c_out, start_rows(a)), &second);
+    void *w = kiln_pack_blob(k, kiln_conv_q8_packed_bytes(k, a, p->depthwise), &status);
+    float *tables = kiln_pack_blob(k, (size_t)kiln_q8_table_bytes(a->c_out, rows), &second);
     if (!w || !tables) {
         return status ? status : second;
     }
     kiln_tensor source;
-    int8_t *arranged;
-    int32_t *start = (int32_t *)(void *)(tables + 2 * kiln_q8_stride(a->c_out));
+    int32_t *start = (int32_t *)(void *)(tables + 2 * ld);
     KILN_TRY(kiln_q8_bytes(k, p->region.w->in[0], &source));
-    KILN_TRY(arrange(k, p, source.data, &arranged, start));
-    (p->depthwise ? dw->pack : conv->pack)(w, arranged, a);
+    KILN_TRY(kiln_conv_q8_pack(k, a, p->depthwise, w, source.data, start, ld));
+    for (int64_t i = 0; i < rows * ld; i++) {
+        start[i] *= -p->region.x.zero;
+    }
     return kiln_q8_tables(&p->region, a->c_out, tables, k->scratch, k->diag);
 }
 

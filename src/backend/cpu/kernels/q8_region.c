@@ -43,8 +43,7 @@ bool kiln_q8_zeros_are(const kiln_value *zero, int64_t want) {
     return t != NULL;
 }
 
-/* Why the weights do not fit, or NULL. */
-static const char *check_weights(const kiln_node *dq, int32_t channel) {
+const char *kiln_q8_check_weights(const kiln_node *dq, int32_t channel) {
     const kiln_value *w = dq->in[0], *scale = dq->in[1];
     const kiln_quant_attrs *a = dq->attrs;
     bool is_signed = is_dtype(w, KILN_DTYPE_I8);
@@ -129,7 +128,7 @@ bool kiln_q8_begin(kiln_claimer *c, kiln_claim *claim, kiln_q8_region *g, int32_
     if (!x) {
         return refuse(c, "its input is not dequantized from uint8 by one scale");
     }
-    const char *wrong = w ? check_weights(w, w_channel) : "the weights are not dequantized";
+    const char *wrong = w ? kiln_q8_check_weights(w, w_channel) : "the weights are not dequantized";
     if (wrong) {
         return refuse(c, wrong);
     }

@@ -56,6 +56,9 @@ typedef struct kiln_q8_region {
 /* Reads the single constant scale and zero point of a Q or DQ node between float32 and uint8. */
 bool kiln_q8_read_scalar(const kiln_node *node, kiln_q8_scalar *out);
 
+/* Why the DequantizeLinear's constant weights do not fit, with scales along `channel`, or NULL. */
+const char *kiln_q8_check_weights(const kiln_node *dq, int32_t channel);
+
 /* Starts the region around `anchor`, whose output's channels lie along `channel` and whose weights'
  * along `w_channel`: takes the nodes before it along and sets the claim's input 0 to x in layout
  * `mask`. `bias` (may be NULL) is the anchor's own. False: the claim is refused (c->reason), or out

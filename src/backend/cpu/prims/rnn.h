@@ -53,7 +53,9 @@ typedef struct kiln_rnn_args {
      * h gate's Rb) */
     const float *xw;
     int64_t xw_step, xw_batch; /* strides, elements */
-    const float *r;            /* packed by kiln_rnn_pack */
+    const float *r;            /* packed by kiln_rnn_pack; or */
+    const int8_t *r8;          /* by kiln_rnn_pack_bytes, where r is NULL, and */
+    const float *r_scale;      /* by kiln_rnn_pack_scales: R is scale * byte */
     const float *rb_h;         /* [hidden] or NULL: Rb of the h gate, linear_before_reset only */
     const float *peephole;     /* [3 * hidden] i o f, or NULL; LSTM */
     const float *h0, *c0;      /* [batch, hidden] or NULL: zeros */
@@ -72,9 +74,14 @@ static inline int64_t kiln_rnn_blocks(int64_t hidden) {
     return (hidden + KILN_RNN_LANES - 1) / KILN_RNN_LANES;
 }
 
-/* Floats of the packed R. */
+/* Elements of the packed R. */
 static inline int64_t kiln_rnn_packed(kiln_rnn_kind kind, int64_t hidden) {
     return kiln_rnn_blocks(hidden) * hidden * kiln_rnn_gates(kind) * KILN_RNN_LANES;
+}
+
+/* Floats of the packed scales of R's rows. */
+static inline int64_t kiln_rnn_scales(kiln_rnn_kind kind, int64_t hidden) {
+    return kiln_rnn_blocks(hidden) * kiln_rnn_gates(kind) * KILN_RNN_LANES;
 }
 
 /* Two hidden states by turns, the cell state, and the GRU's z and r h. */
@@ -91,6 +98,9 @@ static inline int kiln_rnn_phases(const kiln_rnn_args *args) {
  * per block of units, per gate group ({i o f c}, {z r} then {h}, {all}): [k][gate][lane], lanes
  * past the last unit zero. */
 void kiln_rnn_pack(float *dst, kiln_rnn_kind kind, int64_t hidden, const float *r);
+/* The same for bytes, and scale[gates * hidden] of R's rows as [block][gate][lane]. */
+void kiln_rnn_pack_bytes(int8_t *dst, kiln_rnn_kind kind, int64_t hidden, const int8_t *r);
+void kiln_rnn_pack_scales(float *dst, kiln_rnn_kind kind, int64_t hidden, const float *scale);
 
 typedef struct kiln_rnn_prims {
     /* Sets the working state of units [batch0, batch1) to h0 and c0. */

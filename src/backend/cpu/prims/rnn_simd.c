@@ -19,8 +19,13 @@ enum {
  * at the end of the chunk, whatever the tile: a sample's bits do not depend on its neighbours. */
 enum { ACC = 4 * LANES };
 
-KILN_INLINE void product_tile(float *acc, const float *h, int64_t h_ld, const float *r,
-                              int64_t depth, int rows, int width, int vecs, int parts) {
+KILN_INLINE kiln_vf load_weights(const void *r, int64_t i, bool bytes) {
+    return bytes ? vf_from_vi(vi_load_s8((const int8_t *)r + i)) : vf_load((const float *)r + i);
+}
+
+KILN_INLINE void product_tile(float *acc, const float *h, int64_t h_ld, const void *r,
+                              int64_t first, int64_t depth, int rows, int width, int vecs,
+                              int parts, bool bytes) {
     kiln_vf s[24];
     KILN_UNROLL(24)
     for (int t = 0; t < rows * width * parts; t++) {
@@ -34,7 +39,7 @@ KILN_INLINE void product_tile(float *acc, const float *h, int64_t h_ld, const fl
             kiln_vf w[8];
             KILN_UNROLL(8)
             for (int v = 0; v < width; v++) {
-                w[v] = vf_load(r + ((k + p) * vecs + v) * KILN_VLEN);
+                w[v] = load_weights(r, first + ((k + p) * vecs + v) * KILN_VLEN, bytes);
             }
             KILN_UNROLL(3)
             for (int i = 0; i < rows; i++) {
@@ -52,7 +57,8 @@ KILN_INLINE void product_tile(float *acc, const float *h, int64_t h_ld, const fl
             kiln_vf x = vf_set1(h[i * h_ld + k]);
             for (int v = 0; v < width; v++) {
                 int t = i * parts * width + v;
-                s[t] = vf_fma(x, vf_load(r + (k * vecs + v) * KILN_VLEN), s[t]);
+                kiln_vf w = load_weights(r, first + (k * vecs + v) * KILN_VLEN, bytes);
+                s[t] = vf_fma(x, w, s[t]);
             }
         }
     }
@@ -73,37 +79,38 @@ KILN_INLINE void product_tile(float *acc, const float *h, int64_t h_ld, const fl
 /* All gates of a group for `rows` samples: three at a time while R's vectors are in registers, the
  * rest alone. parts: enough independent sums to hide the latency of the multiply-add. */
 enum { TILE_ROWS = 3 };
-#define PRODUCT(name, gates, parts)                                                                \
-    static void name(float *acc, const float *h, int64_t h_ld, const float *r, int64_t depth,      \
-                     int64_t rows) {                                                               \
-        enum { VECS = (gates)*NV, TILE = VECS < 4 ? VECS : 4, ALONE = VECS < 8 ? VECS : 8 };       \
-        int64_t i = 0;                                                                             \
-        for (; i + TILE_ROWS <= rows; i += TILE_ROWS) {                                            \
-            for (int v = 0; v < VECS; v += TILE) {                                                 \
-                product_tile(acc + i * ACC + v * KILN_VLEN, h + i * h_ld, h_ld, r + v * KILN_VLEN, \
-                             depth, TILE_ROWS, TILE, VECS, parts);                                 \
-            }                                                                                      \
-        }                                                                                          \
-        for (; i < rows; i++) {                                                                    \
-            for (int v = 0; v < VECS; v += ALONE) {                                                \
-                product_tile(acc + i * ACC + v * KILN_VLEN, h + i * h_ld, h_ld, r + v * KILN_VLEN, \
-                             depth, 1, ALONE, VECS, parts);                                        \
-            }                                                                                      \
-        }                                                                                          \
+#define PRODUCT(name, type, gates, parts)                                                         \
+    static void name(float *acc, const float *h, int64_t h_ld, const void *r, int64_t depth,      \
+                     int64_t rows) {                                                              \
+        enum { VECS = (gates)*NV, TILE = VECS < 4 ? VECS : 4, ALONE = VECS < 8 ? VECS : 8 };      \
+        const bool bytes = sizeof(type) == 1;                                                     \
+        int64_t i = 0;                                                                            \
+        for (; i + TILE_ROWS <= rows; i += TILE_ROWS) {                                           \
+            for (int v = 0; v < VECS; v += TILE) {                                                \
+                product_tile(acc + i * ACC + v * KILN_VLEN, h + i * h_ld, h_ld, r, v * KILN_VLEN, \
+                             depth, TILE_ROWS, TILE, VECS, parts, bytes);                         \
+            }                                                                                     \
+        }                                                                                         \
+        for (; i < rows; i++) {                                                                   \
+            for (int v = 0; v < VECS; v += ALONE) {                                               \
+                product_tile(acc + i * ACC + v * KILN_VLEN, h + i * h_ld, h_ld, r, v * KILN_VLEN, \
+                             depth, 1, ALONE, VECS, parts, bytes);                                \
+            }                                                                                     \
+        }                                                                                         \
     }
 #if KILN_VREGS >= 32
-PRODUCT(product4, 4, 2)
-PRODUCT(product2, 2, 4)
-PRODUCT(product1, 1, 8)
+enum { PARTS4 = 2, PARTS2 = 4, PARTS1 = 8 };
 #elif KILN_VLEN == 8
-PRODUCT(product4, 4, 1)
-PRODUCT(product2, 2, 1)
-PRODUCT(product1, 1, 2)
+enum { PARTS4 = 1, PARTS2 = 1, PARTS1 = 2 };
 #else
-PRODUCT(product4, 4, 1)
-PRODUCT(product2, 2, 1)
-PRODUCT(product1, 1, 1)
+enum { PARTS4 = 1, PARTS2 = 1, PARTS1 = 1 };
 #endif
+PRODUCT(product4, float, 4, PARTS4)
+PRODUCT(product2, float, 2, PARTS2)
+PRODUCT(product1, float, 1, PARTS1)
+PRODUCT(product4_s8, int8_t, 4, PARTS4)
+PRODUCT(product2_s8, int8_t, 2, PARTS2)
+PRODUCT(product1_s8, int8_t, 1, PARTS1)
 
 static kiln_vf activate(const kiln_rnn_args *a, int which, kiln_vf x) {
     kiln_vf alpha = vf_set1(a->alpha[which]);
@@ -283,15 +290,35 @@ static void finish_sample(const kiln_rnn_args *a, int64_t step, int phase, int64
     }
 }
 
-/* acc[row][gate0 ..] of `gates` gates for samples [b0, b0 + rows) of h against packed r. */
-static void multiply(const kiln_rnn_args *a, const float *h, const float *r, int gates, int gate0,
-                     int64_t b0, int64_t rows, accumulators acc) {
-    static void (*const product[])(float *, const float *, int64_t, const float *, int64_t,
-                                   int64_t) = {NULL, product1, product2, NULL, product4};
+/* The products become those by scale * byte. */
+static void scale_rows(float *acc, const float *scale, int gates, int64_t rows) {
+    for (int64_t i = 0; i < rows; i++) {
+        for (int v = 0; v < gates * LANES; v += KILN_VLEN) {
+            vf_store(acc + i * ACC + v, vf_mul(vf_load(acc + i * ACC + v), vf_load(scale + v)));
+        }
+    }
+}
+
+/* acc[row][gate0 ..] of `gates` gates for samples [b0, b0 + rows) of h against element `first` and
+ * on of the packed R. */
+static void multiply(const kiln_rnn_args *a, const float *h, int64_t first, int64_t block,
+                     int gates, int gate0, int64_t b0, int64_t rows, accumulators acc) {
+    typedef void product_fn(float *, const float *, int64_t, const void *, int64_t, int64_t);
+    static product_fn *const floats[] = {NULL, product1, product2, NULL, product4};
+    static product_fn *const bytes[] = {NULL, product1_s8, product2_s8, NULL, product4_s8};
     for (int64_t k = 0; k < a->hidden; k += DEPTH) {
         int64_t depth = a->hidden - k < DEPTH ? a->hidden - k : DEPTH;
-        product[gates](acc[0][gate0], h + b0 * a->hidden + k, a->hidden, r + k * gates * LANES,
-                       depth, rows);
+        int64_t at = first + k * gates * LANES;
+        const float *x = h + b0 * a->hidden + k;
+        if (a->r) {
+            floats[gates](acc[0][gate0], x, a->hidden, a->r + at, depth, rows);
+        } else {
+            bytes[gates](acc[0][gate0], x, a->hidden, a->r8 + at, depth, rows);
+        }
+    }
+    if (!a->r) {
+        const float *scale = a->r_scale + (block * kiln_rnn_gates(a->kind) + gate0) * LANES;
+        scale_rows(acc[0][gate0], scale, gates, rows);
     }
 }
 
@@ -299,18 +326,17 @@ static void step_block(const kiln_rnn_args *a, int64_t step, int phase, int64_t 
                        int64_t rows) {
     accumulators acc;
     memset(acc, 0, (size_t)rows * sizeof acc[0]);
-    int64_t gates = kiln_rnn_gates(a->kind);
-    const float *r = a->r + block * a->hidden * gates * LANES;
+    int64_t gates = kiln_rnn_gates(a->kind), r = block * a->hidden * gates * LANES;
     const float *h = hidden_state(a, step);
     if (a->kind != KILN_RNN_GRU) {
-        multiply(a, h, r, (int)gates, 0, b0, rows, acc);
+        multiply(a, h, r, block, (int)gates, 0, b0, rows, acc);
     } else {
-        const float *r_h = r + a->hidden * 2 * LANES;
+        int64_t r_h = r + a->hidden * 2 * LANES;
         if (phase == 0) {
-            multiply(a, h, r, 2, 0, b0, rows, acc);
+            multiply(a, h, r, block, 2, 0, b0, rows, acc);
         }
         if (phase == 1 || a->linear_before_reset) {
-            multiply(a, phase == 1 ? part(a, 4) : h, r_h, 1, 2, b0, rows, acc);
+            multiply(a, phase == 1 ? part(a, 4) : h, r_h, block, 1, 2, b0, rows, acc);
         }
     }
     for (int64_t i = 0; i < rows; i++) {

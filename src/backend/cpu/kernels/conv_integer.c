@@ -69,7 +69,8 @@ static kiln_status bind(kiln_binder *b) {
     s->run = p->depthwise ? dw->run : conv->run;
     s->tiles = p->depthwise ? dw->tiles(a) : conv->tiles(a);
     if (s->tiles > 0) {
-        b->scratch_bytes = (size_t)(p->depthwise ? dw->scratch_bytes(a) : conv->scratch_bytes(a));
+        b->scratch_bytes =
+            (size_t)(p->depthwise ? dw->scratch_bytes(a, false) : conv->scratch_bytes(a, false));
     }
     b->state = s;
     return KILN_OK;

@@ -122,7 +122,7 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     *(codes_params *)r->params = params;
     r->in[0] = x;
     return kiln_fuse_chain(c, r, &((codes_params *)r->params)->fused, y, columns, bias,
-                           KILN_LAYOUT_ROW)
+                           KILN_LAYOUT_ROW, false)
                ? r
                : NULL;
 }

@@ -198,7 +198,8 @@ static int search(cli *c, const own *o, quant_study *s, found *f) {
     kiln_study_get_info(f->study, &f->info);
     int failed = 0;
     if (f->best) {
-        failed = write_all(c, o, s, f);
+        failed = improve_int8(c, &f->best, s->model, s->open.build);
+        failed = failed ? failed : write_all(c, o, s, f);
         show(c, o, f);
     }
     if (status == KILN_E_CANCELLED) {
@@ -271,7 +272,8 @@ const verb verb_search = {
     .about = "Measures what 8 bits cost each layer and what time they save it, then whole choices "
              "of layers: each is built, run over the evaluation data and timed beside the float "
              "network. The fastest that loses no more than allowed becomes the engine. A signal "
-             "ends the search with the best so far.",
+             "ends the search with the best so far. It is measured as it is, and then gets what "
+             "--improve names.",
     EXAMPLES(examples),
     OPTIONS(options, own),
     .groups = groups,

@@ -40,7 +40,8 @@ int quant_options(cli *c, const char *style, kiln_quantize_options *out) {
 }
 
 void quant_float_default(const cli *c, bool int8, kiln_quantize_options *out) {
-    if (!int8 && c->calib.count == 0 && !c->ranges_file) {
+    bool other = int8 || c->dynamic || c->weight_only;
+    if (!other && c->calib.count == 0 && !c->ranges_file) {
         const char *all = quant_precision_text(out->others);
         out->precision = out->precision ? keepf("%s\n%s", all, out->precision) : all;
     }

@@ -67,7 +67,7 @@ def int8_beside_bf16(t):
     calib = ["--calib", t / "x.npz", "--calibrator", "max"]
     both, _ = built(t, net, "--precision", "type:Conv=int8,bf16,type:Conv=int8", *calib)
     assert (both["conv"], both["depth"], both["fc"]) == ("int8", "int8", "bf16"), both
-    both, _ = built(t, net, "--int8", "--bf16", "--keep-last", 1, *calib)
+    both, _ = built(t, net, "--int8=force", "--bf16", "--keep-last", 1, *calib)
     assert both["conv"] == "int8" and both["fc"] == "bf16", both
     expect(kiln("build", net, "--precision", "type:Conv=int8", "-o", t / "n.kiln"), 2, "--calib")
 

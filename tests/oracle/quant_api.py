@@ -51,8 +51,12 @@ class QuantizeOptions(ctypes.Structure):
         ("keep_last", ctypes.c_int32),
         ("layers", ctypes.c_void_p),
         ("n_layers", ctypes.c_size_t),
+        ("keep", ctypes.c_void_p),
+        ("n_keep", ctypes.c_size_t),
         ("calibrate", ctypes.POINTER(CalibrateOptions)),
         ("off", ctypes.c_void_p),
+        ("others", ctypes.c_int),
+        ("dynamic", ctypes.c_bool),
     ]
 
 
@@ -82,7 +86,9 @@ class NodePrecision(ctypes.Structure):
         ("op", ctypes.c_char_p),
         ("layer", ctypes.c_bool),
         ("int8", ctypes.c_bool),
+        ("asked", ctypes.c_bool),
         ("reason", ctypes.c_char_p),
+        ("dtype", ctypes.c_int),
     ]
 
 

@@ -138,7 +138,7 @@ CASES = [(squeeze_excite, 1, True), (shuffle, 1, False), (residual, 1, False), (
 def lone_steps(kiln: str, model: Path, *options: str) -> list[str]:
     """Names of the steps of the INT8 engine that only quantize or dequantize."""
     engine = model.with_suffix(".kiln")
-    calibration = ["--int8", "--calib", "random:2", "--calibrator", "max"]
+    calibration = ["--int8=force", "--calib", "random:2", "--calibrator", "max"]
     build = [kiln, "build", str(model), "-o", str(engine), "-q", *calibration, *options]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     inspect = [kiln, "inspect", str(engine), "--layers", "--format", "json", *options]

@@ -2,10 +2,12 @@
 
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -110,6 +112,9 @@ void kiln_file_close(kiln_file *file) {
     *file = (kiln_file){0};
 }
 
+static const char temp_prefix[] = ".kiln-", temp_suffix[] = ".tmp";
+enum { STALE_SECONDS = 60, MOST_ENTRIES = 4096 };
+
 static const char *base_name(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash ? slash + 1 : path;
@@ -130,6 +135,43 @@ static int open_parent(const char *path) {
     return fd < 0 && errno == EACCES ? open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC) : fd;
 }
 
+/* Temporary files that killed writers left: ours, locked by nobody, and older than any moment
+ * between creating and locking. */
+static bool is_stale(int dir_fd, const char *name) {
+    struct stat st;
+    size_t len = strlen(name);
+    if (strncmp(name, temp_prefix, sizeof temp_prefix - 1) != 0 || len < sizeof temp_suffix ||
+        strcmp(name + len + 1 - sizeof temp_suffix, temp_suffix) != 0) {
+        return false;
+    }
+    int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    bool stale = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
+                 time(NULL) - st.st_mtime > STALE_SECONDS && flock(fd, LOCK_EX | LOCK_NB) == 0;
+    close(fd);
+    return stale;
+}
+
+static void remove_stale(int dir_fd) {
+    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return;
+    }
+    const struct dirent *entry;
+    for (int seen = 0; seen < MOST_ENTRIES && (entry = readdir(dir)) != NULL; seen++) {
+        if (is_stale(dir_fd, entry->d_name)) {
+            unlinkat(dir_fd, entry->d_name, 0);
+        }
+    }
+    closedir(dir);
+}
+
 /* Creates a file of a new name; concurrent writers are told apart by O_EXCL alone. */
 static int create_temp(kiln_writer *writer) {
     struct timespec now;
@@ -137,11 +179,15 @@ static int create_temp(kiln_writer *writer) {
     uint64_t seed = (uint64_t)now.tv_nsec << 32 ^ (uint64_t)now.tv_sec ^ (uint64_t)getpid() << 20;
     for (int attempt = 0; attempt < TEMP_ATTEMPTS; attempt++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
-        snprintf(writer->temp, sizeof writer->temp, ".kiln-%012llx.tmp",
-                 (unsigned long long)(seed >> 16));
+        snprintf(writer->temp, sizeof writer->temp, "%s%012llx%s", temp_prefix,
+                 (unsigned long long)(seed >> 16), temp_suffix);
         int fd = openat(writer->dir_fd, writer->temp,
                         O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-        if (fd >= 0 || errno != EEXIST) {
+        if (fd >= 0) {
+            (void)!flock(fd, LOCK_EX | LOCK_NB); /* until it is closed: somebody works on it */
+            return fd;
+        }
+        if (errno != EEXIST) {
             return fd;
         }
     }
@@ -161,6 +207,7 @@ kiln_status kiln_writer_open(kiln_writer *out, const char *path, kiln_diag *diag
         return kiln_fail(diag, KILN_F_FILE_WRITE, "cannot write \"%.*s\": not a regular file",
                          PATH_SHOWN, path);
     }
+    remove_stale(writer.dir_fd);
     writer.fd = create_temp(&writer);
     if (writer.fd < 0) {
         kiln_status status = fail_errno(diag, KILN_F_FILE_WRITE, "write beside", path);

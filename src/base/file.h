@@ -53,8 +53,9 @@ typedef struct kiln_writer {
     char temp[32]; /* name of the temporary file in its folder */
 } kiln_writer;
 
-/* Creates the temporary file. A target that exists must be a regular file, whose mode is kept, or a
- * symbolic link, which is replaced and not followed. `path` stays borrowed. Errors: E0203. */
+/* Creates the temporary file, and removes those that killed writers left in the folder. A target
+ * that exists must be a regular file, whose mode is kept, or a symbolic link, which is replaced and
+ * not followed. `path` stays borrowed. Errors: E0203. */
 kiln_status kiln_writer_open(kiln_writer *out, const char *path, kiln_diag *diag);
 /* Appends, unbuffered. */
 kiln_status kiln_writer_put(kiln_writer *writer, const void *data, size_t bytes, kiln_diag *diag);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs into a scratch folder and builds a user's program against it in three ways: CMake package
 # (shared and static), pkg-config shared, pkg-config static. Each must print the library's version.
+# The examples are built both ways too, and run.
 set -euo pipefail
 
 prefix=$KILN_TMP/prefix
@@ -39,4 +40,26 @@ expect_version "$KILN_TMP/by_pkg_config"
     $(pkg-config --cflags kiln) "$libdir/libkiln.a" \
     $(pkg-config --static --libs kiln | sed 's/ *-lkiln */ /')
 expect_version "$KILN_TMP/by_pkg_config_static"
+# expect_part PART COMMAND...: the command prints the part.
+expect_part() {
+    local printed
+    printed=$("${@:2}") || { echo "${*:2} failed"; exit 1; }
+    [[ $printed == *"$1"* ]] || { echo "${*:2} printed '$printed', without '$1'"; exit 1; }
+}
+
+# run_examples PREFIX: the three of them.
+run_examples() {
+    local digits=$PWD/examples/digits/digits.onnx
+    expect_part 'row 0: class' "$1run_model" "$digits"
+    expect_part '1 1 3.5 7' "$1build_graph"
+    expect_part '2 contexts' "$1threads" "$digits" 2 10
+}
+
+run_examples "$KILN_TMP/consumer/example_"
+for name in run_model build_graph threads; do
+    # shellcheck disable=SC2046,SC2086
+    "$compiler" $flags -std=c17 -Wall -Wextra "examples/$name.c" -o "$KILN_TMP/pc_$name" \
+        $(pkg-config --cflags --libs kiln) -pthread "-Wl,-rpath,$libdir"
+done
+run_examples "$KILN_TMP/pc_"
 echo "installed libraries of kiln $version link and run"

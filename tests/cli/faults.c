@@ -3,7 +3,8 @@
  *
  *     FAULT_CALL   write | fsync | renameat | read | pthread_create
  *     FAULT_AT     which call fails, from 1 (pthread_create: this one and all after it)
- *     FAULT_KIND   an errno as a number; SHORT: writes or reads half; EINTR once
+ *     FAULT_KIND   an errno as a number; SHORT: writes or reads half; EINTR once; KILL: the
+ *                  process ends there and then
  *     FAULT_FILE   is created when the fault happens
  *
  * Standard streams are left alone. */
@@ -12,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +36,9 @@ static int fault(const char *name) {
     if (mark) {
         int fd = (int)syscall(SYS_openat, AT_FDCWD, mark, O_CREAT | O_WRONLY, 0600);
         syscall(SYS_close, fd);
+    }
+    if (strcmp(kind, "KILL") == 0) {
+        kill(getpid(), SIGKILL);
     }
     return strcmp(kind, "SHORT") == 0 ? -1 : (int)strtol(kind, NULL, 10);
 }

@@ -7,11 +7,13 @@ ctest-labels: once
 """
 
 import errno
+import fcntl
 import json
 import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ import numpy as np
 from networks import KILN, ROOT, expect, kiln, main
 
 NET = ROOT / "examples" / "digits" / "digits.onnx"
+DATA = ROOT / "examples" / "digits" / "digits_test.npz"
 OLD = b"what stood here before"
 SHIM = Path(os.environ.get("KILN_TMP", "/tmp")) / "faults.so"
 
@@ -97,6 +100,75 @@ def short_writes_are_continued(t):
 
 def interrupted_writes_are_continued(t):
     sweep(t, "write", errno.EINTR, 0)
+
+
+CALIBRATE = ["calibrate", NET, "--calib", DATA, "--calib-count", 200, "--save-calib"]
+QUANTIZE = ["quantize", NET, "--calib", DATA, "--calib-count", 200, "-o"]
+
+
+def killed_at_any_write(t):
+    """SIGKILL at each call that touches the disk: the old file or the complete new one stands there,
+    the same command works afterwards, and what the killed one left is removed in time."""
+    kills = 0
+    for words, name in [(CALIBRATE, "x.calib"), (QUANTIZE, "x.onnx"), (WRITERS[0][0], "x.kiln")]:
+        target = t / name
+        expect(kiln(*words, target), 0)
+        complete = target.read_bytes()
+        for call in ("write", "fsync", "renameat"):
+            for at in range(1, 60):
+                target.write_bytes(OLD)
+                done, happened = faulty(t, call, at, "KILL", *words, target)
+                if not happened:
+                    break
+                kills += 1
+                assert done.returncode == -9, done
+                assert target.read_bytes() in (OLD, complete), f"{name}: {call} {at}"
+        for p in left_over(t):
+            os.utime(t / p, (1, 1))
+        expect(kiln(*words, target), 0)
+        assert target.read_bytes() == complete and not left_over(t), left_over(t)
+    assert kills >= 9, kills
+
+
+def killed_at_any_moment(t):
+    """SIGKILL at moments spread over a calibration: no half-written file."""
+    target = t / "x.calib"
+    start = time.monotonic()
+    expect(kiln(*CALIBRATE, target), 0)
+    whole, complete, kills = time.monotonic() - start, target.read_bytes(), 0
+    for k in range(30):
+        target.write_bytes(OLD)
+        process = subprocess.Popen(
+            [KILN, *map(str, CALIBRATE), str(target)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(whole * k / 28)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+        assert target.read_bytes() in (OLD, complete), k
+    assert kills >= 5, kills
+    expect(kiln(*CALIBRATE, target), 0)
+    assert target.read_bytes() == complete
+
+
+def files_at_work_stay(t):
+    """Only what nobody has locked, and is old, counts as left over."""
+    young, locked = (t / f".kiln-{n}.tmp" for n in ("young", "locked"))
+    other = t / ".kiln-notes.txt"
+    for p in (young, locked, other):
+        p.write_bytes(OLD)
+    for p in (locked, other):
+        os.utime(p, (1, 1))
+    with open(locked) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        expect(kiln("run", NET, "-o", t / "y.npy"), 0)
+        assert young.exists() and locked.exists() and other.exists()
+    expect(kiln("run", NET, "-o", t / "y.npy"), 0)
+    assert young.exists() and other.exists() and not locked.exists()
 
 
 def external_data_and_model_agree(t):
@@ -210,6 +282,9 @@ if __name__ == "__main__":
                 rename_refused,
                 short_writes_are_continued,
                 interrupted_writes_are_continued,
+                killed_at_any_write,
+                killed_at_any_moment,
+                files_at_work_stay,
                 external_data_and_model_agree,
                 folder_of_outputs,
                 files_that_may_not_grow,

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Trains the digits network and writes digits.onnx and digits_test.npz beside this file.
+"""Trains the digits network and writes digits.onnx, digits_test.npz and digits_calib.npz beside this
+file.
 
     python3 -m venv venv
     venv/bin/pip install torch==2.13.0 onnx==1.23.1 onnxruntime==1.31.1 numpy==2.4.6 scikit-learn==1.9.1
@@ -29,6 +30,7 @@ from torch import nn
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = 20
 TEST_IMAGES = 450
+CALIBRATION_IMAGES = 200
 EPOCHS = 40
 BATCH = 64
 
@@ -142,6 +144,7 @@ def main():
     net.eval()
     export(net, HERE / "digits.onnx")
     save_npz(HERE / "digits_test.npz", x=x_test, y=y_test)
+    save_npz(HERE / "digits_calib.npz", x=x_train[:CALIBRATION_IMAGES])
     session = onnxruntime.InferenceSession(HERE / "digits.onnx", providers=["CPUExecutionProvider"])
     logits = session.run(None, {"image": x_test})[0]
     right = int((logits.argmax(1) == y_test).sum())

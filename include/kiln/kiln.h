@@ -441,11 +441,29 @@ KILN_API kiln_status kiln_engine_export(const kiln_engine *engine, const char *p
  * buffers happen to lie less tightly. */
 typedef struct kiln_context kiln_context;
 
+/* How a context computes the regions of its engine.
+ *
+ *   fast       by their kernels
+ *   reference  by plain C, one node after the other: integer regions by the arithmetic their
+ *              kernels state, others by the operators' references. Slow; quantized models give what
+ *              "fake quantization" means
+ *   checked    by their kernels, and each of 8-bit numbers by its reference too, on the same
+ *              inputs. A run fails with CHECK, naming the region, where an integer region differs
+ *              in a bit, or floats rounded to 8 bits by more than a step
+ *
+ * The last two need the source weights: engines built in this process, or with `portable`. */
+typedef enum kiln_regions {
+    KILN_REGIONS_FAST,
+    KILN_REGIONS_REFERENCE,
+    KILN_REGIONS_CHECKED,
+} kiln_regions;
+
 typedef struct kiln_context_options {
     size_t size;
     kiln_pool *pool; /* borrowed [one of the context's own] */
     int32_t threads; /* of the pool [all]; for an own pool: its size [cores this process may use] */
     uint64_t seed;   /* of random operators [1] */
+    kiln_regions regions;
 } kiln_context_options;
 
 /* A context; the engine (and a pool given) must outlive it. Errors: MEMORY, USAGE; LIMIT when the

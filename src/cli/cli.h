@@ -263,6 +263,7 @@ typedef struct session {
     kiln_context *context;
     kiln_tensors *inputs;
     kiln_pool *pool; /* borrowed, for its context; NULL: one of the context's own */
+    kiln_regions regions;
     double open_ms;
     const char *path;
 } session;

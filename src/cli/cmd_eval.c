@@ -13,7 +13,7 @@ typedef struct own {
     list calib_sizes;
     int64_t count, batch;
     double min;
-    bool shuffle, confusion, int8;
+    bool shuffle, confusion, int8, fake_quant, check_regions;
 } own;
 
 /* Labels and predictions are shown up to so many classes. */
@@ -180,6 +180,12 @@ static int score_and_write(cli *c, const own *o, scored *n, scored *other,
     return status == KILN_OK ? failed : finish(c, status);
 }
 
+static kiln_regions regions_of(const own *o) {
+    return o->fake_quant      ? KILN_REGIONS_REFERENCE
+           : o->check_regions ? KILN_REGIONS_CHECKED
+                              : KILN_REGIONS_FAST;
+}
+
 static const metric *metric_of(const own *o) {
     return metric_find(o->metric ? o->metric : "top1"); /* OPT_CHOICE has checked it */
 }
@@ -270,6 +276,7 @@ static int score_size(cli *c, const own *o, sized *z, scored *other) {
     predictions none = {NULL};
     c->calib_count = z->samples;
     z->n.s.pool = other->s.pool;
+    z->n.s.regions = regions_of(o);
     int failed = open_quantized(c, &z->n, other);
     failed = failed ? failed : session_context(c, &z->n.s, c->threads);
     if (failed == 0 && !find_shape(c, o, &z->n.s, &shape)) {
@@ -316,6 +323,10 @@ static int check_options(cli *c, own *o) {
                            "--int8 compares with the float network, --against with "
                            "another: one of them");
     }
+    if (o->fake_quant && o->check_regions) {
+        return usage_error(c, NULL,
+                           "--fake-quant runs no kernels that --check-regions could check");
+    }
     if (!o->int8 && (c->calib.count > 0 || c->ranges_file)) {
         return usage_error(c, NULL, "--calib and --ranges belong to --int8");
     }
@@ -359,6 +370,7 @@ static int run(cli *c, void *given) {
     own *o = given;
     kiln_pool *pool = NULL;
     scored n = {0}, other = {0};
+    n.s.regions = regions_of(o);
     int status = check_options(c, o);
     status = status ? status : open_all(c, o, &n, &other, &pool);
     if (status == 0 && !c->dry_run) {
@@ -411,6 +423,14 @@ static const opt options[] = {
      .kind = OPT_FLAG,
      .at = offsetof(own, int8),
      .help = "quantize, by --calib or --ranges, and compare with the float network"},
+    {.name = "fake-quant",
+     .kind = OPT_FLAG,
+     .at = offsetof(own, fake_quant),
+     .help = "run the network by references in plain C, integer regions by integers; slow"},
+    {.name = "check-regions",
+     .kind = OPT_FLAG,
+     .at = offsetof(own, check_regions),
+     .help = "run each 8-bit region by its reference too: a bit that differs ends the run"},
     {.name = "calib-sizes",
      .kind = OPT_LIST,
      .value = "N[,N]",

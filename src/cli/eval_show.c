@@ -106,7 +106,7 @@ static const char *change_text(form f, double from, double to) {
     case NUMBER:
         return keepf("%+.4f", to - from);
     case TIME:
-        return to > 0 ? keepf("%.2fx faster", from / to) : "";
+        return to > 0 ? keepf("%.2fx as fast", from / to) : "";
     case RATE:
         return from > 0 ? keepf("%.2fx", to / from) : "";
     case BYTES:
@@ -129,9 +129,9 @@ static void add_row(table *t, const eval_shown *e, const char *head, form f, dou
     }
 }
 
+/* Of a usual run: the first ones, which bind shapes and fill caches, do not count more. */
 static double throughput(const kiln_evaluate_result *r) {
-    double total_ms = r->latency.mean_ms * (double)r->latency.count;
-    return total_ms > 0 ? 1e3 * (double)r->samples / total_ms : NAN;
+    return r->latency.median_ms > 0 ? 1e3 * (double)r->batch / r->latency.median_ms : NAN;
 }
 
 static double weights(const scored *n) {

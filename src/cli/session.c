@@ -209,8 +209,11 @@ int session_inputs(cli *c, session *s, int64_t batch) {
 }
 
 int session_context(cli *c, session *s, int64_t threads) {
-    kiln_context_options o = {
-        .size = sizeof o, .pool = s->pool, .threads = (int32_t)threads, .seed = (uint64_t)c->seed};
+    kiln_context_options o = {.size = sizeof o,
+                              .pool = s->pool,
+                              .threads = (int32_t)threads,
+                              .seed = (uint64_t)c->seed,
+                              .regions = s->regions};
     kiln_context_destroy(s->context);
     s->context = NULL;
     kiln_status status = kiln_context_create(&s->context, s->engine, &o, c->diag);

@@ -96,7 +96,12 @@ static kiln_status fill(kiln_context *c, const kiln_context_options *given, kiln
         kiln_arena_init(&c->items[i], c->env);
     }
     KILN_ALLOC(c->outputs, &c->arena, g->n_outputs);
-    kiln_exec_options x = {.env = c->env, .threads = o.threads, .seed = o.seed ? o.seed : 1};
+    kiln_exec_options x = {
+        .env = c->env, .threads = o.threads, .seed = o.seed ? o.seed : 1, .regions = o.regions};
+    if ((unsigned)o.regions > KILN_REGIONS_CHECKED) {
+        return kiln_fail(diag, KILN_F_OPTION, "there is no way %d to compute regions",
+                         (int)o.regions);
+    }
     KILN_TRY(open_pool(c, &o, &x.pool, diag));
     KILN_TRY(kiln_exec_create(&c->exec, c->engine->plan, &c->engine->target, &x, diag));
     return c->engine->profile ? make_room(c, diag) : KILN_OK;

@@ -104,6 +104,7 @@ kiln_status kiln_exec_create(kiln_exec **out, const kiln_plan *plan, const kiln_
     x->pool = options->pool;
     x->threads = options->threads;
     x->seed = options->seed;
+    x->regions = options->regions;
     kiln_arena_init(&x->arena, x->env);
     kiln_arena_init(&x->run_arena, x->env);
     x->run_env.arena = &x->run_arena;

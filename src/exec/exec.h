@@ -25,6 +25,7 @@ typedef struct kiln_exec_options {
     kiln_pool *pool; /* borrowed; NULL: the caller's thread alone */
     int32_t threads; /* at most this many of the pool; 0: all */
     uint64_t seed;   /* for random operators */
+    kiln_regions regions;
 } kiln_exec_options;
 
 kiln_status kiln_exec_create(kiln_exec **out, const kiln_plan *plan, const kiln_cpu_target *target,

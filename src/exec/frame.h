@@ -87,6 +87,7 @@ struct kiln_exec {
     kiln_pool *pool;
     int32_t threads;
     uint64_t seed;
+    kiln_regions regions;
     kiln_arena arena;
     kiln_frame *root;
     kiln_buffer scratch; /* of the step that runs: shared bytes, then each member's */
@@ -121,6 +122,12 @@ kiln_status kiln_frame_run(kiln_frame *frame, const kiln_datum *inputs, kiln_dia
 kiln_status kiln_frame_row(kiln_frame *frame, int32_t slot, kiln_datum *out, kiln_arena *arena);
 /* Runs the late step `step` by the reference. */
 kiln_status kiln_frame_late(kiln_frame *frame, int32_t step, kiln_diag *diag);
+/* The outputs of a step's region by its reference, in arena: integer regions by the kernel's own,
+ * others by those of their nodes. */
+kiln_status kiln_frame_reference(kiln_frame *frame, int32_t step, kiln_datum *out,
+                                 kiln_arena *arena, kiln_diag *diag);
+/* Copies a tensor in ROW order to the slot's address, in the slot's layout. */
+void kiln_frame_store(kiln_frame *frame, int32_t slot, const kiln_datum *row);
 /* Replays the inner values of a step's region for the taps. */
 kiln_status kiln_frame_tap(kiln_frame *frame, int32_t step, kiln_diag *diag);
 

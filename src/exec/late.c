@@ -1,4 +1,5 @@
-/* late.c - steps that only the data can size, run by the reference; and replays for taps. */
+/* late.c - steps that only the data can size, run by the reference; references of other steps; and
+ * replays for taps. */
 #include <string.h>
 
 #include "exec/frame.h"
@@ -205,6 +206,46 @@ kiln_status kiln_frame_late(kiln_frame *f, int32_t s, kiln_diag *diag) {
         KILN_TRY(find(&r, claim->out[i], &d, diag));
         KILN_TRY(put(&r, r.step->out[i], &d, diag));
         KILN_TRY(see(f, claim->out[i], &d, false));
+    }
+    return KILN_OK;
+}
+
+void kiln_frame_store(kiln_frame *f, int32_t slot, const kiln_datum *row) {
+    void *to = f->slots[slot].tensor.data;
+    if (f->plan->slots[slot].layout == KILN_LAYOUT_ROW) {
+        memcpy(to, row->tensor.data, kiln_tensor_bytes(&row->tensor));
+    } else {
+        relayout(&row->tensor, row->tensor.data, to, false);
+    }
+}
+
+/* By the arithmetic that the kernel states. */
+static kiln_status eval_stated(region *r, kiln_datum *out, kiln_diag *diag) {
+    const kiln_claim *claim = r->step->claim;
+    kiln_datum *in;
+    KILN_ALLOC(in, r->arena, claim->n_in + 1);
+    for (int32_t i = 0; i < claim->n_in; i++) {
+        const kiln_value *v = claim->in[i];
+        if (v && !v->constant) {
+            KILN_TRY(find(r, v, &in[i], diag));
+        }
+    }
+    return claim->kernel->reference(claim, in, out, r->arena, diag);
+}
+
+kiln_status kiln_frame_reference(kiln_frame *f, int32_t s, kiln_datum *out, kiln_arena *arena,
+                                 kiln_diag *diag) {
+    region r;
+    KILN_TRY(start(&r, f, s, arena));
+    const kiln_claim *claim = r.step->claim;
+    if (claim->kernel->reference) {
+        return eval_stated(&r, out, diag);
+    }
+    for (int32_t i = 0; i < claim->n_nodes; i++) {
+        KILN_TRY(run_node(&r, claim->nodes[i], diag));
+    }
+    for (int32_t i = 0; i < claim->n_out; i++) {
+        KILN_TRY(find(&r, claim->out[i], &out[i], diag));
     }
     return KILN_OK;
 }

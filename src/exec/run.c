@@ -155,18 +155,97 @@ static void fill_calls(kiln_frame *f, kiln_segment *seg) {
     }
 }
 
-/* With taps the same calls run one at a time, each looked at before the next may reuse its
- * inputs. */
-static kiln_status run_tapped(kiln_frame *f, kiln_segment *seg, kiln_diag *diag) {
+/* ---- One step at a time ---- */
+
+/* Steps apart that results may be: none where the kernel states its arithmetic; elsewhere floats
+ * that are rounded to 8 bits may fall to the other side. -1: they are not compared. */
+static int32_t steps_apart(const kiln_claim *claim, const kiln_tensor *t) {
+    bool bytes = t->dtype == KILN_DTYPE_U8 || t->dtype == KILN_DTYPE_I8;
+    return !bytes ? -1 : claim->kernel->reference ? 0 : 1;
+}
+
+static kiln_status compare(const kiln_claim *claim, const kiln_value *v, const kiln_datum *want,
+                           const kiln_datum *got, kiln_diag *diag) {
+    int32_t apart = steps_apart(claim, &got->tensor);
+    int64_t n = apart < 0 ? 0 : kiln_tensor_count(&got->tensor);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t a = kiln_get_i64(want->tensor.dtype, want->tensor.data, i);
+        int64_t b = kiln_get_i64(got->tensor.dtype, got->tensor.data, i);
+        if ((a > b ? a - b : b - a) > apart) {
+            return kiln_fail(diag, KILN_F_COMPARE,
+                             "region \"%s\": kernel %s gives %lld for \"%s\"[%lld], its reference "
+                             "%lld",
+                             claim->anchor->name, claim->kernel->name, (long long)b, v->name,
+                             (long long)i, (long long)a);
+        }
+    }
+    return KILN_OK;
+}
+
+static kiln_status run_beside(kiln_frame *f, kiln_segment *seg, int32_t at, kiln_arena *arena,
+                              kiln_diag *diag) {
+    const kiln_step *step = &f->plan->steps[seg->bound[at].step];
+    const kiln_claim *claim = step->claim;
+    kiln_datum *want;
+    KILN_ALLOC(want, arena, claim->n_out);
+    KILN_TRY(kiln_frame_reference(f, seg->bound[at].step, want, arena, diag));
+    if (f->exec->regions == KILN_REGIONS_REFERENCE) {
+        for (int32_t i = 0; i < claim->n_out; i++) {
+            kiln_frame_store(f, step->out[i], &want[i]);
+        }
+        return KILN_OK;
+    }
+    KILN_TRY(run_bound(f, seg, at, at + 1, diag));
+    for (int32_t i = 0; i < claim->n_out; i++) {
+        kiln_datum got;
+        KILN_TRY(kiln_frame_row(f, step->out[i], &got, arena));
+        KILN_TRY(compare(claim, claim->out[i], &want[i], &got, diag));
+    }
+    return KILN_OK;
+}
+
+static bool makes_bytes(const kiln_claim *claim) {
+    for (int32_t i = 0; i < claim->n_out; i++) {
+        kiln_dtype d = claim->out[i]->type.dtype;
+        if (d == KILN_DTYPE_U8 || d == KILN_DTYPE_I8) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Bound step `at` by its kernel, its reference, or both. */
+static kiln_status run_one(kiln_frame *f, kiln_segment *seg, int32_t at, kiln_diag *diag) {
+    kiln_exec *x = f->exec;
+    const kiln_step *step = &f->plan->steps[seg->bound[at].step];
+    bool beside = step->claim_index >= 0 &&
+                  (x->regions == KILN_REGIONS_REFERENCE ||
+                   (x->regions == KILN_REGIONS_CHECKED && makes_bytes(step->claim)));
+    if (!beside) {
+        return run_bound(f, seg, at, at + 1, diag);
+    }
+    kiln_arena arena;
+    kiln_arena_init(&arena, x->env);
+    kiln_status status = run_beside(f, seg, at, &arena, diag);
+    kiln_arena_free(&arena);
+    return status;
+}
+
+/* With taps, and where references run, the same calls run one at a time, each looked at before the
+ * next may reuse its inputs. */
+static kiln_status run_stepwise(kiln_frame *f, kiln_segment *seg, kiln_diag *diag) {
     int32_t next = 0;
     for (int32_t s = seg->first; s < seg->end; s++) {
         if (next < seg->n_bound && seg->bound[next].step == s) {
-            KILN_TRY(kiln_frame_tap(f, s, diag));
-            KILN_TRY(run_bound(f, seg, next, next + 1, diag));
+            if (f->exec->has_taps) {
+                KILN_TRY(kiln_frame_tap(f, s, diag));
+            }
+            KILN_TRY(run_one(f, seg, next, diag));
             next++;
         }
         const kiln_step *step = &f->plan->steps[s];
-        for (int32_t i = 0; step->claim_index >= 0 && i < step->claim->n_out; i++) {
+        bool seen = f->exec->has_taps && step->claim_index >= 0;
+        for (int32_t i = 0; seen && i < step->claim->n_out; i++) {
             const kiln_value *v = step->claim->out[i];
             if (f->exec->taps.wants(f->exec->taps.user, v)) {
                 kiln_datum d;
@@ -193,8 +272,8 @@ kiln_status kiln_frame_run(kiln_frame *f, const kiln_datum *inputs, kiln_diag *d
         KILN_TRY(kiln_frame_segment(f, seg, &seg, diag));
         fill_slots(f, seg);
         fill_calls(f, seg);
-        if (f->exec->has_taps) {
-            KILN_TRY(run_tapped(f, seg, diag));
+        if (f->exec->has_taps || f->exec->regions != KILN_REGIONS_FAST) {
+            KILN_TRY(run_stepwise(f, seg, diag));
         } else if (seg->n_bound > 0) {
             KILN_TRY(run_bound(f, seg, 0, seg->n_bound, diag));
         }

@@ -116,6 +116,21 @@ static kiln_status lower(kiln_engine *e, kiln_diag *diag) {
     return KILN_OK;
 }
 
+/* Which layers kiln_quantize left float, and why. */
+static kiln_status keep_reasons(kiln_engine *e, const kiln_model *m) {
+    KILN_ALLOC(e->left_float, &e->arena, m->placed.n_nodes);
+    for (size_t i = 0; i < m->placed.n_nodes; i++) {
+        const kiln_node_precision *p = &m->placed.nodes[i];
+        if (p->layer && p->dtype == KILN_DTYPE_F32 && p->reason) {
+            kiln_left_float *f = &e->left_float[e->n_left_float++];
+            f->node = kiln_arena_text(&e->arena, p->name, strlen(p->name));
+            f->reason = kiln_arena_text(&e->arena, p->reason, strlen(p->reason));
+            KILN_TRY(f->node && f->reason ? KILN_OK : KILN_E_MEMORY);
+        }
+    }
+    return KILN_OK;
+}
+
 /* ---- Precisions ---- */
 
 static bool is_half(kiln_dtype dtype) {
@@ -171,6 +186,7 @@ static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_o
     KILN_TRY(choose_target(e, o, diag));
     KILN_TRY(clone(e, m, o, diag));
     KILN_TRY(write_command(e, m, o));
+    KILN_TRY(keep_reasons(e, m));
     KILN_TRY(e->dims.oom ? KILN_E_MEMORY : KILN_OK);
     kiln_pass_options passes = {.off = o->off, .stop_after = o->stop_after};
     KILN_TRY(kiln_passes_run(e->graph, &passes, &e->passes, &e->n_passes, diag));

@@ -267,6 +267,11 @@ KILN_API kiln_status kiln_quantize(kiln_model **out, const kiln_model *model,
                                    const kiln_calibration *calibration, const kiln_ranges *ranges,
                                    const kiln_quantize_options *options, kiln_diag *diag);
 
+/* Layer i of those that stay float in an engine built from such a model, and why; the engine's file
+ * keeps it. False past the end. Strings are borrowed from the engine. */
+KILN_API bool kiln_engine_left_float(const kiln_engine *engine, size_t i, const char **layer,
+                                     const char **reason);
+
 /* One calibrator for all tensors, and what the network quantized by it made of samples. */
 typedef struct kiln_trial {
     kiln_calibrator calibrator; /* AUTO: for each tensor the one of least squared error */

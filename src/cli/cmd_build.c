@@ -20,8 +20,25 @@ static const char *default_output(const char *model) {
                  base);
 }
 
-static void report(const cli *c, const char *path, const kiln_engine *engine, double build_ms,
-                   double save_ms) {
+/* Layers that quantizing left float, and why. */
+static void json_floats(json *j, const kiln_model *model) {
+    kiln_node_precision p;
+    json_key(j, "stays_float");
+    json_open(j, '[');
+    for (size_t i = 0; kiln_model_precision(model, i, &p); i++) {
+        if (p.layer && p.dtype == KILN_DTYPE_F32) {
+            json_open(j, '{');
+            json_key_text(j, "name", p.name);
+            json_key_text(j, "op", p.op);
+            json_key_text(j, "reason", p.reason);
+            json_close(j);
+        }
+    }
+    json_close(j);
+}
+
+static void report(const cli *c, const char *path, const kiln_model *model,
+                   const kiln_engine *engine, double build_ms, double save_ms) {
     kiln_engine_info info;
     kiln_layer layer;
     struct stat st = {0};
@@ -44,6 +61,7 @@ static void report(const cli *c, const char *path, const kiln_engine *engine, do
         json_key_bool(&j, "portable", info.portable);
         json_key_number(&j, "build_ms", build_ms);
         json_key_number(&j, "save_ms", save_ms);
+        json_floats(&j, model);
         json_end(&j);
         return;
     }
@@ -120,7 +138,7 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
     const char *path = o->output ? o->output : default_output(c->operands.items[0]);
     status = kiln_engine_save(*engine, path, c->diag);
     if (status == KILN_OK) {
-        report(c, path, *engine, built - start, now_ms() - built);
+        report(c, path, *model, *engine, built - start, now_ms() - built);
     }
     return finish(c, status);
 }

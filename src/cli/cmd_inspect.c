@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "kiln/quant.h"
 
 typedef struct own {
     bool layers, passes, off_names;
@@ -124,6 +125,34 @@ static void layers_json(json *j, const session *s) {
         json_key_int(j, "macs", l.macs);
         json_key_int(j, "weight_bytes", (int64_t)l.weight_bytes);
         json_key_text(j, "sources", l.sources);
+        json_close(j);
+    }
+    json_close(j);
+}
+
+/* Layers that quantizing left float. */
+static void floats_table(const cli *c, const session *s) {
+    const char *layer, *reason;
+    table *t = table_new("stays float|why");
+    size_t n = 0;
+    for (; kiln_engine_left_float(s->engine, n, &layer, &reason); n++) {
+        table_cell(t, "%s", safe(layer));
+        table_cell(t, "%s", safe(reason));
+    }
+    if (n > 0) {
+        putchar('\n');
+        table_print(t, c->format);
+    }
+}
+
+static void floats_json(json *j, const session *s) {
+    const char *layer, *reason;
+    json_key(j, "stays_float");
+    json_open(j, '[');
+    for (size_t i = 0; kiln_engine_left_float(s->engine, i, &layer, &reason); i++) {
+        json_open(j, '{');
+        json_key_text(j, "name", layer);
+        json_key_text(j, "reason", reason);
         json_close(j);
     }
     json_close(j);
@@ -285,6 +314,7 @@ static void show_json(const cli *c, const own *o, const session *s, const memory
     }
     json_key_bool(&j, "portable", e.portable);
     layers_json(&j, s);
+    floats_json(&j, s);
     if (o->passes) {
         passes_json(&j, s);
     }
@@ -326,6 +356,7 @@ static void show_tables(const cli *c, const own *o, const session *s, const memo
     if (o->layers) {
         layers_table(c, s);
     }
+    floats_table(c, s);
     if (o->passes) {
         passes_table(c, s);
     }

@@ -129,13 +129,18 @@ static void show(const cli *c, const own *o, const found *f) {
 
 /* ---- Files ---- */
 
-static int write_rules(cli *c, const own *o, const found *f) {
+static int write_rules(cli *c, const own *o, const quant_study *s, const found *f) {
+    const kiln_calibrate_options *how = s->options.calibrate;
+    const char *by = keepf(" --calibrator %s", kiln_calibrator_name(how->calibrator));
     FILE *to = open_output(c, o->rules);
     if (!to) {
         return kiln_status_exit_code(KILN_E_IO);
     }
-    fprintf(to, "# kiln build %s --int8=force --precision @%s ...\n%s", c->operands.items[0],
-            o->rules, kiln_study_rules(f->study));
+    if (how->calibrator == KILN_CALIBRATOR_PERCENTILE && how->n_percentiles == 1) {
+        by = keepf("%s --percentiles %g", by, how->percentiles[0]);
+    }
+    fprintf(to, "# kiln build %s --int8=force --precision @%s%s ...\n%s", c->operands.items[0],
+            o->rules, by, kiln_study_rules(f->study));
     return close_output(c, to, o->rules);
 }
 
@@ -163,7 +168,7 @@ static kiln_status write_engine(cli *c, const own *o, const quant_study *s, cons
 
 static int write_all(cli *c, const own *o, const quant_study *s, const found *f) {
     kiln_status status = write_engine(c, o, s, f);
-    int failed = status == KILN_OK ? write_rules(c, o, f) : finish(c, status);
+    int failed = status == KILN_OK ? write_rules(c, o, s, f) : finish(c, status);
     if (failed == 0 && o->plot) {
         status = write_plot(c, o, f);
         failed = status == KILN_OK ? 0 : finish(c, status);

@@ -5,6 +5,7 @@
 
 #include "base/diag.h"
 #include "base/env.h"
+#include "kiln/quant.h"
 #include "ops/cost.h"
 
 kiln_status kiln_engine_new(kiln_engine **out, const kiln_env *env) {
@@ -216,6 +217,16 @@ const char *kiln_engine_refusal(const kiln_engine *engine, const char *layer, si
         }
     }
     return NULL;
+}
+
+bool kiln_engine_left_float(const kiln_engine *engine, size_t i, const char **layer,
+                            const char **reason) {
+    if (i >= engine->n_left_float) {
+        return false;
+    }
+    *layer = engine->left_float[i].node;
+    *reason = engine->left_float[i].reason;
+    return true;
 }
 
 bool kiln_engine_pass(const kiln_engine *engine, size_t i, kiln_pass_info *out) {

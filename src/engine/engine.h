@@ -13,6 +13,11 @@ typedef struct kiln_refusal {
     const char *node, *kernel, *reason;
 } kiln_refusal;
 
+/* A layer that quantizing left float; kept in the file. */
+typedef struct kiln_left_float {
+    const char *node, *reason;
+} kiln_left_float;
+
 /* Described once, when model or engine are made, so that any thread may look. */
 typedef struct kiln_ios {
     kiln_io *in, *out;
@@ -40,6 +45,8 @@ struct kiln_engine {
     size_t n_passes;
     kiln_refusal *refusals;
     size_t n_refusals, cap_refusals;
+    kiln_left_float *left_float;
+    size_t n_left_float;
     kiln_file *file;        /* mapped engine file, or NULL */
     struct kiln_hold *hold; /* keeps a model's files mapped while the engine reads them, or NULL */
 };

@@ -185,6 +185,20 @@ static void read_range(kiln_dec *d, const kiln_graph *g, int64_t *last, kiln_sha
     }
 }
 
+static kiln_status read_left_float(loader *l, kiln_dec *d) {
+    kiln_engine *e = l->engine;
+    size_t n = kiln_dec_count(d, 2 * sizeof(uint32_t));
+    KILN_ALLOC(e->left_float, &e->arena, n);
+    for (size_t i = 0; i < n && !d->bad; i++) {
+        kiln_left_float *f = &e->left_float[i];
+        f->node = kiln_dec_text(d);
+        f->reason = kiln_dec_text(d);
+        d->bad = d->bad || !f->node || !f->reason;
+    }
+    e->n_left_float = d->bad ? 0 : n;
+    return d->oom ? KILN_E_MEMORY : KILN_OK;
+}
+
 /* The file's ranges are held against its graph like any that are given. */
 static kiln_status read_profile(loader *l) {
     kiln_engine *e = l->engine;
@@ -205,6 +219,9 @@ static kiln_status read_profile(loader *l) {
             return status == KILN_E_MEMORY ? status : damaged(l, "its profile is not valid");
         }
         e->n_widened = kiln_dec_u32(d);
+    }
+    if (l->version >= KILN_FORMAT_FLOATS && d->at < d->len) {
+        KILN_TRY(read_left_float(l, d));
     }
     /* A later version may have put more there. */
     return !d->bad && (d->at == d->len || l->version > KILN_FORMAT_VERSION)

@@ -134,6 +134,13 @@ static void write_meta(kiln_enc *e, const kiln_engine *engine) {
     }
     write_profile(e, engine);
     kiln_enc_u32(e, engine->n_widened);
+    if (engine->n_left_float > 0) {
+        kiln_enc_u64(e, engine->n_left_float);
+        for (size_t i = 0; i < engine->n_left_float; i++) {
+            kiln_enc_text(e, engine->left_float[i].node);
+            kiln_enc_text(e, engine->left_float[i].reason);
+        }
+    }
 }
 
 static kiln_status write_plan(saver *s, kiln_enc *e, const kiln_plan *p) {

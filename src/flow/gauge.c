@@ -453,6 +453,17 @@ bool kiln_gauge_bind(kiln_gauge *gauge, size_t k, kiln_context *context, kiln_di
            bind(gauge, &gauge->batches[k], context, diag) == KILN_OK;
 }
 
+const kiln_tensor *kiln_gauge_input(const kiln_gauge *gauge, size_t k, const char *name) {
+    kiln_io io;
+    bool has = k < gauge->n_batches && gauge->held;
+    for (size_t i = 0; has && kiln_engine_input(gauge->engine, i, &io); i++) {
+        if (strcmp(io.name, name) == 0) {
+            return &gauge->batches[k].inputs[i];
+        }
+    }
+    return NULL;
+}
+
 kiln_hash128 kiln_gauge_hash(const kiln_gauge *gauge) {
     kiln_hash128 parts[2] = {{0}};
     for (size_t k = 0; k < gauge->n_batches; k++) {

@@ -70,6 +70,8 @@ kiln_status kiln_gauge_model(kiln_gauge *gauge, const kiln_model *model, kiln_ga
                              kiln_diag *diag);
 /* Binds what was kept of batch k; false past the end, and when inputs were not kept. */
 bool kiln_gauge_bind(kiln_gauge *gauge, size_t k, kiln_context *context, kiln_diag *diag);
+/* What was kept of batch k for the input of that name, or NULL. */
+const kiln_tensor *kiln_gauge_input(const kiln_gauge *gauge, size_t k, const char *name);
 /* Of the float network's outputs: it changes with the network, the samples and how they are
  * prepared. */
 kiln_hash128 kiln_gauge_hash(const kiln_gauge *gauge);

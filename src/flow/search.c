@@ -442,7 +442,8 @@ kiln_status kiln_search(kiln_study **out, kiln_model **best, const kiln_model *m
     }
     if (f.job.study && f.best && (status == KILN_OK || status == KILN_E_CANCELLED)) {
         kiln_status made = write_rules(&f);
-        made = made ? made : kiln_study_quantize(&f.job, f.best, best);
+        f.job.options.precision = f.job.study->rules; /* what the rules say is what is built */
+        made = made ? made : kiln_study_quantize(&f.job, NULL, best);
         mark_front(f.job.study);
         status = made == KILN_OK ? status : made;
     }

@@ -6,9 +6,9 @@
 #include "flow/timing.h"
 #include "quant/calibration.h"
 
-/* What must be gained for a layer to change its precision, and how long the search for it may
- * take. */
-static const double layer_margin = 0.05, network_margin = 0.01;
+/* What must be lost for a layer to stay float, as a share and in time that the clock can tell; what
+ * the network must gain by it; and how long the search for it may take. */
+static const double layer_margin = 0.05, layer_margin_ms = 0.003, network_margin = 0.01;
 static const double cells_budget_ms = 400, race_budget_ms = 300;
 
 typedef struct network {
@@ -82,7 +82,7 @@ static kiln_status list_layers(job *j) {
 /* b lost to a: the other way round. */
 static bool is_lost(const kiln_race *r) {
     const kiln_race back = {.ratio = r->ratio > 0 ? 1 / r->ratio : 1, .wins = 1 - r->wins};
-    return kiln_race_is_won(&back, layer_margin);
+    return kiln_race_is_won(&back, layer_margin) && r->b_ms - r->a_ms > layer_margin_ms;
 }
 
 static size_t mark_slow(job *j) {

@@ -111,14 +111,20 @@ static kiln_status run_tapped(tapping *t, kiln_context *context, bool is_float, 
     return status;
 }
 
+/* Inputs are no results of a step: they are what was bound. */
+static void begin_batch(tapping *t, const kiln_gauge *gauge, size_t k) {
+    for (size_t i = 0; i < t->n; i++) {
+        const kiln_tensor *in = kiln_gauge_input(gauge, k, t->pairs[i].name);
+        t->pairs[i].exact = in && kiln_dtype_is_float(in->dtype) ? *in : (kiln_tensor){0};
+    }
+}
+
 static kiln_status run_all(tapping *t, kiln_study_job *job, kiln_context *context) {
     kiln_context *exact = kiln_gauge_context(job->gauge);
     for (size_t k = 0; k < TAPPED_BATCHES && kiln_gauge_bind(job->gauge, k, exact, job->diag);
          k++) {
         kiln_arena_recycle(&t->scratch);
-        for (size_t i = 0; i < t->n; i++) {
-            t->pairs[i].exact = (kiln_tensor){0};
-        }
+        begin_batch(t, job->gauge, k);
         KILN_TRY(run_tapped(t, exact, true, job->diag));
         if (kiln_gauge_bind(job->gauge, k, context, job->diag)) {
             KILN_TRY(run_tapped(t, context, false, job->diag));

@@ -100,7 +100,7 @@ def sensitivity_ranks_the_planted_layer_first(t):
     assert layers["bad"]["drop_points"] > max(r["drop_points"] for r in others), d
     assert d["all_drop_points"] > 5 and d["float_metric"] == 1 and d["metric"] == "top1", d
     assert layers["bad"]["input"] == "h2" and layers["fc1"]["input"] == "h0", layers
-    assert 30 < layers["fc1"]["input_sqnr_db"] < 60, layers
+    assert all(30 < layers[name]["input_sqnr_db"] < 60 for name in ("fc0", "fc1")), layers
 
     unlabelled = t / "x.npz"
     d = records(kiln(*common[:3], unlabelled, *common[4:]))
@@ -190,6 +190,14 @@ def layers_that_lose_time_stay_float(t):
     net, common = wide(t)
     off = ["--off", ",".join(OFF)]
     slow = kiln("build", net, *common, *off, "--int8", "-o", t / "a.kiln")
+    assert slow.returncode == 0, slow.stderr
+    d = records(kiln("inspect", t / "a.kiln", "--format", "json"))
+    assert [r["name"] for r in d["stays_float"]] == ["fc0", "fc1", "fc2"], d["stays_float"]
+    assert all("slower in 8 bits here" in r["reason"] for r in d["stays_float"]), d
+    expect(kiln("inspect", t / "a.kiln"), 0, "stays float")
+    floats = records(kiln("build", net, *common, *off, "--int8", "-o", t / "a.kiln", "--format", "json"))["stays_float"]
+    assert [r["name"] for r in floats] == ["fc0", "fc1", "fc2"], floats
+    assert all("in float" in r["reason"] for r in floats), floats
     expect(slow, 0, "fc1 (MatMul) stays float: slower in 8 bits here", "0 of 3 layers in int8")
     assert all("f32" in k for k in kernels(t / "a.kiln")), kernels(t / "a.kiln")
 

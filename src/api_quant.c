@@ -6,7 +6,6 @@
 #include "base/env.h"
 #include "build/widen.h"
 #include "pass/pass.h"
-#include "quant/mark.h"
 #include "quant/options.h"
 #include "quant/trt_rules.h"
 

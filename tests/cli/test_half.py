@@ -72,6 +72,10 @@ def int8_beside_bf16(t):
     both, _ = built(t, net, "--int8", "--bf16", "--keep-last", 1, *calib)
     assert both["conv"] == "int8" and both["fc"] == "bf16", both
     expect(kiln("build", net, "--precision", "type:Conv=int8", "-o", t / "n.kiln"), 2, "--calib")
+    expect(kiln("quantize", net, "--keep-last", 1, *calib, "-o", t / "q.onnx"), 0)
+    both, _ = built(t, t / "q.onnx", "--bf16")
+    assert (both["conv"], both["depth"], both["fc"]) == ("int8", "int8", "bf16"), both
+    expect(kiln("build", t / "q.onnx", "--int8", *calib, "-o", t / "n.kiln"), 4, "already")
 
 
 def refusals_have_reasons(t):

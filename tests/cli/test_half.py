@@ -49,6 +49,7 @@ def flags_and_rules_choose(t):
     net = network(t)
     plain, bytes_plain = built(t, net)
     assert plain["conv"] == plain["depth"] == plain["fc"] == "fp32", plain
+    expect(kiln("build", net, "--bf16", "-o", t / "net.kiln"), 0, "2 in bf16, 2 in fp32")
     half, bytes_half = built(t, net, "--bf16")
     assert (half["conv"], half["depth"], half["fc"]) == ("bf16", "fp32", "bf16"), half
     assert bytes_half < 0.6 * bytes_plain, (bytes_half, bytes_plain)

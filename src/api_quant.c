@@ -4,8 +4,8 @@
 #include "api.h"
 #include "base/diag.h"
 #include "base/env.h"
+#include "build/widen.h"
 #include "pass/pass.h"
-#include "quant/mark.h"
 #include "quant/options.h"
 #include "quant/trt_rules.h"
 
@@ -17,6 +17,20 @@ typedef struct job {
     kiln_place_options place;
     kiln_diag *diag;
 } job;
+
+/* 8 bits are chosen among float32 nodes: a model of half-width floats becomes one, as it does when
+ * an engine runs it, so that values have the names that calibrating saw. */
+static kiln_status widen(job *j) {
+    kiln_graph *g = j->model->import.graph;
+    size_t n;
+    if (!kiln_rules_want_int8(&j->place.rules) || !kiln_needs_widening(g)) {
+        return KILN_OK;
+    }
+    KILN_TRY(kiln_widen(g, &n, j->diag));
+    kiln_note(j->diag, KILN_F_PRECISION, "%zu nodes of float16 or bfloat16 become float32 or int8",
+              n);
+    return KILN_OK;
+}
 
 kiln_status kiln_model_canonical(kiln_model *out, const kiln_model *from, const char *const *off,
                                  kiln_diag *diag) {
@@ -74,6 +88,7 @@ static kiln_status quantize(job *j, const kiln_model *from, const kiln_quantize_
                                         j->diag));
     KILN_TRY(check_model(j, from));
     KILN_TRY(kiln_model_canonical(m, from, j->options.off, j->diag));
+    KILN_TRY(widen(j));
     KILN_TRY(place(j));
     KILN_TRY(kiln_model_complete(m, j->diag));
     return KILN_OK;
@@ -122,6 +137,31 @@ bool kiln_model_precision(const kiln_model *model, size_t i, kiln_node_precision
     return true;
 }
 
+static bool has_precision(const kiln_graph *graph, kiln_dtype dtype) {
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        if (graph->nodes[i]->precision.dtype == dtype) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Exports with what nodes' precisions ask for written as types. */
+static kiln_status export_narrow(const kiln_model *model, const char *path,
+                                 const kiln_export_options *o, kiln_arena *arena, kiln_diag *diag) {
+    static const kiln_dtype dtypes[] = {KILN_DTYPE_BF16, KILN_DTYPE_F16};
+    kiln_graph *g;
+    kiln_dims *dims;
+    size_t n;
+    KILN_ALLOC(dims, arena, 1);
+    kiln_dims_init(dims, arena);
+    KILN_TRY(kiln_graph_clone(&g, model->import.graph, arena, dims, model->env));
+    for (size_t i = 0; i < KILN_COUNT_OF(dtypes); i++) {
+        KILN_TRY(has_precision(g, dtypes[i]) ? kiln_narrow(g, dtypes[i], &n, diag) : KILN_OK);
+    }
+    return kiln_export_file(g, path, o, model->env, diag);
+}
+
 kiln_status kiln_model_export(const kiln_model *model, const char *path, size_t external_threshold,
                               kiln_diag *diag) {
     if (!model || !path) {
@@ -129,7 +169,14 @@ kiln_status kiln_model_export(const kiln_model *model, const char *path, size_t 
     }
     kiln_export_options o = {.external_threshold = external_threshold,
                              .producer_version = kiln_version()};
-    return kiln_diag_close(diag, kiln_export_file(model->import.graph, path, &o, model->env, diag));
+    kiln_arena arena;
+    kiln_arena_init(&arena, model->env);
+    const kiln_graph *g = model->import.graph;
+    bool half = has_precision(g, KILN_DTYPE_BF16) || has_precision(g, KILN_DTYPE_F16);
+    kiln_status status = half ? export_narrow(model, path, &o, &arena, diag)
+                              : kiln_export_file(g, path, &o, model->env, diag);
+    kiln_arena_free(&arena);
+    return kiln_diag_close(diag, status);
 }
 
 kiln_status kiln_model_check_tensorrt(const kiln_model *model, kiln_diag *diag) {

@@ -16,7 +16,8 @@ typedef struct form {
     const kiln_graph *home;
 } form;
 
-/* What became of a value of the original graph. */
+/* What became of a value of the original graph. Said of widening; where kiln_narrow works, "half"
+ * is float32 and "wide" the narrow type. */
 typedef struct fate {
     kiln_dtype half;   /* F16 or BF16 when it had that type, else NONE */
     form wide, narrow; /* half values: in float32, in their own type */
@@ -26,7 +27,8 @@ typedef struct fate {
 
 typedef struct widener {
     kiln_graph *root;
-    fate *fates; /* per value id of the original graph */
+    kiln_dtype to; /* F32 to widen, F16 or BF16 to narrow */
+    fate *fates;   /* per value id of the original graph */
     kiln_diag *diag;
     size_t n_wide;
 } widener;
@@ -64,12 +66,18 @@ bool kiln_needs_widening(const kiln_graph *graph) {
     return false;
 }
 
+/* A type that is rewritten. */
+static bool is_from(const widener *w, kiln_dtype dtype) {
+    return w->to == KILN_DTYPE_F32 ? is_half(dtype) : dtype == KILN_DTYPE_F32;
+}
+
 /* The entry of an original value; one met for the first time stands for itself. */
 static fate *fate_of(widener *w, kiln_value *v) {
     fate *f = &w->fates[v->id];
     if (!f->known) {
         f->known = true;
-        f->half = is_half_value(v) ? v->type.dtype : KILN_DTYPE_NONE;
+        bool from = v->type.kind == KILN_KIND_TENSOR && is_from(w, v->type.dtype);
+        f->half = from ? v->type.dtype : KILN_DTYPE_NONE;
         f->narrow = (form){v, v->home};
     }
     return f;
@@ -106,23 +114,22 @@ static kiln_status add_cast(editor *e, kiln_value *v, kiln_dtype to, form *out) 
     return KILN_OK;
 }
 
-/* A constant in float32. */
+/* A constant in the other type. */
 static kiln_status convert_constant(editor *e, const kiln_value *v, form *out) {
     const kiln_tensor *t = &v->constant->tensor;
     kiln_tensor wide = *t;
     kiln_arena *arena = e->graph->arena;
-    wide.dtype = KILN_DTYPE_F32;
+    wide.dtype = e->w->to;
     wide.data = NULL;
     wide.cap_bytes = kiln_tensor_bytes(&wide);
     bool eager = t->data && wide.cap_bytes <= EAGER_BYTES;
     if (eager) {
         int64_t n = kiln_tensor_count(t);
-        float *data;
-        KILN_ALLOC(data, arena, n);
+        wide.data = kiln_arena_raw(arena, wide.cap_bytes);
+        KILN_TRY(wide.data ? KILN_OK : KILN_E_MEMORY);
         for (int64_t i = 0; i < n; i++) {
-            data[i] = (float)kiln_get_f64(t->dtype, t->data, i);
+            kiln_set_f64(wide.dtype, wide.data, i, kiln_get_f64(t->dtype, t->data, i));
         }
-        wide.data = data;
     }
     const char *name = kiln_graph_fresh_name(e->graph, v->name);
     if (!name) {
@@ -131,7 +138,7 @@ static kiln_status convert_constant(editor *e, const kiln_value *v, form *out) {
     KILN_TRY(kiln_graph_constant(&out->value, e->graph, name, &wide));
     out->home = NULL;
     if (!eager) {
-        KILN_TRY(make_cast(e, (kiln_value *)v, KILN_DTYPE_F32, &out->value->constant->expr));
+        KILN_TRY(make_cast(e, (kiln_value *)v, e->w->to, &out->value->constant->expr));
     }
     return KILN_OK;
 }
@@ -140,7 +147,7 @@ static kiln_status get_wide(editor *e, kiln_value *v, kiln_value **out) {
     fate *f = fate_of(e->w, v);
     if (!is_visible(&f->wide, e->graph)) {
         KILN_TRY(v->constant ? convert_constant(e, v, &f->wide)
-                             : add_cast(e, f->narrow.value, KILN_DTYPE_F32, &f->wide));
+                             : add_cast(e, f->narrow.value, e->w->to, &f->wide));
     }
     *out = f->wide.value;
     return KILN_OK;
@@ -181,12 +188,12 @@ static int64_t *int_attr(const kiln_node *n, const char *name) {
     return NULL;
 }
 
-/* The node states that it gives a half type. */
-static bool names_half(const kiln_node *n) {
+/* The node states that it gives a type that is rewritten. */
+static bool names_half(const widener *w, const kiln_node *n) {
     static const char *const names[] = {"dtype", "output_dtype", "output_datatype", "precision"};
     for (size_t i = 0; i < KILN_COUNT_OF(names); i++) {
         const int64_t *v = int_attr(n, names[i]);
-        if (v && (*v == KILN_DTYPE_F16 || *v == KILN_DTYPE_BF16)) {
+        if (v && is_from(w, (kiln_dtype)*v)) {
             return true;
         }
     }
@@ -203,8 +210,9 @@ static bool may_widen(widener *w, const kiln_node *n) {
         half = half || (v && k < n->n_in && fate_of(w, v)->half);
     }
     bool fixed = n->op == &kiln_op_cast_like || n->op == &kiln_op_bit_cast ||
-                 (n->op->flags & KILN_OP_RANDOM) || n->n_bodies > 0 || names_half(n);
-    return half && !fixed;
+                 (n->op->flags & KILN_OP_RANDOM) || n->n_bodies > 0 || names_half(w, n);
+    bool asked = w->to == KILN_DTYPE_F32 || n->precision.dtype == w->to;
+    return half && asked && !fixed;
 }
 
 /* What a node was, to go back to. */
@@ -222,12 +230,17 @@ static kiln_status take_snapshot(const editor *e, const kiln_node *n, snapshot *
     return KILN_OK;
 }
 
+/* Inputs that ONNX wants in float32 whatever the others have. */
+static bool stays_float(const widener *w, const kiln_node *n, int32_t in) {
+    return w->to != KILN_DTYPE_F32 && n->op == &kiln_op_resize && in > 0;
+}
+
 /* The outputs are what they were, with float32 for half types. */
-static bool gives_wide(const kiln_node *n, const snapshot *s) {
+static bool gives_wide(const widener *w, const kiln_node *n, const snapshot *s) {
     for (int32_t i = 0; i < n->n_out; i++) {
         kiln_dtype before = s->out[i].type.dtype;
         if (n->out[i]->type.kind != KILN_KIND_TENSOR ||
-            n->out[i]->type.dtype != (is_half(before) ? KILN_DTYPE_F32 : before)) {
+            n->out[i]->type.dtype != (is_from(w, before) ? w->to : before)) {
             return false;
         }
     }
@@ -243,7 +256,7 @@ static kiln_status try_wide(editor *e, kiln_node *n, bool *done) {
     KILN_TRY(take_snapshot(e, n, &s));
     KILN_ALLOC(n->in, e->graph->arena, n->n_in);
     for (int32_t i = 0; i < n->n_in; i++) {
-        KILN_TRY(get_operand(e, s.in[i], true, &n->in[i]));
+        KILN_TRY(get_operand(e, s.in[i], !stays_float(e->w, n, i), &n->in[i]));
     }
     if (softmax && (before == KILN_DTYPE_F16 || before == KILN_DTYPE_BF16)) {
         *softmax = KILN_ABSENT;
@@ -252,7 +265,7 @@ static kiln_status try_wide(editor *e, kiln_node *n, bool *done) {
     if (status == KILN_E_MEMORY) {
         return status;
     }
-    *done = status == KILN_OK && gives_wide(n, &s);
+    *done = status == KILN_OK && gives_wide(e->w, n, &s);
     for (int32_t i = 0; i < n->n_out && !*done; i++) {
         n->out[i]->type = s.out[i].type;
         n->out[i]->contents = s.out[i].contents;
@@ -268,7 +281,7 @@ static kiln_status try_wide(editor *e, kiln_node *n, bool *done) {
     }
     for (int32_t i = 0; i < n->n_out; i++) {
         fate *f = &e->w->fates[n->out[i]->id];
-        bool half = is_half(s.out[i].type.dtype);
+        bool half = is_from(e->w, s.out[i].type.dtype);
         *f = (fate){.known = true, .half = half ? s.out[i].type.dtype : KILN_DTYPE_NONE};
         *(half ? &f->wide : &f->narrow) = (form){n->out[i], e->graph};
     }
@@ -299,7 +312,7 @@ static kiln_status skip_cast(editor *e, kiln_node *n, bool *done) {
     kiln_cast_attrs *a = n->attrs;
     kiln_value *x = n->in[0], *y = n->out[0];
     *done = false;
-    if (n->op != &kiln_op_cast || x->type.kind != KILN_KIND_TENSOR) {
+    if (n->op != &kiln_op_cast || x->type.kind != KILN_KIND_TENSOR || e->w->to != KILN_DTYPE_F32) {
         return KILN_OK;
     }
     const fate *from = fate_of(e->w, x);
@@ -358,11 +371,19 @@ static kiln_status widen_graph(widener *w, kiln_graph *graph) {
     return KILN_OK;
 }
 
-kiln_status kiln_widen(kiln_graph *graph, size_t *n_nodes, kiln_diag *diag) {
-    widener w = {.root = graph, .diag = diag};
+static kiln_status retype(kiln_graph *graph, kiln_dtype to, size_t *n_nodes, kiln_diag *diag) {
+    widener w = {.root = graph, .to = to, .diag = diag};
     KILN_ALLOC(w.fates, graph->arena, graph->n_values);
     KILN_TRY(widen_graph(&w, graph));
     *n_nodes = w.n_wide;
     KILN_TRY(kiln_graph_index(graph));
     return kiln_infer_graph(graph, diag);
+}
+
+kiln_status kiln_widen(kiln_graph *graph, size_t *n_nodes, kiln_diag *diag) {
+    return retype(graph, KILN_DTYPE_F32, n_nodes, diag);
+}
+
+kiln_status kiln_narrow(kiln_graph *graph, kiln_dtype dtype, size_t *n_nodes, kiln_diag *diag) {
+    return retype(graph, dtype, n_nodes, diag);
 }

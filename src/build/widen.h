@@ -1,4 +1,4 @@
-/* widen.h - float16 and bfloat16 graphs executed in float32.
+/* widen.h - float16 and bfloat16 graphs executed in float32, and float32 graphs written in them.
  *
  * The CPU kernels compute in float32. kiln_widen rewrites a graph so that nodes of half-width
  * floats work on float32 instead: constants are converted (expressions, evaluated when weights are
@@ -23,5 +23,11 @@ bool kiln_needs_widening(const kiln_graph *graph);
 /* Rewrites an indexed, inferred root graph; *n_nodes is how many nodes now work on float32.
  * Afterwards the graph is indexed and inferred. Errors: MEMORY. */
 kiln_status kiln_widen(kiln_graph *graph, size_t *n_nodes, kiln_diag *diag);
+
+/* The other way: nodes whose precision is `dtype`, F16 or BF16, work on that type, between Casts
+ * where their neighbours do not. Inputs and outputs of the graph keep their types, as do nodes that
+ * do not take the type. For export: engines take precisions as they are. *n_nodes and errors as
+ * above. */
+kiln_status kiln_narrow(kiln_graph *graph, kiln_dtype dtype, size_t *n_nodes, kiln_diag *diag);
 
 #endif

@@ -89,6 +89,24 @@ static void say_floats(cli *c, const kiln_model *model) {
     }
 }
 
+/* What the layers that have MACs run in. */
+static void say_precisions(cli *c, const kiln_engine *engine) {
+    static const char *const names[] = {"int8", "bf16", "fp16 weights", "fp32"};
+    size_t counts[COUNT_OF(names)] = {0};
+    kiln_layer l;
+    const char *text = "";
+    for (size_t i = 0; kiln_engine_layer(engine, i, &l); i++) {
+        for (size_t k = 0; l.macs > 0 && k < COUNT_OF(names); k++) {
+            counts[k] += strcmp(l.precision, names[k]) == 0 ? 1 : 0;
+        }
+    }
+    for (size_t k = 0; k < COUNT_OF(names); k++) {
+        text =
+            counts[k] ? keepf("%s%s%zu in %s", text, *text ? ", " : "", counts[k], names[k]) : text;
+    }
+    say(c, KILN_LOG_INFO, "%-8s layers with MACs: %s", "build", text);
+}
+
 /* Puts the quantized form in the model's place. */
 static int quantize(cli *c, const own *o, const kiln_build_options *build, kiln_model **model) {
     kiln_quantize_options options;
@@ -99,9 +117,11 @@ static int quantize(cli *c, const own *o, const kiln_build_options *build, kiln_
     failed = failed ? failed : quant_model(c, *model, build, &options, &made);
     failed = failed || !timed ? failed : quant_time(c, *model, build, &options, &made);
     if (failed == 0) {
+        size_t layers, int8;
+        quant_count(made.model, &layers, &int8);
         say(c, KILN_LOG_INFO, "%-8s %s", "quantize",
             c->weight_only ? keepf("weights alone, in %s", c->weight_only)
-                           : quant_summary(made.model));
+                           : keepf("%zu of %zu layers in int8", int8, layers));
         say_floats(c, made.model);
         kiln_model_destroy(*model);
         *model = made.model;
@@ -121,7 +141,9 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
     if (status != KILN_OK || c->dry_run) {
         return finish(c, status);
     }
-    if (o->int8 || c->weight_only || c->dynamic || c->precision.count > 0 || c->bf16 || c->fp16) {
+    bool chosen =
+        o->int8 || c->weight_only || c->dynamic || c->precision.count > 0 || c->bf16 || c->fp16;
+    if (chosen) {
         failed = quantize(c, o, open.build, model);
         if (failed != 0) {
             return failed;
@@ -135,6 +157,9 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
         return status == KILN_OK ? interrupted() : finish(c, status);
     }
     double built = now_ms();
+    if (chosen) {
+        say_precisions(c, *engine);
+    }
     const char *path = o->output ? o->output : default_output(c->operands.items[0]);
     status = kiln_engine_save(*engine, path, c->diag);
     if (status == KILN_OK) {

@@ -6,7 +6,8 @@
 static const char builder[] = "Kiln's builder has no such knob";
 static const char gpu[] = "it is about GPUs; this runs on the CPU";
 static const char precision[] =
-    "`kiln build --int8` quantizes; a model's own precisions run as they are";
+    "`kiln build` takes `--int8`, `--bf16`, `--fp16` and `--precision`; a model's own precisions "
+    "run as they are";
 static const char profiles[] =
     "with the other two as `--dynamic-shape`; one left out is taken from them";
 

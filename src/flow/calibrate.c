@@ -47,7 +47,7 @@ static kiln_status list_names(job *j, const kiln_quantize_options *options) {
     kiln_quantize_options o;
     kiln_place_options place;
     kiln_needed *needed;
-    const kiln_graph *g = j->engine->canonical ? j->engine->canonical : j->engine->graph;
+    const kiln_graph *g = j->engine->graph; /* half-width floats are float32 in it */
     KILN_TRY(kiln_quantize_options_read(&o, &place, options, &j->arena, j->diag));
     KILN_TRY(kiln_place_needed(&needed, &j->n_names, g, &place, &j->arena, j->diag));
     KILN_ALLOC(j->names, &j->arena, j->n_names);

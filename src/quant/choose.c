@@ -85,10 +85,12 @@ static kiln_status judge(kiln_choice *c, const kiln_node *n, bool kept, const ch
 static kiln_status judge_all(kiln_choice *c, const char *barred_reason, kiln_diag *diag) {
     const kiln_graph *g = c->graph;
     int32_t layers = 0, seen = 0;
+    const bool wanted = kiln_rules_want_int8(&c->options->rules);
     for (size_t i = 0; i < g->n_nodes; i++) {
         const kiln_node *n = g->nodes[i];
         layers += is_layer(n) ? 1 : 0;
-        if (n->op == &kiln_op_quantize_linear || n->op == &kiln_op_dequantize_linear) {
+        bool pair = n->op == &kiln_op_quantize_linear || n->op == &kiln_op_dequantize_linear;
+        if (pair && wanted) {
             return refuse_demand(n, "the graph is quantized already", diag);
         }
     }

@@ -56,7 +56,7 @@ typedef struct kiln_choice {
 
 /* Chooses for an indexed, inferred root graph; bodies stay float. Nodes with barred[id] (may be
  * NULL) stay float, for `barred_reason`. KILN_F_PRECISION when a rule demands int8 of a node or
- * type that cannot have it, and when the graph is quantized already. */
+ * type that cannot have it, and when int8 is wanted of a graph that is quantized already. */
 kiln_status kiln_choose(kiln_choice *out, const kiln_graph *graph,
                         const kiln_place_options *options, const bool *barred,
                         const char *barred_reason, kiln_arena *arena, kiln_diag *diag);

@@ -79,14 +79,3 @@ kiln_status kiln_mark_nodes(const kiln_choice *choice, kiln_diag *diag) {
     }
     return status;
 }
-
-bool kiln_rules_want_int8(const kiln_rules *rules) {
-    bool all = true;
-    for (size_t i = 0; i < rules->count; i++) {
-        if (rules->items[i].dtype == KILN_DTYPE_I8) {
-            return true;
-        }
-        all = all && rules->items[i].kind != KILN_RULE_ALL;
-    }
-    return all;
-}

@@ -14,7 +14,4 @@
  * float32, and their reason says so. */
 kiln_status kiln_mark_nodes(const kiln_choice *choice, kiln_diag *diag);
 
-/* Whether rules give int8 to anything: with none, or none for all, int8 is the default. */
-bool kiln_rules_want_int8(const kiln_rules *rules);
-
 #endif

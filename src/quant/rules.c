@@ -104,6 +104,17 @@ const kiln_rule *kiln_rules_find(const kiln_rules *rules, const kiln_node *node)
     return NULL;
 }
 
+bool kiln_rules_want_int8(const kiln_rules *rules) {
+    bool all = true;
+    for (size_t i = 0; i < rules->count; i++) {
+        if (rules->items[i].dtype == KILN_DTYPE_I8) {
+            return true;
+        }
+        all = all && rules->items[i].kind != KILN_RULE_ALL;
+    }
+    return all;
+}
+
 /* ---- Parsing ---- */
 
 static const char special[] = "*?\\,#\n";

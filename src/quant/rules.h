@@ -37,6 +37,10 @@ kiln_status kiln_rules_parse(kiln_rules *out, const char *text, kiln_arena *aren
 /* The last rule that fits the node, or NULL. */
 const kiln_rule *kiln_rules_find(const kiln_rules *rules, const kiln_node *node);
 
+/* Whether any node could get int8: a rule gives it, or none is for all, where int8 is the default.
+ * */
+bool kiln_rules_want_int8(const kiln_rules *rules);
+
 /* A `type:` or `name:` pattern, or one without prefix for names, fits the node. */
 bool kiln_pattern_fits(const char *pattern, const kiln_node *node);
 /* Appends the pattern that fits this name and no other. */

@@ -8,7 +8,9 @@ import json
 import sys
 
 import numpy as np
-from onnx import helper
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
 
 from networks import constant, expect, kiln, main, save, value
 
@@ -47,6 +49,7 @@ def flags_and_rules_choose(t):
     net = network(t)
     plain, bytes_plain = built(t, net)
     assert plain["conv"] == plain["depth"] == plain["fc"] == "fp32", plain
+    expect(kiln("build", net, "--bf16", "-o", t / "net.kiln"), 0, "2 in bf16, 2 in fp32")
     half, bytes_half = built(t, net, "--bf16")
     assert (half["conv"], half["depth"], half["fc"]) == ("bf16", "fp32", "bf16"), half
     assert bytes_half < 0.6 * bytes_plain, (bytes_half, bytes_plain)
@@ -70,6 +73,10 @@ def int8_beside_bf16(t):
     both, _ = built(t, net, "--int8=force", "--bf16", "--keep-last", 1, *calib)
     assert both["conv"] == "int8" and both["fc"] == "bf16", both
     expect(kiln("build", net, "--precision", "type:Conv=int8", "-o", t / "n.kiln"), 2, "--calib")
+    expect(kiln("quantize", net, "--keep-last", 1, *calib, "-o", t / "q.onnx"), 0)
+    both, _ = built(t, t / "q.onnx", "--bf16")
+    assert (both["conv"], both["depth"], both["fc"]) == ("int8", "int8", "bf16"), both
+    expect(kiln("build", t / "q.onnx", "--int8", *calib, "-o", t / "n.kiln"), 4, "already")
 
 
 def refusals_have_reasons(t):
@@ -113,6 +120,69 @@ def a_portable_engine_keeps_its_precision(t):
     assert (kept["conv"], kept["fc"]) == ("bf16", "bf16"), kept
 
 
+def in_ort(path, x):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+def weights(path):
+    """What each node's second operand is held in, behind a DequantizeLinear too."""
+    graph = onnx.load(path).graph
+    types = {c.name: c.data_type for c in graph.initializer}
+    back = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    of = {n.name: back.get(n.input[1], n.input[1]) for n in graph.node if len(n.input) > 1}
+    return {name: types.get(value) for name, value in of.items()}
+
+
+def export_holds_the_rest_in_float16(t):
+    net = network(t)
+    x = np.random.default_rng(7).random((4, 8, 9, 9), np.float32)
+    np.savez(t / "x.npz", x=x)
+    want = in_ort(net, x)
+    calib = ["--calib", t / "x.npz", "--calibrator", "max", "--precision", "name:conv=int8,fp16,"
+             "name:conv=int8"]
+    for target in ("tensorrt", "onnxruntime"):
+        out = t / f"{target}.onnx"
+        expect(kiln("quantize", net, *calib, "--for", target, "-o", out), 0, "1 of 3 layers in int8")
+        onnx.checker.check_model(str(out), full_check=True)
+        held = weights(out)
+        assert held["conv"] == TensorProto.INT8, held
+        assert held["fc"] == held["depth"] == TensorProto.FLOAT16, held
+        error = np.abs(in_ort(out, x) - want).max()
+        assert 0 < error < 3e-2, (target, error)
+    expect(kiln("quantize", net, "--precision", "fp16", "-o", t / "h.onnx"), 0, "3 in fp16")
+    onnx.checker.check_model(str(t / "h.onnx"), full_check=True)
+    held = weights(t / "h.onnx")
+    assert held["conv"] == held["fc"] == TensorProto.FLOAT16, held
+    assert 0 < np.abs(in_ort(t / "h.onnx", x) - want).max() < 3e-3
+
+
+def float16_models_get_int8(t):
+    net = onnx.load(network(t))
+    graph = net.graph
+    for c in graph.initializer:
+        c.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(c).astype(np.float16), c.name))
+    for v in (*graph.input, *graph.output):
+        v.type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save(net, t / "half.onnx")
+    x = np.random.default_rng(8).random((6, 8, 9, 9), np.float32).astype(np.float16)
+    np.savez(t / "x.npz", x=x)
+    want = in_ort(t / "half.onnx", x).astype(np.float32)
+    calib = ["--calib", t / "x.npz", "--calibrator", "max"]
+    expect(kiln("quantize", t / "half.onnx", *calib, "--for", "kiln", "-o", t / "q.onnx"), 0,
+           "3 of 3 layers in int8")
+    got = in_ort(t / "q.onnx", x)
+    assert got.dtype == np.float16
+    assert 0 < np.abs(got.astype(np.float32) - want).max() < 5e-2
+    kept, _ = built(t, t / "half.onnx", "--int8", *calib)
+    assert kept["conv"] == kept["depth"] == kept["fc"] == "int8", kept
+    mixed = ["--fp16", "--keep-last", 1, "-o", t / "m.onnx"]
+    expect(kiln("quantize", t / "half.onnx", *calib, *mixed), 0, "2 of 3 layers in int8, 1 in fp16")
+    held = weights(t / "m.onnx")
+    assert held["conv"] == TensorProto.INT8 and held["fc"] == TensorProto.FLOAT16, held
+    assert 0 < np.abs(in_ort(t / "m.onnx", x).astype(np.float32) - want).max() < 5e-2
+
+
 if __name__ == "__main__":
     sys.exit(
         main(
@@ -122,6 +192,8 @@ if __name__ == "__main__":
                 refusals_have_reasons,
                 results_are_near_and_repeat,
                 a_portable_engine_keeps_its_precision,
+                export_holds_the_rest_in_float16,
+                float16_models_get_int8,
             ]
         )
     )

@@ -28,7 +28,9 @@ import numpy as np
 
 import minilm
 
-FORMS = {"FP32": [], "static": ["--int8"], "dynamic": ["--dynamic"]}
+# Recurrent layers are quantized on request: the rules ask for them where there are any.
+RULES = ["--precision", "type:LSTM=int8,type:GRU=int8"]
+FORMS = {"FP32": [], "static": ["--int8", *RULES], "dynamic": ["--dynamic"]}
 TURNS = 3
 
 

@@ -110,8 +110,8 @@ static void say_precisions(cli *c, const kiln_engine *engine) {
 /* Puts the quantized form in the model's place. */
 static int quantize(cli *c, const own *o, const kiln_build_options *build, kiln_model **model) {
     kiln_quantize_options options;
-    quant_made made = {0};
     bool timed = o->int8 && !*o->int8 && !o->no_timing;
+    quant_made made = {.smooth = true, .timed = timed};
     int failed = quant_options(c, NULL, &options);
     quant_float_default(c, o->int8 != NULL, &options);
     failed = failed ? failed : quant_model(c, *model, build, &options, &made);

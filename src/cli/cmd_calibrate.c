@@ -80,7 +80,7 @@ static int calibrate(cli *c, const own *o, kiln_model **model, kiln_calibration 
     }
     options.off = open.build->off;
     kiln_model *better = NULL;
-    failed = improve_float(c, *model, open.build, &better);
+    failed = improve_float(c, *model, open.build, false, &better);
     failed = failed
                  ? failed
                  : quant_calibrate(c, better ? better : *model, open.build, &options, calibration);

@@ -45,7 +45,7 @@ static int open_network(cli *c, scored *n, const char *path) {
 static int open_quantized(cli *c, scored *n, const scored *from) {
     kiln_open_options open;
     kiln_quantize_options options;
-    quant_made made = {0};
+    quant_made made = {.smooth = true};
     size_t layers, int8;
     if (!from->s.model) {
         return usage_error(c, "name the ONNX file", "%s is an engine: only models are quantized",

@@ -171,7 +171,7 @@ static int quantize(cli *c, const own *o, job *j) {
 
 static int run(cli *c, void *given) {
     const own *o = given;
-    job j = {0};
+    job j = {.made = {.smooth = !o->trt_cache}}; /* the cache is for the model as it is */
     if (!o->output) {
         return usage_error(c, NULL, "`kiln quantize` needs -o FILE");
     }

@@ -248,7 +248,7 @@ static const opt group_quant_options[] = {
      .help = "equalize: even out weights of layers in a row; smooth or smooth=ALPHA: share errors "
              "between what layers read and their weights; round: weights up or down by the "
              "layer's error; bias: correct means; none; all but equalize need data, no .calib "
-             "file [round,bias with data]"},
+             "file [with data smooth,round,bias]"},
     {.name = "keep-first",
      .kind = OPT_INT,
      .value = "N",

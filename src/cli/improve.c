@@ -47,9 +47,11 @@ static int read_options(cli *c, const kiln_build_options *build, const kiln_prog
             runs[out->n_runs++] = calibrate_run_of(c, c->calib.items[i], progress);
         }
     }
-    /* What made every network tried better, on calibration data. */
+    /* What made every network tried better, on calibration data. A smoothed model is another one,
+     * which calibrations and ranges that are kept apart from it would not fit. */
     if (c->improve.count == 0 && out->n_runs > 0) {
-        out->what = KILN_IMPROVE_ROUND | KILN_IMPROVE_BIAS;
+        bool apart = c->save_calib || c->ranges_file || out->n_runs < c->calib.count;
+        out->what = KILN_IMPROVE_ROUND | KILN_IMPROVE_BIAS | (apart ? 0 : KILN_IMPROVE_SMOOTH);
     }
     return 0;
 }
@@ -59,12 +61,13 @@ static int end(cli *c, kiln_status status) {
     return status == KILN_OK ? interrupted() : finish(c, status);
 }
 
-int improve_float(cli *c, const kiln_model *model, const kiln_build_options *build,
+int improve_float(cli *c, const kiln_model *model, const kiln_build_options *build, bool by_default,
                   kiln_model **out) {
     kiln_improve_options o;
     kiln_progress progress = watch_progress(c, "smooth");
     int failed = read_options(c, build, &progress, &o);
     o.what &= KILN_IMPROVE_EQUALIZE | KILN_IMPROVE_SMOOTH;
+    o.what = c->improve.count == 0 && !by_default ? 0 : o.what;
     if (failed != 0 || o.what == 0) {
         return failed;
     }

@@ -210,13 +210,11 @@ int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build
                            "int8 needs ranges: --calib PATH or --ranges FILE");
     }
     int failed = read_ranges(c, &out->given);
-    kiln_model *better = NULL;
-    failed = failed ? failed : improve_float(c, model, build, &better);
-    const kiln_model *from = better ? better : model;
+    failed = failed ? failed : improve_float(c, model, build, out->smooth, &out->better);
+    const kiln_model *from = out->better ? out->better : model;
     failed = failed ? failed : quant_calibrate(c, from, build, &o, &out->calibration);
     failed = failed ? failed : choose(c, from, build, &o, out);
-    failed = failed ? failed : improve_int8(c, &out->model, from, build);
-    kiln_model_destroy(better);
+    failed = failed || out->timed ? failed : improve_int8(c, &out->model, from, build);
     print_findings(c);
     say_choice(c, out);
     return failed;
@@ -247,17 +245,20 @@ int quant_time(cli *c, const kiln_model *model, const kiln_build_options *build,
         .size = sizeof t, .build = build, .threads = (int32_t)c->threads, .ranges = made->given};
     o.off = build->off;
     quant_fix_calibrator(&o, &how, made);
-    kiln_status status = kiln_quantize_timed(&timed, model, made->calibration, &o, &t, c->diag);
+    const kiln_model *from = made->better ? made->better : model;
+    kiln_status status = kiln_quantize_timed(&timed, from, made->calibration, &o, &t, c->diag);
     if (status != KILN_OK) {
         return finish(c, status);
     }
     kiln_model_destroy(made->model);
     made->model = timed;
-    return interrupted();
+    int failed = improve_int8(c, &made->model, from, build);
+    return failed ? failed : interrupted();
 }
 
 void quant_free(quant_made *made) {
     kiln_model_destroy(made->model);
+    kiln_model_destroy(made->better);
     kiln_calibration_destroy(made->calibration);
     kiln_ranges_destroy(made->given);
     *made = (quant_made){0};

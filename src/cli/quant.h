@@ -23,9 +23,9 @@ int precision_rules(cli *c, const char **out);
 /* A run over a data set of --calib, as the options say; a path of a calibration file. */
 kiln_calibrate_run calibrate_run_of(const cli *c, const char *data, const kiln_progress *progress);
 bool is_calibration(const char *path);
-/* What --improve does before calibrating: *out is the better model, or NULL when that is nothing.
- * 0 or the exit status (improve.c). */
-int improve_float(cli *c, const kiln_model *model, const kiln_build_options *build,
+/* What --improve does before calibrating, without it only what is done `by_default`: *out is the
+ * better model, or NULL when that is nothing. 0 or the exit status (improve.c). */
+int improve_float(cli *c, const kiln_model *model, const kiln_build_options *build, bool by_default,
                   kiln_model **out);
 /* What it does after quantizing: puts a better one in the place of *model, which was made of
  * `from`. */
@@ -40,6 +40,9 @@ enum { QUANT_MAX_TRIALS = 24, QUANT_MAX_CANDIDATES = 32 };
 
 /* A quantized model and how it came about. */
 typedef struct quant_made {
+    bool smooth;        /* set before: by default the float model may be smoothed */
+    bool timed;         /* set before: quant_time follows, which improves what it makes */
+    kiln_model *better; /* the improved float model that the calibration is of, or NULL */
     kiln_model *model;
     kiln_calibration *calibration;
     kiln_ranges *given;                  /* of --ranges, or NULL */

@@ -58,12 +58,18 @@ static bool read_layer(kiln_refined *l, kiln_node *n, const kiln_graph *from) {
     return l->weight && l->weight->constant && weights_fit(l);
 }
 
+static bool is_int_bias(const kiln_node *n) {
+    return n->op == &kiln_op_dequantize_linear && n->in[0]->constant &&
+           n->in[0]->type.dtype == KILN_DTYPE_I32;
+}
+
 kiln_status kiln_refiner_init(kiln_refiner *r, kiln_graph *graph, const kiln_graph *from,
                               bool round, bool bias, kiln_arena *arena, kiln_diag *diag) {
     *r = (kiln_refiner){.graph = graph, .diag = diag};
     kiln_arena_init(&r->sums, graph->env);
     for (size_t i = 0; i < graph->n_nodes; i++) {
         kiln_refined l;
+        r->int_biases = r->int_biases || is_int_bias(graph->nodes[i]);
         if (read_layer(&l, graph->nodes[i], from)) {
             /* Weights that several layers share are rounded for none of them alone. */
             l.round = round && l.dequant->out[0]->n_users == 1 &&
@@ -248,8 +254,20 @@ static kiln_status put_constant(kiln_graph *g, kiln_node *n, int32_t in, const c
     return fresh ? kiln_graph_constant(&n->in[in], g, fresh, &t) : KILN_E_MEMORY;
 }
 
+/* Room for input `in` of the node, nothing so far. */
+static kiln_status widen_inputs(kiln_graph *g, kiln_node *n, int32_t in) {
+    if (in >= n->n_in) {
+        kiln_value **more;
+        KILN_ALLOC(more, g->arena, in + 1);
+        memcpy(more, n->in, (size_t)n->n_in * sizeof *more);
+        n->in = more;
+        n->n_in = in + 1;
+    }
+    return KILN_OK;
+}
+
 /* bias + shift for a float vector at input `in` of n, which is missing, or whose elements are those
- * of the outputs; false when it is neither. */
+ * of the outputs; *fits is false when it is neither. */
 static kiln_status shift_float(rewrite *w, kiln_node *n, int32_t in, bool *fits) {
     kiln_graph *g = w->r->graph;
     int64_t count = w->l->rows.n_out;
@@ -269,14 +287,40 @@ static kiln_status shift_float(rewrite *w, kiln_node *n, int32_t in, bool *fits)
     for (int64_t i = 0; i < count; i++) {
         sum[i] = (float)((old ? (double)((const float *)t.data)[i] : 0) + w->shift[i]);
     }
-    if (!old && in >= n->n_in) {
-        kiln_value **more;
-        KILN_ALLOC(more, g->arena, in + 1);
-        memcpy(more, n->in, (size_t)n->n_in * sizeof *more);
-        n->in = more;
-        n->n_in = in + 1;
-    }
+    KILN_TRY(widen_inputs(g, n, in));
     return put_constant(g, n, in, old ? old->name : n->name, t, sum);
+}
+
+/* A new int32 bias in steps of the products of scales, behind a DequantizeLinear. */
+static kiln_status add_int(rewrite *w, kiln_node *n, int32_t in) {
+    kiln_graph *g = w->r->graph;
+    int64_t count = w->l->rows.n_out;
+    kiln_tensor step = {.dtype = KILN_DTYPE_F32, .rank = 1, .dims = {count}};
+    kiln_tensor sum = {.dtype = KILN_DTYPE_I32, .rank = 1, .dims = {count}}, zero = sum;
+    kiln_node *d;
+    bool gemm = n->op == &kiln_op_gemm;
+    double alpha = gemm ? (double)((const kiln_gemm_attrs *)n->attrs)->alpha : 1;
+    KILN_TRY(kiln_graph_node(&d, g, &kiln_op_dequantize_linear,
+                             kiln_graph_fresh_name(g, "bias_dequantized"),
+                             (kiln_value *[]){n->in[0], n->in[0], n->in[0]}, 3, 1));
+    float *steps;
+    int32_t *sums, *zeros;
+    KILN_ALLOC(steps, g->arena, count);
+    KILN_ALLOC(sums, g->arena, count);
+    KILN_ALLOC(zeros, g->arena, count);
+    for (int64_t i = 0; i < count; i++) {
+        double w_scale = (double)w->w.scale[w->w.n == 1 ? 0 : i];
+        steps[i] = (float)(alpha * (double)w->l->xq.scale[0] * w_scale);
+        sums[i] =
+            (int32_t)kiln_quantize_saturate(w->shift[i] / (double)steps[i], 0, KILN_DTYPE_I32);
+    }
+    KILN_TRY(put_constant(g, d, 0, "bias_quantized", sum, sums));
+    KILN_TRY(put_constant(g, d, 1, "bias_scale", step, steps));
+    KILN_TRY(put_constant(g, d, 2, "bias_zero_point", zero, zeros));
+    ((kiln_quant_attrs *)d->attrs)->axis = 0;
+    KILN_TRY(widen_inputs(g, n, in));
+    n->in[in] = d->out[0];
+    return KILN_OK;
 }
 
 /* The same for an int32 bias behind a DequantizeLinear. */
@@ -325,7 +369,9 @@ static kiln_status shift_bias(rewrite *w) {
         fits = beta == 1.0f;
     }
     kiln_node *dequant = made_by(kiln_node_in(n, in), &kiln_op_dequantize_linear);
-    if (fits) {
+    if (fits && !kiln_node_in(n, in) && w->r->int_biases) {
+        KILN_TRY(add_int(w, n, in));
+    } else if (fits) {
         KILN_TRY(dequant ? shift_int(w, dequant, &fits) : shift_float(w, n, in, &fits));
     }
     w->r->n_corrected += fits ? 1 : 0;

@@ -48,6 +48,7 @@ typedef struct kiln_refiner {
     size_t n, cap;
     kiln_arena sums; /* of a pass */
     int64_t samples; /* expected; 0: not known */
+    bool int_biases; /* the graph's biases are int32 behind a DequantizeLinear: so are new ones */
     size_t n_rounded, n_corrected;
     int64_t moved, weights;
     kiln_diag *diag;

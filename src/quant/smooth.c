@@ -10,6 +10,10 @@
 enum { SWEEPS = 24, ALPHAS = 10, LIMIT_LOG2 = 12 };
 /* Ranges cut off what is rarer than that many times the root of the mean square. */
 #define CLIP_AT 6.0
+/* A seam is scaled when that is predicted to leave less than this share of its error: what the
+ * prediction leaves out (how values are spread within a channel, what chooses their ranges) is of
+ * that order. */
+#define WORTH 0.75
 
 /* A weight that is multiplied, reduced to what errors depend on. */
 typedef struct matrix {
@@ -299,7 +303,7 @@ static void choose(chooser *c, double alpha, bool *better) {
     for (int64_t i = 0; i < c->seam->channels; i++) {
         c->s[i] = c->best[i] = 1;
     }
-    double least = seam_error(c);
+    double least = WORTH * seam_error(c);
     *better = false;
     for (int32_t k = 0; k <= ALPHAS; k++) {
         set_scales(c, (double)k / ALPHAS);

@@ -7,7 +7,7 @@
 #include "quant/scales.h"
 
 /* Shares of the greatest magnitude that are tried for 4 bits. */
-enum { STEPS = 20, LEAST_STEP = 12, LEAST_WEIGHTS = 1024 };
+enum { STEPS = 20, LEAST_STEP = 12, LEAST_WEIGHTS = 256 };
 
 typedef struct placer {
     kiln_weight_only *job;

@@ -299,6 +299,10 @@ static void refine(world *before, world *after, bool round, bool bias, kiln_qdq_
     /* For ONNX Runtime what the MatMul gives is quantized before the Add. */
     assert_int_equal(r.n_corrected, !bias ? 0 : style == KILN_QDQ_ONNXRUNTIME ? 2 : 3);
     kiln_refiner_free(&r);
+    const kiln_node *last = after->graph->outputs[0]->producer;
+    const kiln_value *added = kiln_node_in(last, 2); /* in the form that the others have */
+    assert_int_equal(added != NULL, bias);
+    assert_true(!added || (added->constant != NULL) == (style != KILN_QDQ_ONNXRUNTIME));
     assert_int_equal(kiln_graph_sort(after->graph, after->diag), KILN_OK);
     assert_int_equal(kiln_graph_verify(after->graph, after->diag), KILN_OK);
     errors(want, run(after, NULL, &y), square, mean);

@@ -2,6 +2,7 @@
  * follows fused. All leading dims of the activations are rows of one matrix. */
 #include <math.h>
 
+#include "backend/cpu/axes.h"
 #include "backend/cpu/fuse.h"
 #include "backend/cpu/operand.h"
 #include "ops/attrs.h"
@@ -100,10 +101,7 @@ static kiln_status bind(kiln_binder *b) {
     gemm_state *s;
     KILN_ALLOC(s, b->arena, 1);
     const kiln_tensor *x = &b->in[0].tensor;
-    int64_t m = 1;
-    for (int32_t d = 0; d + 1 < x->rank; d++) {
-        m *= x->dims[d];
-    }
+    int64_t m = kiln_matrix_rows(x);
     s->prims = b->target->prims->gemm;
     s->args = (kiln_gemm_args){
         .m = m, .n = p->n, .k = p->k, .lda = p->k, .ldc = p->n, .epilogue = KILN_EPILOGUE_NONE};

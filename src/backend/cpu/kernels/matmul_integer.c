@@ -6,6 +6,7 @@
  * the sums from the weights' column sums, then the team meets and shares the tiles. */
 #include <math.h>
 
+#include "backend/cpu/axes.h"
 #include "backend/cpu/kernels/q8_region.h"
 #include "backend/cpu/operand.h"
 #include "ops/attrs.h"
@@ -80,26 +81,15 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
                : NULL;
 }
 
+/* start keeps the sums of the columns, which the zero point of a run multiplies. */
 static kiln_status pack(kiln_packer *k) {
     const matmul_integer_params *p = k->claim->params;
-    const kiln_gemm_q8_prims *gemm = k->target->prims->gemm_q8;
-    kiln_status status, second;
-    void *w = kiln_pack_blob(k, (size_t)gemm->packed_bytes(p->k, p->n), &status);
-    float *tables = kiln_pack_blob(k, (size_t)kiln_q8_table_bytes(p->n, 1), &second);
-    if (!w || !tables) {
-        return status ? status : second;
-    }
-    kiln_tensor source;
-    KILN_TRY(kiln_q8_bytes(k, k->claim->anchor->in[1], &source));
-    const int8_t *src = source.data;
-    int32_t *sums = (int32_t *)(void *)(tables + 2 * kiln_q8_stride(p->n));
-    for (int64_t i = 0; i < p->k * p->n; i++) {
-        sums[i % p->n] += src[i];
-    }
-    for (int64_t i = 0; i < p->n; i++) {
+    const kiln_q8_matrix w = {.k = p->k, .n = p->n, .factor = 1};
+    float *tables;
+    KILN_TRY(kiln_q8_pack_matrix(k, k->claim->anchor->in[1], &w, &tables));
+    for (int64_t i = 0; tables && i < p->n; i++) {
         tables[i] = 1;
     }
-    gemm->pack(w, src, p->k, p->n, p->n, 1, 0, 0, gemm->panels(p->n));
     return KILN_OK;
 }
 
@@ -109,10 +99,7 @@ static kiln_status bind(kiln_binder *b) {
     KILN_ALLOC(s, b->arena, 1);
     const float *tables = b->blobs[1].data;
     const kiln_tensor *x = &b->in[0].tensor;
-    int64_t m = 1;
-    for (int32_t d = 0; d + 1 < x->rank; d++) {
-        m *= x->dims[d];
-    }
+    int64_t m = kiln_matrix_rows(x);
     s->prims = b->target->prims->gemm_q8;
     s->zero_in = p->zero_in;
     s->sums = (const int32_t *)(const void *)(tables + 2 * kiln_q8_stride(p->n));

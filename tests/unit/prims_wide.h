@@ -15,4 +15,15 @@ extern const kiln_depthwise_q8_prims kiln_depthwise_q8_prims_wide, kiln_depthwis
 extern const kiln_gemm_prims kiln_gemm_bf16_prims_wide, kiln_gemm_dot_prims_wide;
 extern const kiln_conv_prims kiln_conv_bf16_prims_wide, kiln_conv_dot_prims_wide;
 
+/* Every form of the 8-bit prims, the one that others are compared with first: X(isa, rung, CPU
+ * features). */
+#define Q8_FORMS(X)                             \
+    X(portable, KILN_ISA_PORTABLE, 0)           \
+    X(wide, KILN_ISA_PORTABLE, 0)               \
+    X(widevnni, KILN_ISA_PORTABLE, 0)           \
+    X(avx2, KILN_ISA_AVX2, 0)                   \
+    X(avxvnni, KILN_ISA_AVX2, KILN_CPU_AVXVNNI) \
+    X(avx512, KILN_ISA_AVX512, 0)               \
+    X(avx512vnni, KILN_ISA_AVX512, KILN_CPU_VNNI)
+
 #endif

@@ -2,41 +2,18 @@
  * ones, bit for bit. */
 #include "prims_q8.h"
 
-#include "prims_wide.h"
-
-#define FORM(isa) &kiln_conv_q8_prims_##isa, #isa
 static const struct {
     const kiln_conv_q8_prims *prims;
     const char *name;
-    kiln_isa isa;
-    uint32_t flag;
 } forms[] = {
-    {FORM(portable), KILN_ISA_PORTABLE, 0},
-    {FORM(wide), KILN_ISA_PORTABLE, 0},
-    {FORM(widevnni), KILN_ISA_PORTABLE, 0},
-    {FORM(avx2), KILN_ISA_AVX2, 0},
-    {FORM(avxvnni), KILN_ISA_AVX2, KILN_CPU_AVXVNNI},
-    {FORM(avx512), KILN_ISA_AVX512, 0},
-    {FORM(avx512vnni), KILN_ISA_AVX512, KILN_CPU_VNNI},
+#define FORM(isa, rung, flag) {&kiln_conv_q8_prims_##isa, #isa},
+    Q8_FORMS(FORM)
+#undef FORM
 };
 
 static q8_form form_of(size_t i) {
     const kiln_conv_q8_prims *p = forms[i].prims;
     return (q8_form){forms[i].name, p->packed_bytes, p->pack, p->scratch_bytes, p->tiles, p->run};
-}
-
-static void check(const kiln_conv_args *a, bool residual, bool to_float, const char *what) {
-    q8_problem p = q8_problem_new(a, residual, to_float, (uint64_t)(a->c_in * 31 + a->in[2]));
-    q8_form first = form_of(0);
-    q8_run(&p, &first, 1);
-    memcpy(p.want, p.y, p.y_bytes);
-    for (size_t i = 1; i < sizeof forms / sizeof *forms; i++) {
-        if (form_present(forms[i].isa, forms[i].flag)) {
-            q8_form f = form_of(i);
-            q8_compare(&p, &f, what);
-        }
-    }
-    q8_problem_free(&p);
 }
 
 static kiln_conv_args plane(int64_t c_in, int64_t c_out, int64_t groups, int64_t size,
@@ -62,21 +39,21 @@ static void test_planes(void **unused) {
             for (int64_t stride = 1; stride <= 2; stride++) {
                 kiln_conv_args a =
                     plane(channels[i], channels[7 - i], 1, 9, kernel, stride, kernel / 2);
-                check(&a, i % 2, i == 3, "plane");
+                q8_check(form_of, &a, i % 2, i == 3, "plane");
             }
         }
     }
     kiln_conv_args wide = plane(33, 130, 1, 20, 3, 1, 1);
-    check(&wide, true, false, "wide plane");
+    q8_check(form_of, &wide, true, false, "wide plane");
 }
 
 static void test_groups_and_dilation(void **unused) {
     (void)unused;
     kiln_conv_args a = plane(24, 36, 4, 8, 3, 1, 1);
-    check(&a, true, false, "groups");
+    q8_check(form_of, &a, true, false, "groups");
     a = plane(10, 20, 1, 9, 3, 1, 2);
     a.dilation[1] = a.dilation[2] = 2;
-    check(&a, false, false, "dilation");
+    q8_check(form_of, &a, false, false, "dilation");
 }
 
 static void test_transposed(void **unused) {
@@ -88,7 +65,7 @@ static void test_transposed(void **unused) {
             a.out[1] = (a.in[1] - 1) * stride + kernel;
             a.out[2] = (a.in[2] - 1) * stride + kernel + 1;
             a.pad[1] = kernel > 1;
-            check(&a, stride == 2, kernel == 3, "transposed");
+            q8_check(form_of, &a, stride == 2, kernel == 3, "transposed");
         }
     }
     kiln_conv_args a = plane(8, 12, 4, 6, 3, 2, 0);
@@ -96,7 +73,7 @@ static void test_transposed(void **unused) {
     a.dilation[2] = 3;
     a.out[1] = 13;
     a.out[2] = 17;
-    check(&a, false, false, "transposed in groups");
+    q8_check(form_of, &a, false, false, "transposed in groups");
 }
 
 int main(void) {

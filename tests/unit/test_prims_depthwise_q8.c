@@ -2,41 +2,18 @@
  * portable ones, bit for bit. */
 #include "prims_q8.h"
 
-#include "prims_wide.h"
-
-#define FORM(isa) &kiln_depthwise_q8_prims_##isa, #isa
 static const struct {
     const kiln_depthwise_q8_prims *prims;
     const char *name;
-    kiln_isa isa;
-    uint32_t flag;
 } forms[] = {
-    {FORM(portable), KILN_ISA_PORTABLE, 0},
-    {FORM(wide), KILN_ISA_PORTABLE, 0},
-    {FORM(widevnni), KILN_ISA_PORTABLE, 0},
-    {FORM(avx2), KILN_ISA_AVX2, 0},
-    {FORM(avxvnni), KILN_ISA_AVX2, KILN_CPU_AVXVNNI},
-    {FORM(avx512), KILN_ISA_AVX512, 0},
-    {FORM(avx512vnni), KILN_ISA_AVX512, KILN_CPU_VNNI},
+#define FORM(isa, rung, flag) {&kiln_depthwise_q8_prims_##isa, #isa},
+    Q8_FORMS(FORM)
+#undef FORM
 };
 
 static q8_form form_of(size_t i) {
     const kiln_depthwise_q8_prims *p = forms[i].prims;
     return (q8_form){forms[i].name, p->packed_bytes, p->pack, p->scratch_bytes, p->tiles, p->run};
-}
-
-static void check(const kiln_conv_args *a, bool residual, bool to_float) {
-    q8_problem p = q8_problem_new(a, residual, to_float, (uint64_t)(a->c_in * 31 + a->in[2]));
-    q8_form first = form_of(0);
-    q8_run(&p, &first, 1);
-    memcpy(p.want, p.y, p.y_bytes);
-    for (size_t i = 1; i < sizeof forms / sizeof *forms; i++) {
-        if (form_present(forms[i].isa, forms[i].flag)) {
-            q8_form f = form_of(i);
-            q8_compare(&p, &f, "depthwise");
-        }
-    }
-    q8_problem_free(&p);
 }
 
 static void test_kernels(void **unused) {
@@ -58,7 +35,7 @@ static void test_kernels(void **unused) {
                                     .stride = {1, stride, stride},
                                     .dilation = {1, 1, 1},
                                     .pad = {0, up, pad}};
-                check(&a, i % 2, kernel == 5);
+                q8_check(form_of, &a, i % 2, kernel == 5, "depthwise");
             }
         }
     }
@@ -78,7 +55,7 @@ static void test_narrow(void **unused) {
                             .stride = {1, 1, 1},
                             .dilation = {1, 1, 1},
                             .pad = {0, 2, 2}};
-        check(&a, true, false);
+        q8_check(form_of, &a, true, false, "depthwise");
     }
 }
 

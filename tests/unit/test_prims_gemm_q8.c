@@ -10,13 +10,9 @@ static const struct {
     kiln_isa isa;
     uint32_t flag;
 } forms[] = {
-    {&kiln_gemm_q8_prims_portable, KILN_ISA_PORTABLE, 0},
-    {&kiln_gemm_q8_prims_wide, KILN_ISA_PORTABLE, 0},
-    {&kiln_gemm_q8_prims_widevnni, KILN_ISA_PORTABLE, 0},
-    {&kiln_gemm_q8_prims_avx2, KILN_ISA_AVX2, 0},
-    {&kiln_gemm_q8_prims_avxvnni, KILN_ISA_AVX2, KILN_CPU_AVXVNNI},
-    {&kiln_gemm_q8_prims_avx512, KILN_ISA_AVX512, 0},
-    {&kiln_gemm_q8_prims_avx512vnni, KILN_ISA_AVX512, KILN_CPU_VNNI},
+#define FORM(isa, rung, flag) {&kiln_gemm_q8_prims_##isa, rung, flag},
+    Q8_FORMS(FORM)
+#undef FORM
 };
 enum { FORMS = sizeof forms / sizeof *forms };
 

@@ -109,3 +109,29 @@ bool kiln_puts_channels_first(const kiln_node *node, int32_t rank) {
     }
     return rank >= 3;
 }
+
+kiln_tile_share kiln_tile_share_of(const kiln_team *team, int64_t matrices, int64_t tiles) {
+    kiln_tile_share s = {.tiles = tiles};
+    kiln_team_split(team, matrices * tiles, &s.begin, &s.end);
+    return s;
+}
+
+bool kiln_tile_next(kiln_tile_share *s, kiln_tile_run *r) {
+    if (s->begin >= s->end) {
+        return false;
+    }
+    r->matrix = s->begin / s->tiles;
+    r->from = s->begin % s->tiles;
+    int64_t left = s->end - r->matrix * s->tiles;
+    r->to = left < s->tiles ? left : s->tiles;
+    s->begin += r->to - r->from;
+    return true;
+}
+
+int64_t kiln_matrix_rows(const kiln_tensor *x) {
+    int64_t rows = 1;
+    for (int32_t d = 0; d + 1 < x->rank; d++) {
+        rows *= x->dims[d];
+    }
+    return rows;
+}

@@ -50,6 +50,22 @@ bool kiln_moves_units(const kiln_node *transpose, const kiln_type *x);
 bool kiln_puts_channels_last(const kiln_node *transpose, int32_t rank);
 bool kiln_puts_channels_first(const kiln_node *transpose, int32_t rank);
 
+/* What a team member does of `tiles` tiles of each of `matrices` matrices, matrix by matrix:
+ *
+ *     kiln_tile_share s = kiln_tile_share_of(team, matrices, tiles);
+ *     for (kiln_tile_run r; kiln_tile_next(&s, &r);) { tiles [r.from, r.to) of r.matrix } */
+typedef struct kiln_tile_share {
+    int64_t begin, end, tiles;
+} kiln_tile_share;
+typedef struct kiln_tile_run {
+    int64_t matrix, from, to;
+} kiln_tile_run;
+kiln_tile_share kiln_tile_share_of(const kiln_team *team, int64_t matrices, int64_t tiles);
+bool kiln_tile_next(kiln_tile_share *share, kiln_tile_run *run);
+
+/* Rows of a tensor seen as a matrix whose columns are its last dim. */
+int64_t kiln_matrix_rows(const kiln_tensor *x);
+
 /* Type of a value as a tensor at this binding. */
 kiln_status kiln_bind_tensor(const kiln_binder *b, const kiln_value *v, kiln_tensor *out);
 

@@ -249,3 +249,17 @@ void kiln_fuse_resolve(const kiln_fused_state *s, const kiln_call *call, kiln_ep
     out->post = s->prims->post;
     out->post_arg = args;
 }
+
+void kiln_fuse_advance(const kiln_fused_state *s, kiln_epilogue *io, kiln_program_post_args *args,
+                       int64_t elements) {
+    io->residual = io->residual ? io->residual + elements : NULL;
+    if (!io->post) {
+        return;
+    }
+    args->bytes = args->bytes ? args->bytes + elements : NULL;
+    for (int32_t k = 1; k < s->fused->post.n_in; k++) {
+        if (args->in[k].kind == KILN_POST_MATRIX) {
+            args->in[k].data += elements;
+        }
+    }
+}

@@ -47,5 +47,8 @@ void kiln_fuse_bind(kiln_fused_state *s, const kiln_fused *fused, const kiln_bin
 /* The epilogue for this run. `args` backs the post program and must live as long as the run. */
 void kiln_fuse_resolve(const kiln_fused_state *s, const kiln_call *call, kiln_epilogue *out,
                        kiln_program_post_args *args);
+/* Moves it on by `elements` of the result: to the next of several matrices. */
+void kiln_fuse_advance(const kiln_fused_state *s, kiln_epilogue *io, kiln_program_post_args *args,
+                       int64_t elements);
 
 #endif

@@ -3,6 +3,7 @@
  * weights are held in float32, or in 16 bits where the node's precision asks for that (half.h). */
 #include <math.h>
 
+#include "backend/cpu/axes.h"
 #include "backend/cpu/fuse.h"
 #include "backend/cpu/kernels/half.h"
 #include "backend/cpu/operand.h"
@@ -114,10 +115,7 @@ static kiln_status bind(kiln_binder *b) {
     gemm_state *s;
     KILN_ALLOC(s, b->arena, 1);
     const kiln_tensor *x = &b->in[0].tensor;
-    int64_t m = 1;
-    for (int32_t d = 0; d + 1 < x->rank; d++) {
-        m *= x->dims[d];
-    }
+    int64_t m = kiln_matrix_rows(x);
     s->prims = form_of(b->target, b->claim);
     const int64_t words = (p->k + s->prims->step - 1) / s->prims->step;
     s->args = (kiln_gemm_args){

@@ -1,5 +1,6 @@
 /* gemm_q8.c - 8-bit Gemm and MatMul by constant weights (see q8_region.h). All leading dims of the
  * activations are rows of one matrix. */
+#include "backend/cpu/axes.h"
 #include "backend/cpu/kernels/q8_region.h"
 #include "ops/attrs.h"
 #include "ops/ops.h"
@@ -49,23 +50,11 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
 
 static kiln_status pack(kiln_packer *k) {
     const gemm_q8_params *p = k->claim->params;
-    const kiln_gemm_q8_prims *gemm = k->target->prims->gemm_q8;
-    kiln_status status, second;
-    void *w = kiln_pack_blob(k, (size_t)gemm->packed_bytes(p->k, p->n), &status);
-    float *tables = kiln_pack_blob(k, (size_t)kiln_q8_table_bytes(p->n, 1), &second);
-    if (!w || !tables) {
-        return status ? status : second;
-    }
-    kiln_tensor source;
-    KILN_TRY(kiln_q8_bytes(k, p->region.w->in[0], &source));
-    const int8_t *src = source.data;
-    int64_t step_k = p->trans_b ? 1 : p->n, step_n = p->trans_b ? p->k : 1;
-    int32_t *start = (int32_t *)(void *)(tables + 2 * kiln_q8_stride(p->n));
-    for (int64_t i = 0; i < p->k * p->n; i++) {
-        start[p->trans_b ? i / p->k : i % p->n] -= p->region.x.zero * src[i];
-    }
-    gemm->pack(w, src, p->k, p->n, step_k, step_n, 0, 0, gemm->panels(p->n));
-    return kiln_q8_tables(&p->region, p->n, tables, k->scratch, k->diag);
+    const kiln_q8_matrix w = {
+        .k = p->k, .n = p->n, .transposed = p->trans_b, .factor = -p->region.x.zero};
+    float *tables;
+    KILN_TRY(kiln_q8_pack_matrix(k, p->region.w->in[0], &w, &tables));
+    return tables ? kiln_q8_tables(&p->region, p->n, tables, k->scratch, k->diag) : KILN_OK;
 }
 
 static kiln_status bind(kiln_binder *b) {
@@ -73,10 +62,7 @@ static kiln_status bind(kiln_binder *b) {
     gemm_q8_state *s;
     KILN_ALLOC(s, b->arena, 1);
     const kiln_tensor *x = &b->in[0].tensor;
-    int64_t m = 1;
-    for (int32_t d = 0; d + 1 < x->rank; d++) {
-        m *= x->dims[d];
-    }
+    int64_t m = kiln_matrix_rows(x);
     kiln_q8_bind(&s->bound, &p->region, b, p->n);
     s->prims = b->target->prims->gemm_q8;
     s->args = (kiln_gemm_q8_args){

@@ -286,31 +286,20 @@ static void multiply(const matmul_state *s, const kiln_call *call, int64_t i, in
     args.b = (const float *)call->shared + s->b_matrix[i] * s->b_floats;
     args.c = (float *)call->out[0] + at;
     kiln_fuse_resolve(&s->fused, call, &args.epilogue, &post);
-    if (args.epilogue.residual) {
-        args.epilogue.residual += at;
-    }
-    for (int32_t k = 1; args.epilogue.post && k < s->fused.fused->post.n_in; k++) {
-        if (post.in[k].kind == KILN_POST_MATRIX) {
-            post.in[k].data = (const float *)post.in[k].data + at;
-        }
-    }
+    kiln_fuse_advance(&s->fused, &args.epilogue, &post, at);
     s->prims->run(&args, from, to);
 }
 
 static void run(const kiln_call *call, const kiln_team *team) {
     const matmul_state *s = call->state;
-    int64_t begin, end;
     if (s->tiles == 0) {
         return;
     }
     prepare(s, call, team);
     kiln_team_barrier(team);
-    kiln_team_split(team, s->batches * s->tiles, &begin, &end);
-    while (begin < end) {
-        int64_t i = begin / s->tiles, from = begin % s->tiles;
-        int64_t to = end - i * s->tiles < s->tiles ? end - i * s->tiles : s->tiles;
-        multiply(s, call, i, from, to);
-        begin += to - from;
+    kiln_tile_share share = kiln_tile_share_of(team, s->batches, s->tiles);
+    for (kiln_tile_run r; kiln_tile_next(&share, &r);) {
+        multiply(s, call, r.matrix, r.from, r.to);
     }
 }
 

@@ -1,6 +1,7 @@
 /* matmul_integer.c - MatMulInteger by constant weights and what follows it (q8_dynamic.h): the
  * products of dynamically quantized networks. All leading dims of the activations are rows of one
  * matrix. */
+#include "backend/cpu/axes.h"
 #include "backend/cpu/kernels/q8_dynamic.h"
 #include "ops/ops.h"
 
@@ -64,10 +65,7 @@ static kiln_status bind(kiln_binder *b) {
     matmul_integer_state *s;
     KILN_ALLOC(s, b->arena, 1);
     const kiln_tensor *x = &b->in[0].tensor;
-    int64_t m = 1;
-    for (int32_t d = 0; d + 1 < x->rank; d++) {
-        m *= x->dims[d];
-    }
+    int64_t m = kiln_matrix_rows(x);
     s->prims = b->target->prims->gemm_q8;
     s->args = (kiln_gemm_q8_args){
         .m = m, .n = p->d.n, .k = p->k, .lda = p->k, .b = b->blobs[0].data, .ldc = p->d.n};

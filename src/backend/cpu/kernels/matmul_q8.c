@@ -184,18 +184,14 @@ static void multiply(const matmul_q8_state *s, const kiln_call *call, const kiln
 
 static void run(const kiln_call *call, const kiln_team *team) {
     const matmul_q8_state *s = call->state;
-    int64_t begin, end;
     if (s->tiles == 0) {
         return;
     }
     prepare(s, call, team);
     kiln_team_barrier(team);
-    kiln_team_split(team, s->batches * s->tiles, &begin, &end);
-    while (begin < end) {
-        int64_t i = begin / s->tiles, from = begin % s->tiles;
-        int64_t to = end - i * s->tiles < s->tiles ? end - i * s->tiles : s->tiles;
-        multiply(s, call, team, i, from, to);
-        begin += to - from;
+    kiln_tile_share share = kiln_tile_share_of(team, s->batches, s->tiles);
+    for (kiln_tile_run r; kiln_tile_next(&share, &r);) {
+        multiply(s, call, team, r.matrix, r.from, r.to);
     }
 }
 

@@ -289,6 +289,28 @@ kiln_status kiln_q8_bytes(kiln_packer *p, const kiln_value *value, kiln_tensor *
     return KILN_OK;
 }
 
+kiln_status kiln_q8_pack_matrix(kiln_packer *p, const kiln_value *value, const kiln_q8_matrix *w,
+                                float **tables) {
+    const kiln_gemm_q8_prims *gemm = p->target->prims->gemm_q8;
+    kiln_status status, second;
+    void *packed = kiln_pack_blob(p, (size_t)gemm->packed_bytes(w->k, w->n), &status);
+    *tables = kiln_pack_blob(p, (size_t)kiln_q8_table_bytes(w->n, 1), &second);
+    if (!packed || !*tables) {
+        *tables = NULL;
+        return status ? status : second;
+    }
+    kiln_tensor source;
+    KILN_TRY(kiln_q8_bytes(p, value, &source));
+    const int8_t *src = source.data;
+    const int64_t step_k = w->transposed ? 1 : w->n, step_n = w->transposed ? w->k : 1;
+    int32_t *start = (int32_t *)(void *)(*tables + 2 * kiln_q8_stride(w->n));
+    for (int64_t i = 0; i < w->k * w->n; i++) {
+        start[w->transposed ? i / w->k : i % w->n] += w->factor * src[i];
+    }
+    gemm->pack(packed, src, w->k, w->n, step_k, step_n, 0, 0, gemm->panels(w->n));
+    return KILN_OK;
+}
+
 int64_t kiln_q8_table_bytes(int64_t n, int64_t rows) {
     return (2 + rows) * kiln_q8_stride(n) * (int64_t)sizeof(float);
 }
@@ -396,15 +418,8 @@ void kiln_q8_resolve(const kiln_q8_bound *bound, const kiln_call *call, kiln_q8_
 void kiln_q8_advance(const kiln_q8_bound *bound, kiln_q8_epilogue *io, kiln_epilogue *floats,
                      kiln_program_post_args *args, int64_t elements) {
     io->residual = io->residual ? io->residual + elements : NULL;
-    if (!io->floats) {
-        return;
-    }
-    floats->residual = floats->residual ? floats->residual + elements : NULL;
-    args->bytes = floats->post && args->bytes ? args->bytes + elements : NULL;
-    for (int32_t k = 1; floats->post && k < bound->tail.fused->post.n_in; k++) {
-        if (args->in[k].kind == KILN_POST_MATRIX) {
-            args->in[k].data = (const float *)args->in[k].data + elements;
-        }
+    if (io->floats) {
+        kiln_fuse_advance(&bound->tail, floats, args, elements);
     }
 }
 

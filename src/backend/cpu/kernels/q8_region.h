@@ -85,6 +85,18 @@ int64_t kiln_q8_table_bytes(int64_t n, int64_t rows);
 kiln_status kiln_q8_tables(const kiln_q8_region *region, int64_t n, void *blob, kiln_arena *scratch,
                            kiln_diag *diag);
 
+/* A constant matrix [k, n], or [n, k] when transposed. */
+typedef struct kiln_q8_matrix {
+    int64_t k, n;
+    bool transposed;
+    int32_t factor;
+} kiln_q8_matrix;
+/* Packs the bytes of `value` as the next blob, and makes tables with one row of start as the one
+ * after it: start is factor times the sum of each column, the rest zero. *tables is NULL where
+ * kiln_pack_blob wants no contents. */
+kiln_status kiln_q8_pack_matrix(kiln_packer *p, const kiln_value *value, const kiln_q8_matrix *w,
+                                float **tables);
+
 /* For a second activation: scale and offset, the same for all columns; no start. */
 void kiln_q8_pair_scales(const kiln_q8_region *region, int64_t n, float *tables);
 

@@ -33,6 +33,30 @@ KILN_INLINE int64_t round64(int64_t bytes) {
     return (bytes + 63) / 64 * 64;
 }
 
+/* Depthwise problems in units: blocks of lines times chunks of channels. There are `wanted` units,
+ * fewer where they would be smaller than unit_macs; chunks are whole vectors, chunk_vecs at least,
+ * and the last takes the rest. */
+typedef struct line_cut {
+    int64_t lines, blocks, chunks, channels;
+} line_cut;
+
+KILN_INLINE line_cut cut_lines(const kiln_conv_args *a, int64_t wanted, int64_t unit_macs,
+                               int64_t chunk_vecs) {
+    line_cut c = {.lines = a->batch * a->out[0] * a->out[1], .channels = a->c_out};
+    int64_t macs = i64_max(1, a->out[2] * a->c_out * volume(a->kernel));
+    wanted = i64_min(wanted, i64_max(1, c.lines * macs / unit_macs));
+    int64_t widest = i64_max(1, a->c_out / (chunk_vecs * KILN_VLEN));
+    c.blocks = i64_max(1, i64_min(c.lines, wanted));
+    c.chunks = i64_min(widest, i64_ceil_div(wanted, c.blocks));
+    return c;
+}
+
+/* First channel of chunk i. */
+KILN_INLINE int64_t chunk_begin(const line_cut *c, int64_t i) {
+    return i == c->chunks ? c->channels
+                          : i64_part(c->channels / KILN_VLEN, c->chunks, i) * KILN_VLEN;
+}
+
 /* Where an output pixel stands, and its step to the next one in row-major order. */
 typedef struct position {
     int64_t n, d, h, w;

@@ -21,24 +21,31 @@ enum {
     MAX_ROWS = 7,   /* kernel rows of a rolling line */
     FOUR_WIDTH = 5, /* widest kernel that runs four vectors at a time */
     FOUR_GROUPS = 3,
+    MAX_LINES = 8, /* lines that are computed together */
 };
 
 #define UNROLL_LINE KILN_UNROLL(8)
 
 /* One line of outputs. */
-typedef struct line {
+typedef struct line_at {
     const uint8_t *row[MAX_ROWS]; /* rolling: kernel rows at input column 0; a line of zero points
                                      for those in the padding */
-    const uint8_t *zeros;         /* a zero point for every channel */
-    int64_t step;                 /* bytes from column to column */
-    int64_t left;                 /* input column of the first output's first tap; may be < 0 */
-    int64_t in, out;              /* columns */
-    const int8_t *w;    /* rolling: [group][width][channels][form]; else [tap][channels] */
-    int64_t channels;   /* of the output */
-    int64_t begin, end; /* output channels to compute */
-    char *y;            /* of the first output, channel `begin` */
-    int64_t ldy;        /* bytes */
+    char *y;                      /* of the first output, channel `begin` of the lines */
     const uint8_t *residual;
+} line_at;
+
+/* Lines that are computed together, so that weights are brought into registers once. */
+typedef struct line {
+    line_at at[MAX_LINES];
+    int64_t count;
+    const uint8_t *zeros; /* a zero point for every channel */
+    int64_t step;         /* bytes from column to column */
+    int64_t left;         /* input column of the first output's first tap; may be < 0 */
+    int64_t in, out;      /* columns */
+    const int8_t *w;      /* rolling: [group][width][channels][form]; else [tap][channels] */
+    int64_t channels;     /* of the output */
+    int64_t begin, end;   /* output channels to compute */
+    int64_t ldy;          /* bytes */
     const kiln_q8_epilogue *epilogue;
 } line;
 
@@ -121,30 +128,31 @@ KILN_INLINE void rolling_vector(const line *l, int form, int rows, int width, in
                                 bool to_float, int64_t c) {
     const int groups = (rows + form - 1) / form, oldest = (width - 1) / stride;
     const int64_t steps = l->out + oldest;
-    roller k = {.start = vi_load(l->epilogue->start + c),
-                .q = q8_columns_of(l->epilogue, c),
-                .y = l->y + (c - l->begin) * (to_float ? (int64_t)sizeof(float) : 1),
-                .residual = l->residual ? l->residual + c : NULL,
-                .c = c};
-    UNROLL_LINE for (int r = 0; r < rows; r++) {
-        k.row[r] = l->row[r];
-    }
+    const span inner = unchecked(l, steps, oldest, stride);
+    roller k = {
+        .start = vi_load(l->epilogue->start + c), .q = q8_columns_of(l->epilogue, c), .c = c};
     UNROLL_LINE for (int i = 0; i < groups * width; i++) {
         k.w[i] = load_b(form, l->w + (i * l->channels + c) * form);
     }
-    UNROLL_LINE for (int i = 0; i <= oldest; i++) {
-        k.sum[i] = k.start;
-    }
-    const span inner = unchecked(l, steps, oldest, stride);
-    int64_t o = 0;
-    for (; o < inner.begin; o++) {
-        roll(l, &k, form, rows, width, stride, to_float, o, true);
-    }
-    for (; o < inner.end; o++) {
-        roll(l, &k, form, rows, width, stride, to_float, o, false);
-    }
-    for (; o < steps; o++) {
-        roll(l, &k, form, rows, width, stride, to_float, o, true);
+    for (const line_at *at = l->at; at < l->at + l->count; at++) {
+        k.y = at->y + (c - l->begin) * (to_float ? (int64_t)sizeof(float) : 1);
+        k.residual = at->residual ? at->residual + c : NULL;
+        UNROLL_LINE for (int r = 0; r < rows; r++) {
+            k.row[r] = at->row[r];
+        }
+        UNROLL_LINE for (int i = 0; i <= oldest; i++) {
+            k.sum[i] = k.start;
+        }
+        int64_t o = 0;
+        for (; o < inner.begin; o++) {
+            roll(l, &k, form, rows, width, stride, to_float, o, true);
+        }
+        for (; o < inner.end; o++) {
+            roll(l, &k, form, rows, width, stride, to_float, o, false);
+        }
+        for (; o < steps; o++) {
+            roll(l, &k, form, rows, width, stride, to_float, o, true);
+        }
     }
 }
 
@@ -157,6 +165,7 @@ typedef struct roller4 {
     kiln_vf scale[4], offset[4];
     int32_t zero; /* of bytes, and their bounds */
     uint8_t lo, hi;
+    const uint8_t *row[MAX_ROWS];
     char *y;
     int64_t c;
 } roller4;
@@ -182,7 +191,7 @@ KILN_INLINE void pass_column4(const line *l, roller4 *k, int form, int rows, int
         const int n = rows - r < form ? rows - r : form;
         const uint8_t *p[QUADS];
         UNROLL_LINE for (int i = 0; i < n; i++) {
-            p[i] = (inner ? l->row[r + i] : l->zeros) + offset;
+            p[i] = (inner ? k->row[r + i] : l->zeros) + offset;
         }
         lanes_interleave(form, x[r / form], p, n);
     }
@@ -235,27 +244,35 @@ KILN_INLINE void roll4(const line *l, roller4 *k, int form, int rows, int width,
     }
 }
 
-KILN_INLINE void begin4(const line *l, roller4 *k, int form, int rows, int width, int oldest,
-                        int64_t c) {
+KILN_INLINE void begin4(const line *l, roller4 *k, int form, int rows, int width, int64_t c) {
     const int groups = (rows + form - 1) / form;
-    kiln_vi number[4];
+    const kiln_q8_epilogue *e = l->epilogue;
+    kiln_vi scale[4], offset[4];
     k->c = c;
-    k->zero = l->epilogue->zero;
-    if (!l->epilogue->to_float) {
-        k->lo = (uint8_t)((int32_t)l->epilogue->lo + k->zero);
-        k->hi = (uint8_t)((int32_t)l->epilogue->hi + k->zero);
+    k->zero = e->zero;
+    if (!e->to_float) {
+        k->lo = (uint8_t)((int32_t)e->lo + e->zero);
+        k->hi = (uint8_t)((int32_t)e->hi + e->zero);
     }
     UNROLL_LINE for (int i = 0; i < groups * width; i++) {
         lanes_load_b(form, k->w[i], l->w + (i * l->channels + c) * form);
     }
-    lanes_load(k->start, l->epilogue->start + c);
-    lanes_load(number, l->epilogue->scale + c);
+    lanes_load(k->start, e->start + c);
+    lanes_load(scale, e->scale + c);
+    lanes_load(offset, e->offset + c);
     UNROLL_LINE for (int j = 0; j < 4; j++) {
-        k->scale[j] = vi_as_vf(number[j]);
+        k->scale[j] = vi_as_vf(scale[j]);
+        k->offset[j] = vi_as_vf(offset[j]);
     }
-    lanes_load(number, l->epilogue->offset + c);
+}
+
+KILN_INLINE void begin_line4(const line *l, roller4 *k, const line_at *at, int rows, int oldest,
+                             bool to_float) {
+    k->y = at->y + (k->c - l->begin) * (to_float ? (int64_t)sizeof(float) : 1);
+    UNROLL_LINE for (int r = 0; r < rows; r++) {
+        k->row[r] = at->row[r];
+    }
     UNROLL_LINE for (int j = 0; j < 4; j++) {
-        k->offset[j] = vi_as_vf(number[j]);
         UNROLL_LINE for (int i = 0; i <= oldest; i++) {
             k->sum[i][j] = k->start[j];
         }
@@ -266,28 +283,30 @@ KILN_INLINE void rolling_four(const line *l, int form, int rows, int width, int 
                               bool to_float, int64_t c) {
     const int oldest = (width - 1) / stride;
     const int64_t steps = l->out + oldest;
-    roller4 k;
-    begin4(l, &k, form, rows, width, oldest, c);
-    k.y = l->y + (c - l->begin) * (to_float ? (int64_t)sizeof(float) : 1);
     const span inner = unchecked(l, steps, oldest, stride);
-    int64_t o = 0;
-    for (; o < inner.begin; o++) {
-        roll4(l, &k, form, rows, width, stride, to_float, o, true);
-    }
-    for (; o < inner.end; o++) {
-        roll4(l, &k, form, rows, width, stride, to_float, o, false);
-    }
-    for (; o < steps; o++) {
-        roll4(l, &k, form, rows, width, stride, to_float, o, true);
+    roller4 k;
+    begin4(l, &k, form, rows, width, c);
+    for (const line_at *at = l->at; at < l->at + l->count; at++) {
+        begin_line4(l, &k, at, rows, oldest, to_float);
+        int64_t o = 0;
+        for (; o < inner.begin; o++) {
+            roll4(l, &k, form, rows, width, stride, to_float, o, true);
+        }
+        for (; o < inner.end; o++) {
+            roll4(l, &k, form, rows, width, stride, to_float, o, false);
+        }
+        for (; o < steps; o++) {
+            roll4(l, &k, form, rows, width, stride, to_float, o, true);
+        }
     }
 }
 
-/* As many channels from the line's first on as are worth four vectors at a time; returns where the
+/* As many channels from the lines' first on as are worth four vectors at a time; returns where the
  * rest begins. The last four may overlap those before. */
 KILN_INLINE int64_t rolling_fours(const line *l, int form, int rows, int width, int stride,
                                   bool to_float) {
     int64_t c = l->begin;
-    const bool able = l->end - c >= LANES_CHANNELS && !l->residual;
+    const bool able = l->end - c >= LANES_CHANNELS && !l->at[0].residual;
     while (able && l->end - c > KILN_VLEN) {
         int64_t at = i64_min(c, l->end - LANES_CHANNELS);
         if (!four_fit(l->epilogue, at)) {

@@ -32,8 +32,7 @@ typedef struct depthwise_job {
     const kiln_conv_args *a;
     int form;
     bool rolls;
-    int64_t lines, line_blocks;
-    int64_t chunks; /* of channels */
+    line_cut cut;
 } depthwise_job;
 
 static int64_t rows_of(const kiln_conv_args *a) {
@@ -48,19 +47,8 @@ static bool rolls(const kiln_conv_args *a) {
 
 static depthwise_job describe_depthwise(const kiln_conv_args *a, int form) {
     depthwise_job d = {.a = a, .form = form, .rolls = rolls(a)};
-    d.lines = a->batch * a->out[0] * a->out[1];
-    int64_t macs = i64_max(1, a->out[2] * a->c_out * volume(a->kernel));
-    int64_t wanted = i64_min(LINE_UNITS, i64_max(1, d.lines * macs / LINE_UNIT_MACS));
-    int64_t widest = i64_max(1, a->c_out / (CHUNK_VECS * KILN_VLEN));
-    d.line_blocks = i64_max(1, i64_min(d.lines, wanted));
-    d.chunks = i64_min(widest, i64_ceil_div(wanted, d.line_blocks));
+    d.cut = cut_lines(a, LINE_UNITS, LINE_UNIT_MACS, CHUNK_VECS);
     return d;
-}
-
-/* First channel of chunk i: chunks are whole vectors, the last takes the rest. */
-static int64_t chunk_begin(const depthwise_job *d, int64_t i) {
-    int64_t channels = d->a->c_out;
-    return i == d->chunks ? channels : i64_part(channels / KILN_VLEN, d->chunks, i) * KILN_VLEN;
 }
 
 /* Zero points for padding, as a whole line where lines roll. */
@@ -68,14 +56,21 @@ static int64_t padding_bytes(const kiln_conv_args *a) {
     return round64(rolls(a) ? a->in[2] * a->x_stride[2] : a->c_in);
 }
 
-/* Scratch of a thread: those, and a chunk of a line of floats that wait for their post. */
+/* Lines of so many bytes of floats that wait for their post at a time. */
+static int64_t together(int64_t line_bytes) {
+    return i64_max(1, i64_min(MAX_LINES, NARROW_BYTES / i64_max(1, line_bytes)));
+}
+
+/* Scratch of a thread: those, and chunks of lines of floats that wait. */
 static int64_t scratch_of(const kiln_conv_args *a, int form, bool narrows) {
     depthwise_job d = describe_depthwise(a, form);
-    int64_t widest = 0;
-    for (int64_t i = 0; i < d.chunks && narrows; i++) {
-        widest = i64_max(widest, chunk_begin(&d, i + 1) - chunk_begin(&d, i));
+    int64_t most = 0;
+    for (int64_t i = 0; i < d.cut.chunks && narrows; i++) {
+        int64_t channels = chunk_begin(&d.cut, i + 1) - chunk_begin(&d.cut, i);
+        int64_t line_bytes = a->out[2] * channels * (int64_t)sizeof(float);
+        most = i64_max(most, together(line_bytes) * line_bytes);
     }
-    return padding_bytes(a) + a->out[2] * widest * (int64_t)sizeof(float);
+    return padding_bytes(a) + most;
 }
 
 /* The input line of kernel row k for the output line, or NULL in the padding. */
@@ -107,21 +102,29 @@ static void lone_taps(const depthwise_job *d, const line *l, const uint8_t *x, i
     }
     const bool to_float = l->epilogue->to_float;
     const q8_columns q = q8_columns_of(l->epilogue, c);
-    const uint8_t *residual = l->residual;
+    const uint8_t *residual = l->at[0].residual;
     q8_finish(&q, sum, residual ? residual + o * l->epilogue->ld_residual + c : NULL, to_float,
-              l->y + o * l->ldy + (c - l->begin) * (to_float ? (int64_t)sizeof(float) : 1), lanes);
+              l->at[0].y + o * l->ldy + (c - l->begin) * (to_float ? (int64_t)sizeof(float) : 1),
+              lanes);
 }
 
-static void compute_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t at, line *l) {
-    const kiln_conv_args *a = d->a;
+/* Line `at` of the problem as the lines' number i; y is where its channel `begin` goes. */
+static void aim_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t at, line *l,
+                     int64_t i, char *y) {
     const kiln_q8_epilogue *e = &g->epilogue;
-    int64_t first = at * a->out[2];
-    l->residual = e->residual ? e->residual + first * e->ld_residual : NULL;
+    line_at *to = &l->at[i];
+    to->y = y;
+    to->residual = e->residual ? e->residual + at * d->a->out[2] * e->ld_residual : NULL;
+    for (int64_t k = 0; d->rolls && k < rows_of(d->a); k++) {
+        const uint8_t *row = line_of(d, g->x, at, k);
+        to->row[k] = row ? row : l->zeros;
+    }
+}
+
+static void compute_lines(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t at,
+                          const line *l) {
+    const kiln_conv_args *a = d->a;
     if (d->rolls) {
-        for (int64_t k = 0; k < rows_of(a); k++) {
-            const uint8_t *row = line_of(d, g->x, at, k);
-            l->row[k] = row ? row : l->zeros;
-        }
         rolling[d->form == QUADS][rows_of(a) != 1][a->kernel[2] / 2 - 1][a->stride[2] - 1](l);
         return;
     }
@@ -132,21 +135,24 @@ static void compute_line(const depthwise_job *d, const kiln_conv_q8_args *g, int
     }
 }
 
-/* floats: where a line waits for its post, or NULL. */
-static void run_line(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t at, line *l,
-                     float *floats) {
-    const int64_t first = at * d->a->out[2], count = l->end - l->begin;
+/* Lines [first, last) of the lines' channels. floats: where they wait for their post, or NULL. */
+static void run_lines(const depthwise_job *d, const kiln_conv_q8_args *g, int64_t first,
+                      int64_t last, line *l, float *floats) {
+    const int64_t out = d->a->out[2], count = l->end - l->begin;
     const int64_t item = g->epilogue.to_float ? (int64_t)sizeof(float) : 1;
-    if (!floats) {
-        l->ldy = d->a->ldy * item;
-        l->y = (char *)g->y + first * l->ldy + l->begin * item;
-        compute_line(d, g, at, l);
-        return;
+    const int64_t most = !d->rolls ? 1 : floats ? together(out * count * item) : MAX_LINES;
+    l->ldy = (floats ? count : d->a->ldy) * item;
+    for (int64_t at = first; at < last; at += l->count) {
+        char *y = floats ? (char *)floats : (char *)g->y + at * out * l->ldy + l->begin * item;
+        l->count = i64_min(most, last - at);
+        for (int64_t i = 0; i < l->count; i++) {
+            aim_line(d, g, at + i, l, i, y + i * out * l->ldy);
+        }
+        compute_lines(d, g, at, l);
+        if (floats) {
+            floats_at(g->epilogue.floats, floats, count, at * out, l->count * out, l->begin, count);
+        }
     }
-    l->ldy = count * item;
-    l->y = (char *)floats;
-    compute_line(d, g, at, l);
-    floats_at(g->epilogue.floats, floats, count, first, d->a->out[2], l->begin, count);
 }
 
 static int64_t tiles_of_depthwise(const kiln_conv_args *a, int form) {
@@ -154,7 +160,7 @@ static int64_t tiles_of_depthwise(const kiln_conv_args *a, int form) {
         return 0;
     }
     depthwise_job d = describe_depthwise(a, form);
-    return d.line_blocks * d.chunks;
+    return d.cut.blocks * d.cut.chunks;
 }
 
 static void run_depthwise(const kiln_conv_q8_args *g, int64_t begin, int64_t end, void *scratch,
@@ -176,13 +182,11 @@ static void run_depthwise(const kiln_conv_q8_args *g, int64_t begin, int64_t end
               .channels = a->c_out,
               .epilogue = &g->epilogue};
     for (int64_t i = begin; i < end; i++) {
-        int64_t first = i64_part(d.lines, d.line_blocks, i / d.chunks);
-        int64_t last = i64_part(d.lines, d.line_blocks, i / d.chunks + 1);
-        l.begin = chunk_begin(&d, i % d.chunks);
-        l.end = chunk_begin(&d, i % d.chunks + 1);
-        for (int64_t at = first; at < last; at++) {
-            run_line(&d, g, at, &l, floats);
-        }
+        int64_t first = i64_part(d.cut.lines, d.cut.blocks, i / d.cut.chunks);
+        int64_t last = i64_part(d.cut.lines, d.cut.blocks, i / d.cut.chunks + 1);
+        l.begin = chunk_begin(&d.cut, i % d.cut.chunks);
+        l.end = chunk_begin(&d.cut, i % d.cut.chunks + 1);
+        run_lines(&d, g, first, last, &l, floats);
         floats_block(&g->epilogue, g->y, a->ldy, first * a->out[2], (last - first) * a->out[2],
                      l.begin, l.end - l.begin);
     }

@@ -4,6 +4,7 @@
  * one (kd, kh); columns are the input pixels of a kernel row that a strip sees. The strip is given
  * by pointers to its columns, so that padding, dilation and strides cost nothing in the inner loop.
  */
+#include "backend/cpu/prims/conv_walk.h"
 #include "backend/cpu/prims/depthwise.h"
 #include "backend/cpu/prims/simd.h"
 
@@ -205,18 +206,13 @@ STRIPS(DEFINE_STRIP)
                                            edge_##pixels##_##width##_##stride},
 static const strip_fn strips[KERNEL_WIDTH / 2][2][STRIP + 1][2] = {STRIPS(NAME_STRIP)};
 
-static int64_t volume_of(const int64_t v[3]) {
-    return v[0] * v[1] * v[2];
-}
-
 /* The problem with what follows from it. */
 typedef struct depthwise_job {
     const kiln_conv_args *a;
     bool shared;
     int64_t strip;   /* most pixels of a strip */
     int64_t columns; /* of the widest strip, one kernel row */
-    int64_t lines, line_blocks;
-    int64_t chunks; /* of channels */
+    line_cut cut;
 } depthwise_job;
 
 static depthwise_job describe_depthwise(const kiln_conv_args *a) {
@@ -228,19 +224,8 @@ static depthwise_job describe_depthwise(const kiln_conv_args *a) {
         regular && !(width == 7 && stride == 2) && a->c_in == a->c_out && a->c_out >= KILN_VLEN;
     d.strip = d.shared && width == 7 ? STRIP - 1 : STRIP;
     d.columns = d.shared ? (d.strip - 1) * stride + width : d.strip * width;
-    d.lines = a->batch * a->out[0] * a->out[1];
-    int64_t macs = i64_max(1, a->out[2] * a->c_out * volume_of(a->kernel));
-    int64_t wanted = i64_min(STRIP_UNITS, i64_max(1, d.lines * macs / STRIP_UNIT_MACS));
-    int64_t widest = i64_max(1, a->c_out / (CHUNK_VECS * KILN_VLEN));
-    d.line_blocks = i64_max(1, i64_min(d.lines, wanted));
-    d.chunks = i64_min(widest, i64_ceil_div(wanted, d.line_blocks));
+    d.cut = cut_lines(a, STRIP_UNITS, STRIP_UNIT_MACS, CHUNK_VECS);
     return d;
-}
-
-/* First channel of chunk i: chunks are whole vectors, the last takes the rest. */
-static int64_t chunk_begin(const depthwise_job *d, int64_t i) {
-    int64_t channels = d->a->c_out;
-    return i == d->chunks ? channels : i64_part(channels / KILN_VLEN, d->chunks, i) * KILN_VLEN;
 }
 
 /* Scratch of a thread: zeros for padded columns, columns of a strip, first taps of its rows. */
@@ -347,11 +332,11 @@ static void depthwise_line(const depthwise_job *d, int64_t line, strip *s, strip
 }
 
 static int64_t depthwise_tiles(const kiln_conv_args *a) {
-    if (a->batch <= 0 || volume_of(a->out) <= 0 || a->c_out <= 0) {
+    if (a->batch <= 0 || volume(a->out) <= 0 || a->c_out <= 0) {
         return 0;
     }
     depthwise_job d = describe_depthwise(a);
-    return d.line_blocks * d.chunks;
+    return d.cut.blocks * d.cut.chunks;
 }
 
 static void depthwise_run(const kiln_conv_args *a, int64_t tile_begin, int64_t tile_end,
@@ -365,16 +350,16 @@ static void depthwise_run(const kiln_conv_args *a, int64_t tile_begin, int64_t t
     lay_out_strip(&d, memory, &m);
     memset(m.zeros, 0, (size_t)a->c_in * sizeof(float));
     for (int64_t i = tile_begin; i < tile_end; i++) {
-        int64_t first = i64_part(d.lines, d.line_blocks, i / d.chunks);
-        int64_t last = i64_part(d.lines, d.line_blocks, i / d.chunks + 1);
+        int64_t first = i64_part(d.cut.lines, d.cut.blocks, i / d.cut.chunks);
+        int64_t last = i64_part(d.cut.lines, d.cut.blocks, i / d.cut.chunks + 1);
         strip s = {.column = m.column,
                    .first_tap = m.first_tap,
                    .step = a->x_stride[2],
                    .multiplier = a->c_out / a->c_in,
                    .w = a->w,
                    .channels = a->c_out,
-                   .begin = chunk_begin(&d, i % d.chunks),
-                   .end = chunk_begin(&d, i % d.chunks + 1),
+                   .begin = chunk_begin(&d.cut, i % d.cut.chunks),
+                   .end = chunk_begin(&d.cut, i % d.cut.chunks + 1),
                    .ldy = a->ldy,
                    .epilogue = e};
         for (int64_t line = first; line < last; line++) {
@@ -389,12 +374,12 @@ static void depthwise_run(const kiln_conv_args *a, int64_t tile_begin, int64_t t
 }
 
 static int64_t depthwise_packed_bytes(const kiln_conv_args *a) {
-    return volume_of(a->kernel) * a->c_out * (int64_t)sizeof(float);
+    return volume(a->kernel) * a->c_out * (int64_t)sizeof(float);
 }
 
 static void depthwise_pack(void *packed, const float *src, const kiln_conv_args *a) {
     float *dst = packed;
-    int64_t taps = volume_of(a->kernel);
+    int64_t taps = volume(a->kernel);
     for (int64_t i = 0; i < taps * a->c_out; i++) {
         dst[i % taps * a->c_out + i / taps] = src[i];
     }

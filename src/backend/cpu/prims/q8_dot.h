@@ -14,26 +14,32 @@
 
 enum { PAIRS = 2, QUADS = 4 };
 
+/* Intrinsics of the width at hand, and their type. */
 #if defined(KILN_ISA_avx512)
-KILN_INLINE kiln_vi dot_pairs(kiln_vi sum, kiln_vi a, kiln_vi b) {
-    return vi_add(sum, (kiln_vi)_mm512_madd_epi16((__m512i)a, (__m512i)b));
-}
-KILN_INLINE kiln_vi load_b_pairs(const int8_t *p) {
-    return (kiln_vi)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
-}
-KILN_INLINE kiln_vi dot_quads(kiln_vi sum, kiln_vi a, kiln_vi b) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-    return sum;
-}
+#define Q8_BITS(name) _mm512_##name
+typedef __m512i q8_bits;
 #elif defined(KILN_ISA_avx2)
+#define Q8_BITS(name) _mm256_##name
+typedef __m256i q8_bits;
+#endif
+
+#ifdef Q8_BITS
 KILN_INLINE kiln_vi dot_pairs(kiln_vi sum, kiln_vi a, kiln_vi b) {
-    return vi_add(sum, (kiln_vi)_mm256_madd_epi16((__m256i)a, (__m256i)b));
+    return vi_add(sum, (kiln_vi)Q8_BITS(madd_epi16)((q8_bits)a, (q8_bits)b));
 }
 KILN_INLINE kiln_vi load_b_pairs(const int8_t *p) {
+#if defined(KILN_ISA_avx512)
+    return (kiln_vi)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
+#else
     return (kiln_vi)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
+#endif
 }
 KILN_INLINE kiln_vi dot_quads(kiln_vi sum, kiln_vi a, kiln_vi b) {
+#if defined(KILN_ISA_avx512)
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+#else
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+#endif
     return sum;
 }
 #else

@@ -17,13 +17,9 @@
 
 enum { LANES_CHANNELS = 4 * KILN_VLEN };
 
-#if defined(KILN_ISA_avx512) || defined(KILN_ISA_avx2)
+#ifdef Q8_BITS
 
 #if defined(KILN_ISA_avx512)
-#define LANES(name) _mm512_##name
-typedef __m512i lanes_bits;
-#define LANES_READ(p) _mm512_loadu_si512(p)
-#define LANES_ZERO() _mm512_setzero_si512()
 
 KILN_INLINE void lanes_turn(kiln_vi v[4]) {
     __m512i a = _mm512_shuffle_i32x4((__m512i)v[0], (__m512i)v[1], 0x44);
@@ -40,10 +36,6 @@ KILN_INLINE void lanes_back(kiln_vi v[4]) {
     lanes_turn(v);
 }
 #else
-#define LANES(name) _mm256_##name
-typedef __m256i lanes_bits;
-#define LANES_READ(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
-#define LANES_ZERO() _mm256_setzero_si256()
 
 KILN_INLINE kiln_vi lanes_low(kiln_vi a, kiln_vi b) {
     return (kiln_vi)_mm256_permute2x128_si256((__m256i)a, (__m256i)b, 0x20);
@@ -69,38 +61,41 @@ KILN_INLINE void lanes_back(kiln_vi v[4]) {
 
 /* n <= form rows. */
 KILN_INLINE void lanes_interleave(int form, kiln_vi x[4], const uint8_t *const *p, int n) {
-    const lanes_bits zero = LANES_ZERO();
-    lanes_bits r[QUADS];
+    const q8_bits zero = {0};
+    q8_bits r[QUADS];
     KILN_UNROLL(4)
     for (int i = 0; i < QUADS; i++) {
-        r[i] = i < n ? LANES_READ(p[i]) : zero;
+        r[i] = zero;
+        if (i < n) {
+            memcpy(&r[i], p[i], sizeof r[i]);
+        }
     }
     if (form == PAIRS && n == 1) {
         r[2] = zero;
         r[1] = zero;
     }
-    lanes_bits a = LANES(unpacklo_epi8)(r[0], r[1]), b = LANES(unpackhi_epi8)(r[0], r[1]);
+    q8_bits a = Q8_BITS(unpacklo_epi8)(r[0], r[1]), b = Q8_BITS(unpackhi_epi8)(r[0], r[1]);
     if (form == PAIRS && n == 2) {
-        x[0] = (kiln_vi)LANES(unpacklo_epi8)(a, zero);
-        x[1] = (kiln_vi)LANES(unpackhi_epi8)(a, zero);
-        x[2] = (kiln_vi)LANES(unpacklo_epi8)(b, zero);
-        x[3] = (kiln_vi)LANES(unpackhi_epi8)(b, zero);
+        x[0] = (kiln_vi)Q8_BITS(unpacklo_epi8)(a, zero);
+        x[1] = (kiln_vi)Q8_BITS(unpackhi_epi8)(a, zero);
+        x[2] = (kiln_vi)Q8_BITS(unpacklo_epi8)(b, zero);
+        x[3] = (kiln_vi)Q8_BITS(unpackhi_epi8)(b, zero);
         return;
     }
-    lanes_bits c = LANES(unpacklo_epi8)(r[2], r[3]), d = LANES(unpackhi_epi8)(r[2], r[3]);
-    x[0] = (kiln_vi)LANES(unpacklo_epi16)(a, c);
-    x[1] = (kiln_vi)LANES(unpackhi_epi16)(a, c);
-    x[2] = (kiln_vi)LANES(unpacklo_epi16)(b, d);
-    x[3] = (kiln_vi)LANES(unpackhi_epi16)(b, d);
+    q8_bits c = Q8_BITS(unpacklo_epi8)(r[2], r[3]), d = Q8_BITS(unpackhi_epi8)(r[2], r[3]);
+    x[0] = (kiln_vi)Q8_BITS(unpacklo_epi16)(a, c);
+    x[1] = (kiln_vi)Q8_BITS(unpackhi_epi16)(a, c);
+    x[2] = (kiln_vi)Q8_BITS(unpacklo_epi16)(b, d);
+    x[3] = (kiln_vi)Q8_BITS(unpackhi_epi16)(b, d);
 }
 
 KILN_INLINE void lanes_store(uint8_t *y, const kiln_vi v[4], int32_t zero, uint8_t lo, uint8_t hi) {
-    const lanes_bits z = LANES(set1_epi16)((short)zero);
-    lanes_bits a = LANES(packs_epi32)((lanes_bits)v[0], (lanes_bits)v[1]);
-    lanes_bits b = LANES(packs_epi32)((lanes_bits)v[2], (lanes_bits)v[3]);
-    lanes_bits u = LANES(packus_epi16)(LANES(adds_epi16)(a, z), LANES(adds_epi16)(b, z));
-    u = LANES(max_epu8)(u, LANES(set1_epi8)((char)lo));
-    u = LANES(min_epu8)(u, LANES(set1_epi8)((char)hi));
+    const q8_bits z = Q8_BITS(set1_epi16)((short)zero);
+    q8_bits a = Q8_BITS(packs_epi32)((q8_bits)v[0], (q8_bits)v[1]);
+    q8_bits b = Q8_BITS(packs_epi32)((q8_bits)v[2], (q8_bits)v[3]);
+    q8_bits u = Q8_BITS(packus_epi16)(Q8_BITS(adds_epi16)(a, z), Q8_BITS(adds_epi16)(b, z));
+    u = Q8_BITS(max_epu8)(u, Q8_BITS(set1_epi8)((char)lo));
+    u = Q8_BITS(min_epu8)(u, Q8_BITS(set1_epi8)((char)hi));
     memcpy(y, &u, sizeof u);
 }
 #else

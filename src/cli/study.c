@@ -22,7 +22,17 @@ static int calibrate(cli *c, quant_study *s, const char *path) {
         return finish(c, status);
     }
     s->options.off = s->open.build->off;
-    return c->dry_run ? 0 : quant_model(c, s->model, s->open.build, &s->options, &s->made);
+    if (c->dry_run) {
+        return 0;
+    }
+    s->made.smooth = true;
+    int failed = quant_model(c, s->model, s->open.build, &s->options, &s->made);
+    if (s->made.better) {
+        kiln_model_destroy(s->model);
+        s->model = s->made.better;
+        s->made.better = NULL;
+    }
+    return failed;
 }
 
 int quant_study_begin(cli *c, const char *what, quant_study *out) {

@@ -91,7 +91,7 @@ def auto_without_data_is_by_tensor(t):
 def sensitivity_ranks_the_planted_layer_first(t):
     net = planted(t)
     data = samples(t, net)
-    common = ["sensitivity", net, "--calib", data, "--calibrator", "max", "--format", "json"]
+    common = ["sensitivity", net, "--calib", data, "--calibrator", "max", "--improve", "none", "--format", "json"]
     d = records(kiln(*common))
     layers = {r["name"]: r for r in d["layers"]}
     assert d["layers"][0]["name"] == "bad" and len(layers) == LAYERS, d
@@ -128,7 +128,7 @@ def search_leaves_the_planted_layer_float(t):
     net = planted(t)
     data = samples(t, net)
     best = t / "best.kiln"
-    common = ["--calib", data, "--calibrator", "max"]
+    common = ["--calib", data, "--calibrator", "max", "--improve", "none"]
     more = ["--eval", data, "--no-timing", "--format", "json", "-o", best, "--plot", t / "p.svg"]
     d = records(kiln("search", net, *common, *more, "--max-drop", "1.5pt"))
     precision = {r["name"]: r["precision"] for r in d["layers"]}
@@ -158,7 +158,7 @@ def a_signal_leaves_the_state_and_says_how_to_go_on(t):
     net = planted(t)
     data = samples(t, net, 60000)
     state = t / "s.state"
-    words = ["search", net, "--calib", data, "--calibrator", "max", "--samples", "60000", "-o", t / "b.kiln"]
+    words = ["search", net, "--calib", data, "--calibrator", "max", "--improve", "none", "--samples", "60000", "-o", t / "b.kiln"]
     words += ["--calib-count", "200", "--eval", data, "--state", state, "--threads", "1"]
     process = subprocess.Popen([KILN, *map(str, words)], stderr=subprocess.PIPE, text=True)
     for _ in range(600):
@@ -179,7 +179,7 @@ def wide(t):
     nodes = [helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"x{i + 1}"], name=f"fc{i}") for i in range(3)]
     net = save(t / "wide.onnx", nodes, [value("x0", [1, n])], [value("x3", [1, n])], constants)
     np.savez(t / "wide.npz", x=rng.standard_normal((8, n)).astype(np.float32))
-    return net, ["--calib", t / "wide.npz", "--calibrator", "max"]
+    return net, ["--calib", t / "wide.npz", "--calibrator", "max", "--improve", "none"]
 
 
 def kernels(engine):

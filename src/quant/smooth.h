@@ -11,8 +11,8 @@
  *             (Nagel et al., ICCV 2019, eq. 11). Needs no data.
  *   smooth    the greatest |x| of the channel (Xiao et al., ICML 2023, eq. 4), and alpha, for each
  *             seam, that of least error as rounding predicts it; the seam is left as it is where
- *             that is not much less. The error of a layer y = W x whose rounding steps are d for x and
- *             e[o] for row o of W, each uniform within half a step, in units of y's square:
+ *             that is not much less. The error of a layer y = W x whose rounding steps are d for x
+ *             and e[o] for row o of W, each uniform within half a step, in units of y's square:
  *
  *                 sum_o sum_c (d^2 / 12 * W[o,c]^2 + e[o]^2 / 12 * E[x[c]^2]) / sum E[y^2]
  *

@@ -158,7 +158,8 @@ def a_signal_leaves_the_state_and_says_how_to_go_on(t):
     net = planted(t)
     data = samples(t, net, 60000)
     state = t / "s.state"
-    words = ["search", net, "--calib", data, "--calibrator", "max", "--improve", "none", "--samples", "60000", "-o", t / "b.kiln"]
+    how = ["--calibrator", "max", "--improve", "none"]
+    words = ["search", net, "--calib", data, *how, "--samples", "60000", "-o", t / "b.kiln"]
     words += ["--calib-count", "200", "--eval", data, "--state", state, "--threads", "1"]
     process = subprocess.Popen([KILN, *map(str, words)], stderr=subprocess.PIPE, text=True)
     for _ in range(600):

@@ -149,7 +149,7 @@ static void pack_codes(const codes_params *p, int64_t nr, const kiln_tensor *w, 
         int64_t k = p->trans_b ? i % p->k : i / p->n, n = p->trans_b ? i / p->k : i % p->n;
         int64_t q = kiln_get_i64(w->dtype, w->data, i);
         uint8_t *to = dst + (size_t)(n / nr) * panel + (half ? k / 2 : k) * nr + n % nr;
-        *to = half ? (uint8_t)(*to | (q & 15) << (k % 2 * 4)) : (uint8_t)q;
+        *to = (uint8_t)(half ? *to | (q & 15) << (k % 2 * 4) : q);
     }
 }
 

@@ -92,6 +92,13 @@ typedef struct verb {
     int (*run)(cli *c, void *own);
 } verb;
 
+/* The row of -o FILE, which a verb keeps in `const char *output` of its own. */
+#define OUTPUT_OPTION(type, text)                                           \
+    {                                                                       \
+        .name = "output", .letter = 'o', .kind = OPT_TEXT, .value = "FILE", \
+        .at = offsetof(type, output), .help = (text)                        \
+    }
+
 #define EXAMPLES(array) .examples = (array), .n_examples = COUNT_OF(array)
 #define OPTIONS(array, type) \
     .options = (array), .n_options = COUNT_OF(array), .own_bytes = sizeof(type)

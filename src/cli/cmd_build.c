@@ -178,12 +178,7 @@ static int run(cli *c, void *given) {
 }
 
 static const opt options[] = {
-    {.name = "output",
-     .letter = 'o',
-     .kind = OPT_TEXT,
-     .value = "FILE",
-     .at = offsetof(own, output),
-     .help = "the engine file [the model's name with .kiln, in this folder]"},
+    OUTPUT_OPTION(own, "the engine file [the model's name with .kiln, in this folder]"),
     {.name = "portable",
      .kind = OPT_FLAG,
      .at = offsetof(own, portable),

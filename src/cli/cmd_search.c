@@ -233,12 +233,7 @@ static int run(cli *c, void *given) {
 }
 
 static const opt options[] = {
-    {.name = "output",
-     .letter = 'o',
-     .kind = OPT_TEXT,
-     .value = "FILE",
-     .at = offsetof(own, output),
-     .help = "the engine of the best choice"},
+    OUTPUT_OPTION(own, "the engine of the best choice"),
     {.name = "max-drop",
      .kind = OPT_TEXT,
      .value = "Xpt",

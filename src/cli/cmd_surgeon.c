@@ -99,12 +99,7 @@ static int run(cli *c, void *given) {
 }
 
 static const opt options[] = {
-    {.name = "output",
-     .letter = 'o',
-     .kind = OPT_TEXT,
-     .value = "FILE",
-     .at = offsetof(own, output),
-     .help = "the ONNX file"},
+    OUTPUT_OPTION(own, "the ONNX file"),
     {.name = "for",
      .kind = OPT_CHOICE,
      .value = "tensorrt|onnxruntime",

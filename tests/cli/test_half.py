@@ -174,7 +174,7 @@ def float16_models_get_int8(t):
     got = in_ort(t / "q.onnx", x)
     assert got.dtype == np.float16
     assert 0 < np.abs(got.astype(np.float32) - want).max() < 5e-2
-    kept, _ = built(t, t / "half.onnx", "--int8", *calib)
+    kept, _ = built(t, t / "half.onnx", "--int8=force", *calib)
     assert kept["conv"] == kept["depth"] == kept["fc"] == "int8", kept
     mixed = ["--fp16", "--keep-last", 1, "-o", t / "m.onnx"]
     expect(kiln("quantize", t / "half.onnx", *calib, *mixed), 0, "2 of 3 layers in int8, 1 in fp16")

@@ -156,19 +156,6 @@ static void run(const kiln_call *call, const kiln_team *team) {
     }
 }
 
-#define CONV(id, dtype, reference_)                                   \
-    static kiln_claim *claim_##id(kiln_claimer *c, kiln_node *node) { \
-        return claim_for(c, node, &kiln_kernel_##id);                 \
-    }                                                                 \
-    const kiln_kernel kiln_kernel_##id = {                            \
-        .name = #id,                                                  \
-        .claim = claim_##id,                                          \
-        .pack = pack,                                                 \
-        .bind = bind,                                                 \
-        .run = run,                                                   \
-        .computes = KILN_DTYPE_##dtype,                               \
-        .reference = reference_,                                      \
-    };
-CONV(conv_f32, NONE, NULL)
-CONV(conv_bf16, BF16, kiln_half_reference)
-CONV(conv_f16, F16, kiln_half_reference)
+KILN_PRODUCT_KERNEL(conv_f32, NONE, NULL)
+KILN_PRODUCT_KERNEL(conv_bf16, BF16, kiln_half_reference)
+KILN_PRODUCT_KERNEL(conv_f16, F16, kiln_half_reference)

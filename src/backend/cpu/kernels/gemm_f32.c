@@ -144,19 +144,6 @@ static void run(const kiln_call *call, const kiln_team *team) {
     s->prims->run(&args, begin, end);
 }
 
-#define GEMM(id, dtype, reference_)                                   \
-    static kiln_claim *claim_##id(kiln_claimer *c, kiln_node *node) { \
-        return claim_for(c, node, &kiln_kernel_##id);                 \
-    }                                                                 \
-    const kiln_kernel kiln_kernel_##id = {                            \
-        .name = #id,                                                  \
-        .claim = claim_##id,                                          \
-        .pack = pack,                                                 \
-        .bind = bind,                                                 \
-        .run = run,                                                   \
-        .computes = KILN_DTYPE_##dtype,                               \
-        .reference = reference_,                                      \
-    };
-GEMM(gemm_f32, NONE, NULL)
-GEMM(gemm_bf16, BF16, kiln_half_reference)
-GEMM(gemm_f16, F16, kiln_half_reference)
+KILN_PRODUCT_KERNEL(gemm_f32, NONE, NULL)
+KILN_PRODUCT_KERNEL(gemm_bf16, BF16, kiln_half_reference)
+KILN_PRODUCT_KERNEL(gemm_f16, F16, kiln_half_reference)

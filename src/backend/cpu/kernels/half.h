@@ -35,4 +35,20 @@ const float *kiln_stage_run(const kiln_stage *s, const kiln_call *call, const ki
 kiln_status kiln_half_reference(const kiln_claim *claim, const kiln_datum *in, kiln_datum *out,
                                 kiln_arena *arena, kiln_diag *diag);
 
+/* A kernel of such a family: `claim_for(c, node, kernel)`, pack, bind and run are the file's, for
+ * every precision. */
+#define KILN_PRODUCT_KERNEL(id, dtype, reference_)                    \
+    static kiln_claim *claim_##id(kiln_claimer *c, kiln_node *node) { \
+        return claim_for(c, node, &kiln_kernel_##id);                 \
+    }                                                                 \
+    const kiln_kernel kiln_kernel_##id = {                            \
+        .name = #id,                                                  \
+        .claim = claim_##id,                                          \
+        .pack = pack,                                                 \
+        .bind = bind,                                                 \
+        .run = run,                                                   \
+        .computes = KILN_DTYPE_##dtype,                               \
+        .reference = reference_,                                      \
+    };
+
 #endif

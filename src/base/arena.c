@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/env.h"
+#include "base/text.h"
 
 /* A test that fails every request gives no growth. */
 #ifndef KILN_ARENA_GROWTH
@@ -153,10 +154,10 @@ char *kiln_arena_text(kiln_arena *arena, const char *src, size_t len) {
 char *kiln_arena_vprintf(kiln_arena *arena, const char *fmt, va_list args) {
     va_list again;
     va_copy(again, args);
-    int len = vsnprintf(NULL, 0, fmt, args);
+    int len = kiln_vformat(NULL, 0, fmt, args);
     char *text = len < 0 ? NULL : kiln_arena_raw(arena, (size_t)len + 1);
     if (text) {
-        vsnprintf(text, (size_t)len + 1, fmt, again);
+        kiln_vformat(text, (size_t)len + 1, fmt, again);
     }
     va_end(again);
     return text;

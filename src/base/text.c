@@ -95,19 +95,30 @@ void kiln_text_char(kiln_text *text, char c) {
     kiln_text_append(text, &c, 1);
 }
 
+int kiln_vformat(char *buf, size_t cap, const char *fmt, va_list args) {
+    locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    locale_t was = plain ? uselocale(plain) : (locale_t)0;
+    int len = vsnprintf(buf, cap, fmt, args);
+    if (plain) {
+        uselocale(was);
+        freelocale(plain);
+    }
+    return len;
+}
+
 void kiln_text_vprintf(kiln_text *text, const char *fmt, va_list args) {
     va_list again;
     va_copy(again, args);
-    int len = vsnprintf(NULL, 0, fmt, args);
+    int len = kiln_vformat(NULL, 0, fmt, args);
     if (len < 0) {
         text->failed = true;
     } else if (text->fixed) {
         bool room = text->len < text->cap;
-        vsnprintf(room ? text->data + text->len : NULL, room ? text->cap - text->len : 0, fmt,
-                  again);
+        kiln_vformat(room ? text->data + text->len : NULL, room ? text->cap - text->len : 0, fmt,
+                     again);
         text->len += (size_t)len;
     } else if (reserve(text, (size_t)len)) {
-        vsnprintf(text->data + text->len, (size_t)len + 1, fmt, again);
+        kiln_vformat(text->data + text->len, (size_t)len + 1, fmt, again);
         text->len += (size_t)len;
     }
     va_end(again);

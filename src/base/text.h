@@ -33,6 +33,10 @@ void kiln_text_init_fixed(kiln_text *text, char *buf, size_t cap);
 void kiln_text_free(kiln_text *text);
 bool kiln_text_ok(const kiln_text *text);
 
+/* vsnprintf in the C locale, whatever the process or thread has chosen: what a program reads again
+ * has decimal points. Thread-safe; the thread's locale is as before. */
+int kiln_vformat(char *buf, size_t cap, const char *fmt, va_list args);
+
 void kiln_text_append(kiln_text *text, const void *src, size_t len);
 void kiln_text_puts(kiln_text *text, const char *str);
 void kiln_text_char(kiln_text *text, char c);

@@ -1,8 +1,9 @@
-/* Makes one call of a process fail, as a full disk or a failing one would: preloaded by
- * test_faults.py.
+/* Makes one call of a process fail, as a full disk or a failing one would, or the clock jump:
+ * preloaded by test_faults.py.
  *
- *     FAULT_CALL   write | fsync | renameat | read | pthread_create
- *     FAULT_AT     which call fails, from 1 (pthread_create: this one and all after it)
+ *     FAULT_CALL   write | fsync | renameat | read | pthread_create | clock
+ *     FAULT_AT     which call fails, from 1 (pthread_create: this one and all after it);
+ *                  clock: each asking moves the time of day by so many seconds more, to and fro
  *     FAULT_KIND   an errno as a number; SHORT: writes or reads half; EINTR once; KILL: the
  *                  process ends there and then
  *     FAULT_FILE   is created when the fault happens
@@ -18,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 static atomic_int calls;
@@ -85,4 +88,30 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)
     *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
     int f = fault("pthread_create");
     return f > 0 ? f : real(thread, attr, start, arg);
+}
+
+/* The time of day as somebody sets it again and again; other clocks go on. */
+int clock_gettime(clockid_t clock, struct timespec *out) {
+    const char *call = getenv("FAULT_CALL"), *at = getenv("FAULT_AT");
+    int status = (int)syscall(SYS_clock_gettime, clock, out);
+    if (clock == CLOCK_REALTIME && call && at && strcmp(call, "clock") == 0) {
+        long n = atomic_fetch_add(&calls, 1) + 1;
+        out->tv_sec += (n % 2 ? n : -n) * strtol(at, NULL, 10);
+    }
+    return status;
+}
+
+time_t time(time_t *out) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return out ? (*out = now.tv_sec) : now.tv_sec;
+}
+
+int gettimeofday(struct timeval *restrict out, void *restrict zone) {
+    struct timespec now;
+    (void)zone;
+    clock_gettime(CLOCK_REALTIME, &now);
+    out->tv_sec = now.tv_sec;
+    out->tv_usec = now.tv_nsec / 1000;
+    return 0;
 }

@@ -2,6 +2,7 @@
 """Surroundings that are short of something: memory, descriptors, a reader of the output, folders.
 The command answers with a sentence and its status, and leaves nothing half done."""
 
+import json
 import os
 import re
 import resource
@@ -68,6 +69,52 @@ def folders_that_are_not_there(t):
     expect(kiln("build", NET, "-o", t / "none" / "x.kiln"), 7, "none/x.kiln")
 
 
+def folders_that_cannot_be_written(t):
+    """A folder without the right to write (which root always has), and file systems without files."""
+    (t / "only").mkdir(0o500)
+    folders = ["/sys", "/proc"] + ([t / "only"] if os.geteuid() else [])
+    for folder in folders:
+        expect(kiln("build", NET, "-o", f"{folder}/x.kiln"), 7, f"{folder}/x.kiln")
+    assert not list((t / "only").iterdir())
+
+
+def no_home(t):
+    words = ["env", "-u", "HOME", "-u", "TMPDIR", "-u", "PATH", KILN, "run", NET, "--threads", "1"]
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done
+
+
+def small_stacks(t):
+    """256 KiB for the main thread and, by the same limit, for each worker."""
+    if SANITIZED:
+        return
+    for words in (["build", NET, "-o", t / "x.kiln"], ["run", t / "x.kiln"], ["check", NET]):
+        done = limited(resource.RLIMIT_STACK, 256 << 10, *words)
+        assert done.returncode == 0, done
+
+
+def one_processor(t):
+    """What may run on one processor starts one thread, and says the same."""
+    words = [KILN, "run", NET, "--seed", "3", "-o"]
+    one = {min(os.sched_getaffinity(0))}
+    pinned = subprocess.run(
+        [*map(str, words), str(t / "one.npy")],
+        capture_output=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, one),
+        timeout=120,
+    )
+    assert pinned.returncode == 0, pinned
+    expect(kiln(*words[1:], t / "all.npy"), 0)
+    assert (t / "one.npy").read_bytes() == (t / "all.npy").read_bytes()
+    done = subprocess.run(
+        [KILN, "doctor", "--format", "json"],
+        capture_output=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, one),
+        timeout=120,
+    )
+    assert json.loads(done.stdout)["machine"]["cores_usable"] == 1, done.stdout
+
+
 def nobody_reads_the_output(t):
     for words in (["inspect", NET, "--layers"], ["run", NET, "--print-outputs"]):
         read, write = os.pipe()
@@ -102,6 +149,10 @@ if __name__ == "__main__":
                 little_address_space,
                 few_descriptors,
                 folders_that_are_not_there,
+                folders_that_cannot_be_written,
+                no_home,
+                small_stacks,
+                one_processor,
                 nobody_reads_the_output,
                 interrupted,
             ]

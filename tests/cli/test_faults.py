@@ -256,6 +256,20 @@ def threads_that_cannot_start(t):
         assert (t / "a.npy").read_bytes() == (t / "b.npy").read_bytes()
 
 
+def clocks_that_jump(t):
+    """Somebody sets the time of day by days while it works: nothing waits for it or measures by it."""
+    env = {"LD_PRELOAD": str(SHIM), "FAULT_CALL": "clock", "FAULT_AT": "86400"}
+    start = time.monotonic()
+    done = expect(kiln("bench", NET, "--duration", 1, "--format", "json", **env), 0)
+    assert time.monotonic() - start < 30
+    one = json.loads(done.stdout)["results"][0]
+    assert one["runs"] >= 10 and 0 < one["latency_ms"]["min"] <= one["latency_ms"]["max"] < 5000, one
+    for _ in range(3):
+        expect(kiln("build", NET, "-o", t / "x.kiln", **env), 0)
+    expect(kiln("run", t / "x.kiln", **env), 0)
+    assert not left_over(t)
+
+
 def engines_on_other_instruction_sets(t):
     sets = json.loads(kiln("doctor", "--format", "json").stdout)["instruction_sets"]
     if not sets.get("avx2"):
@@ -292,6 +306,7 @@ if __name__ == "__main__":
                 devices_are_no_targets,
                 reads_that_fail,
                 threads_that_cannot_start,
+                clocks_that_jump,
                 engines_on_other_instruction_sets,
             ]
         )

@@ -270,11 +270,15 @@ def tensors():
 
 
 def external():
-    def with_entries(name, code, entries, dims=(2,)):
-        t = TensorProto(name="w", data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    def tensor(name, entries, dims):
+        t = TensorProto(name=name, data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
         t.dims.extend(dims)
         for k, v in entries:
             t.external_data.add(key=k, value=v)
+        return t
+
+    def with_entries(name, code, entries, dims=(2,)):
+        t = tensor("w", entries, dims)
         write(name, model([node("Identity", ["w"], ["y"])], inputs=(), outputs=(value("y", dims),), init=[t]), code)
 
     with open(os.path.join(OUT, "weights.bin"), "wb") as f:
@@ -301,6 +305,11 @@ def external():
     with_entries("external_past_end.onnx", "E0206", good + [("offset", "17")])
     with_entries("external_short.onnx", "E0206", good, (7,))
     with_entries("external_length_other.onnx", "E0206", good + [("length", "4")])
+    # Tensors only read: they may share bytes, even with the model that names them.
+    with_entries("external_itself.onnx", "ok", [("location", "external_itself.onnx"), ("length", "8")])
+    shared = [tensor("v", good + [("offset", "4")], (4,)), tensor("w", good + [("offset", "8")], (4,))]
+    added = model([node("Add", ["v", "w"], ["y"])], inputs=(), outputs=(value("y", (4,)),), init=shared)
+    write("external_overlap.onnx", added, "ok")
 
 
 def main():

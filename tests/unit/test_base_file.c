@@ -2,9 +2,12 @@
 #define _GNU_SOURCE 1
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -287,6 +290,85 @@ static void test_external_hub(void **state) {
     assert_int_equal(open_both(model, "leak", 4, ""), KILN_E_MALFORMED);
 }
 
+/* Points net/link, net/folder and snap/w, each renamed into place at once, by turns inside and
+ * outside of what the model may read, until told to stop. */
+typedef struct swapper {
+    atomic_bool stop, failed;
+    atomic_int turns;
+} swapper;
+
+static void *swap_links(void *arg) {
+    static const char *const links[][3] = {{"net/link", "w", "../out/w"},
+                                           {"net/folder", "a", "../out"},
+                                           {"snap/w", "../blobs/w", "../out/w"}};
+    swapper *s = arg;
+    for (int turn = 0; !s->stop; turn = !turn) {
+        for (size_t i = 0; i < KILN_COUNT_OF(links); i++) {
+            if (symlink(links[i][1 + turn], "next") || rename("next", links[i][0])) {
+                s->failed = true;
+            }
+            sched_yield();
+        }
+        s->turns++;
+    }
+    return NULL;
+}
+
+/* Where a link points may change between any check and any use: what is opened is always inside,
+ * or nothing is. */
+static void test_external_swapped(void **state) {
+    (void)state;
+    static const struct {
+        const char *model, *location;
+        unsigned flags;
+    } ways[] = {{"net/model.onnx", "link", 0},
+                {"net/model.onnx", "folder/w", 0},
+                {"net/model.onnx", "link", KILN_DIR_WALK},
+                {"net/model.onnx", "folder/w", KILN_DIR_WALK},
+                {"snap/model.onnx", "w", 0},
+                {"snap/model.onnx", "w", KILN_DIR_WALK}};
+    enum { ROUNDS = 4000, MOST_ROUNDS = 1000000 };
+    int opened[KILN_COUNT_OF(ways)] = {0}, refused[KILN_COUNT_OF(ways)] = {0};
+    swapper s = {0};
+    pthread_t thread;
+    assert_int_equal(system("mkdir -p net/a out snap blobs"), 0);
+    static const char *const inside[] = {"net/model.onnx", "net/w", "net/a/w", "blobs/model.onnx",
+                                         "blobs/w"};
+    for (size_t i = 0; i < KILN_COUNT_OF(inside); i++) {
+        put_file(inside[i], "data");
+    }
+    put_file("out/w", "leak");
+    assert_int_equal(symlink("../blobs/model.onnx", "snap/model.onnx"), 0);
+    assert_int_equal(pthread_create(&thread, NULL, swap_links, &s), 0);
+    for (int n = 0; n < ROUNDS || (s.turns < ROUNDS && n < MOST_ROUNDS); n++) {
+        size_t i = (size_t)n % KILN_COUNT_OF(ways);
+        kiln_dir dir;
+        kiln_file file;
+        assert_int_equal(kiln_dir_open_beside(&dir, ways[i].model, ways[i].flags, NULL), KILN_OK);
+        kiln_status status = kiln_dir_file(&dir, &file, NULL, ways[i].location,
+                                           strlen(ways[i].location), 100, 0, NULL);
+        kiln_dir_close(&dir);
+        refused[i] += status != KILN_OK;
+        opened[i] += status == KILN_OK;
+        if (status == KILN_OK) {
+            assert_int_equal(file.bytes, 4);
+            assert_memory_equal(file.data, "data", 4);
+            kiln_file_close(&file);
+        }
+    }
+    s.stop = true;
+    pthread_join(thread, NULL);
+    assert_false(s.failed);
+    assert_true(s.turns > 1);
+    for (size_t i = 0; i < KILN_COUNT_OF(ways); i++) {
+        print_message("%s %s%s: %d opened, %d refused\n", ways[i].model, ways[i].location,
+                      ways[i].flags ? " by walking" : "", opened[i], refused[i]);
+        /* Walking follows no link, but for those of a hub's cache. */
+        bool follows = !ways[i].flags || strcmp(ways[i].model, "snap/model.onnx") == 0;
+        assert_true(refused[i] > 0 && (opened[i] > 0) == follows);
+    }
+}
+
 static void *failing_alloc(void *user, size_t bytes) {
     int *left = user;
     return (*left)-- > 0 ? aligned_alloc(64, (bytes + 63) & ~(size_t)63) : NULL;
@@ -325,6 +407,7 @@ int main(void) {
         IN_FOLDER(test_external_names),
         IN_FOLDER(test_external_links),
         IN_FOLDER(test_external_hub),
+        IN_FOLDER(test_external_swapped),
         IN_FOLDER(test_copy_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -85,6 +85,26 @@ static void test_hub(void **state) {
     expect("snapshot/m.onnx", "ok");
 }
 
+/* Tensors that overlap, and one that lies in the model's own file, see the bytes that stand there. */
+static void test_shared_bytes(void **state) {
+    static const float numbers[] = {0, 1, 2, 3, 4, 5};
+    (void)state;
+    imported m;
+    kiln_file file;
+    import_path(&m, NULL, BAD "external_overlap.onnx", NULL);
+    assert_string_equal(imported_code(&m), "ok");
+    const kiln_node *add = m.model.graph->nodes[0];
+    assert_memory_equal(kiln_value_data(add->in[0])->data, numbers + 1, 16);
+    assert_memory_equal(kiln_value_data(add->in[1])->data, numbers + 2, 16);
+    imported_end(&m);
+    import_path(&m, NULL, BAD "external_itself.onnx", NULL);
+    assert_string_equal(imported_code(&m), "ok");
+    assert_int_equal(kiln_file_open(&file, NULL, BAD "external_itself.onnx", 1 << 20, 0, NULL), 0);
+    assert_memory_equal(kiln_value_data(m.model.graph->nodes[0]->in[0])->data, file.data, 8);
+    kiln_file_close(&file);
+    imported_end(&m);
+}
+
 static void expect_same(const kiln_graph *a, const kiln_graph *b) {
     assert_int_equal(a->n_nodes, b->n_nodes);
     for (size_t i = 0; i < a->n_nodes; i++) {
@@ -144,9 +164,8 @@ static void test_export_fails(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_odd_files),
-        cmocka_unit_test(test_hub),
-        cmocka_unit_test(test_export),
+        cmocka_unit_test(test_odd_files),    cmocka_unit_test(test_hub),
+        cmocka_unit_test(test_shared_bytes), cmocka_unit_test(test_export),
         cmocka_unit_test(test_export_fails),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -27,6 +27,10 @@ typedef struct kiln_axis_attrs { /* Softmax, LogSoftmax, Hardmax, Concat, Gather
     int64_t axis;
 } kiln_axis_attrs;
 
+typedef struct kiln_gather_nd_attrs { /* GatherND */
+    int64_t batch_dims;
+} kiln_gather_nd_attrs;
+
 typedef struct kiln_perm_attrs { /* Transpose */
     kiln_ints perm;
 } kiln_perm_attrs;

@@ -2,12 +2,8 @@
 #include "ops/attrs.h"
 #include "ops/index.h"
 
-typedef struct gather_nd_attrs {
-    int64_t batch_dims;
-} gather_nd_attrs;
-
 static const kiln_attr elements_table[] = {KILN_A_INT(kiln_axis_attrs, axis, 0)};
-static const kiln_attr nd_table[] = {KILN_A_INT(gather_nd_attrs, batch_dims, 0)};
+static const kiln_attr nd_table[] = {KILN_A_INT(kiln_gather_nd_attrs, batch_dims, 0)};
 
 static kiln_status elements_infer(kiln_infer *c) {
     int32_t rank = kiln_infer_in_rank(c, 0), axis;
@@ -49,7 +45,7 @@ static kiln_status elements_ref(kiln_ref *c) {
 }
 
 static kiln_status nd_infer(kiln_infer *c) {
-    int64_t b = ((const gather_nd_attrs *)c->attrs)->batch_dims;
+    int64_t b = ((const kiln_gather_nd_attrs *)c->attrs)->batch_dims;
     int32_t rank = kiln_infer_in_rank(c, 0), q = kiln_infer_in_rank(c, 1);
     KILN_TRY(kiln_infer_rank(c, 0, 1, KILN_MAX_RANK));
     KILN_TRY(kiln_infer_rank(c, 1, 1, KILN_MAX_RANK));
@@ -84,7 +80,7 @@ static kiln_status nd_infer(kiln_infer *c) {
 static kiln_status nd_ref(kiln_ref *c) {
     const kiln_tensor *x = kiln_ref_in(c, 0), *index = kiln_ref_in(c, 1);
     kiln_tensor *y = kiln_ref_out(c, 0);
-    int32_t b = (int32_t)((const gather_nd_attrs *)c->attrs)->batch_dims;
+    int32_t b = (int32_t)((const kiln_gather_nd_attrs *)c->attrs)->batch_dims;
     int32_t depth = (int32_t)index->dims[index->rank - 1];
     int64_t batches = kiln_index_span(x->dims, b);
     int64_t n = kiln_index_span(index->dims + b, index->rank - 1 - b);
@@ -123,7 +119,7 @@ const kiln_op kiln_op_gather_nd = {
     .max_in = 2,
     .min_out = 1,
     .max_out = 1,
-    KILN_OP_ATTRS(nd_table, gather_nd_attrs),
+    KILN_OP_ATTRS(nd_table, kiln_gather_nd_attrs),
     .tolerance = KILN_TOL_EXACT,
     .infer = nd_infer,
     .ref = nd_ref,

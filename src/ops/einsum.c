@@ -1,12 +1,11 @@
 /* einsum.c - Einsum: sums of products named by index letters.
  *
- * Letters and the dims of an ellipsis become labels; the operands are contracted one after the
- * other from the left, each step keeping only the labels that later operands or the output still
- * need. */
+ * The operands are contracted one after the other from the left, each step keeping only the labels
+ * that later operands or the output still need. */
 #include <string.h>
 
 #include "ops/attrs.h"
-#include "ops/matmul_core.h"
+#include "ops/einsum.h"
 
 static const kiln_attr table[] = {{.name = "equation",
                                    .kind = KILN_ATTR_STRING,
@@ -16,110 +15,23 @@ static const kiln_attr table[] = {{.name = "equation",
 /* Products between two looks at whether the run was cancelled. */
 enum { POLL_EVERY = 1 << 20 };
 
-/* Labels: A-Z are 0..25, a-z 26..51, then the dims of the ellipsis, counted from its last. */
-enum { LETTERS = 52, LABELS = LETTERS + KILN_MAX_RANK, ELLIPSIS = -1 };
+enum { LABELS = KILN_EINSUM_LABELS };
+typedef kiln_einsum_term term;
+typedef kiln_einsum equation;
 
-typedef struct term {
-    int32_t n;
-    int8_t label[KILN_MAX_RANK];
-} term;
-
-typedef struct equation {
-    term *in; /* one per operand */
-    int32_t n_in;
-    term out;
-    bool has_out;     /* an arrow was there */
-    int32_t ellipsis; /* dims of the longest ellipsis */
-    int32_t uses[LABELS];
-} equation;
-
-/* ---- Parsing ---- */
-
-static int32_t letter(char ch) {
-    if (ch >= 'A' && ch <= 'Z') {
-        return ch - 'A';
-    }
-    return ch >= 'a' && ch <= 'z' ? ch - 'a' + 26 : ELLIPSIS;
-}
-
-static kiln_status malformed(const kiln_infer *c, const char *why) {
+/* Parses against the ranks of the inputs, all of which must be known. */
+static kiln_status parse(const kiln_infer *c, equation *e) {
     const kiln_einsum_attrs *a = c->attrs;
-    return KILN_INFER_FAIL(c, ATTR_VALUE, "equation \"%.200s\": %s", a->equation, why);
-}
-
-/* Reads one term up to ',' '-' or the end; the ellipsis becomes one ELLIPSIS label. */
-static kiln_status read_term(const kiln_infer *c, const char **at, term *t) {
-    bool ellipsis = false;
-    t->n = 0;
-    for (const char *s = *at;; s++) {
-        if (*s == ' ') {
-            continue;
-        }
-        if (*s == ',' || *s == '-' || *s == '\0') {
-            *at = s;
-            return KILN_OK;
-        }
-        bool dots = strncmp(s, "...", 3) == 0;
-        if ((!dots && letter(*s) == ELLIPSIS) || (dots && ellipsis)) {
-            return malformed(c,
-                             dots ? "two ellipses in a term" : "only letters, ... , -> may stand");
-        }
-        if (t->n == KILN_MAX_RANK) {
-            return malformed(c, "a term has too many letters");
-        }
-        ellipsis = ellipsis || dots;
-        t->label[t->n++] = (int8_t)(dots ? ELLIPSIS : letter(*s));
-        s += dots ? 2 : 0;
+    term *terms;
+    int32_t *ranks, distinct = 0;
+    KILN_ALLOC(terms, c->arena, c->n_in);
+    KILN_ALLOC(ranks, c->arena, c->n_in);
+    for (int32_t i = 0; i < c->n_in; i++) {
+        ranks[i] = kiln_infer_in_rank(c, i);
     }
-}
-
-/* Replaces the ELLIPSIS label by `dims` labels. */
-static bool expand(term *t, int32_t dims) {
-    for (int32_t i = 0; i < t->n; i++) {
-        if (t->label[i] != ELLIPSIS) {
-            continue;
-        }
-        if (dims < 0 || t->n - 1 + dims > KILN_MAX_RANK) {
-            return false;
-        }
-        memmove(t->label + i + dims, t->label + i + 1, (size_t)(t->n - i - 1));
-        for (int32_t d = 0; d < dims; d++) {
-            t->label[i + d] = (int8_t)(LETTERS + dims - 1 - d);
-        }
-        t->n += dims - 1;
-        break;
-    }
-    return true;
-}
-
-/* Without an arrow: the ellipsis, then the letters that occur once, in ASCII order. */
-static kiln_status implicit_output(const kiln_infer *c, equation *e) {
-    e->out.n = 0;
-    for (int32_t d = e->ellipsis - 1; d >= 0; d--) {
-        e->out.label[e->out.n++] = (int8_t)(LETTERS + d);
-    }
-    for (int32_t l = 0; l < LETTERS; l++) {
-        if (e->uses[l] != 1) {
-            continue;
-        }
-        if (e->out.n == KILN_MAX_RANK) {
-            return malformed(c, "the output has too many dims");
-        }
-        e->out.label[e->out.n++] = (int8_t)l;
-    }
-    return KILN_OK;
-}
-
-static kiln_status check_output(const kiln_infer *c, const equation *e) {
-    bool seen[LABELS] = {false};
-    int32_t distinct = 0;
-    for (int32_t i = 0; i < e->out.n; i++) {
-        int32_t l = e->out.label[i];
-        if (seen[l] || e->uses[l] == 0) {
-            return malformed(c,
-                             seen[l] ? "an output index repeats" : "an output index has no input");
-        }
-        seen[l] = true;
+    const char *flaw = kiln_einsum_parse(e, a->equation, terms, ranks, c->n_in);
+    if (flaw) {
+        return KILN_INFER_FAIL(c, ATTR_VALUE, "equation \"%.200s\": %s", a->equation, flaw);
     }
     for (int32_t l = 0; l < LABELS; l++) {
         distinct += e->uses[l] > 0;
@@ -129,50 +41,6 @@ static kiln_status check_output(const kiln_infer *c, const equation *e) {
                                distinct, KILN_MAX_RANK);
     }
     return KILN_OK;
-}
-
-/* Parses against the ranks of the inputs, all of which must be known. */
-static kiln_status parse(const kiln_infer *c, equation *e) {
-    const kiln_einsum_attrs *a = c->attrs;
-    const char *s = a->equation ? a->equation : "";
-    memset(e, 0, sizeof *e);
-    e->n_in = c->n_in;
-    KILN_ALLOC(e->in, c->arena, c->n_in);
-    for (int32_t i = 0; i < c->n_in; i++) {
-        term *t = &e->in[i];
-        KILN_TRY(read_term(c, &s, t));
-        bool ellipsis = memchr(t->label, (unsigned char)ELLIPSIS, (size_t)t->n) != NULL;
-        int32_t extra = kiln_infer_in_rank(c, i) - (t->n - ellipsis);
-        if (ellipsis ? extra < 0 : extra != 0) {
-            return malformed(c, "a term has another rank than its operand");
-        }
-        if (!expand(t, extra)) {
-            return malformed(c, "an ellipsis stands for too many dims");
-        }
-        e->ellipsis = extra > e->ellipsis ? extra : e->ellipsis;
-        for (int32_t d = 0; d < t->n; d++) {
-            e->uses[t->label[d]]++;
-        }
-        bool more = i + 1 < c->n_in;
-        if ((*s == ',') != more) {
-            return malformed(c, "the number of terms is not that of the operands");
-        }
-        s += *s == ',';
-    }
-    e->has_out = *s == '-';
-    if (!e->has_out) {
-        KILN_TRY(implicit_output(c, e));
-        return check_output(c, e);
-    }
-    if (s[1] != '>') {
-        return malformed(c, "'-' without '>'");
-    }
-    s += 2;
-    KILN_TRY(read_term(c, &s, &e->out));
-    if (*s != '\0' || !expand(&e->out, e->ellipsis)) {
-        return malformed(c, "the output is not one term");
-    }
-    return check_output(c, e);
 }
 
 /* ---- Inference ---- */
@@ -310,17 +178,10 @@ static kiln_status contract(const kiln_ref *c, const partial *from, const kiln_t
     return KILN_OK;
 }
 
-/* Labels still needed after operand k: those of later terms and of the output. */
-static void needed(const equation *e, int32_t k, bool *have, bool *wanted) {
-    bool later[LABELS] = {false};
-    for (int32_t i = k + 1; i < e->n_in; i++) {
-        for (int32_t d = 0; d < e->in[i].n; d++) {
-            later[e->in[i].label[d]] = true;
-        }
-    }
-    for (int32_t d = 0; d < e->out.n; d++) {
-        later[e->out.label[d]] = true;
-    }
+/* Labels to keep after operand k: what has come so far and is still needed. */
+static void keep(const equation *e, int32_t k, bool *have, bool *wanted) {
+    bool later[LABELS];
+    kiln_einsum_needed(e, k, later);
     for (int32_t d = 0; d < e->in[k].n; d++) {
         have[e->in[k].label[d]] = true;
     }
@@ -371,7 +232,7 @@ static kiln_status ref(kiln_ref *c) {
     memcpy(acc.data, is_float ? (const void *)&one : (const void *)&int_one, sizeof one);
     for (int32_t k = 0; k < e.n_in; k++) {
         partial next;
-        needed(&e, k, have, wanted);
+        keep(&e, k, have, wanted);
         bool last = k + 1 == e.n_in;
         KILN_TRY(make_partial(c, sizes, wanted, last ? &e.out : NULL, &next));
         KILN_TRY(contract(c, &acc, kiln_ref_in(c, k), &e.in[k], sizes, &next));
@@ -388,6 +249,49 @@ static kiln_status ref(kiln_ref *c) {
     return KILN_OK;
 }
 
+/* ---- Cost ---- */
+
+enum { MOST_COSTED = 16 };
+
+/* Products of the contractions from the left; a single operand is only summed. */
+static void cost(const kiln_node *node, const kiln_fact *in, const kiln_fact *out,
+                 kiln_cost *cost) {
+    const kiln_einsum_attrs *a = node->attrs;
+    term terms[MOST_COSTED];
+    int32_t ranks[MOST_COSTED], n = node->n_in;
+    int64_t sizes[LABELS];
+    bool have[LABELS] = {false}, wanted[LABELS];
+    equation e;
+    (void)out;
+    for (int32_t i = 0; i < n && i < MOST_COSTED; i++) {
+        ranks[i] = in[i].type.rank;
+    }
+    if (n > MOST_COSTED || kiln_einsum_parse(&e, a->equation, terms, ranks, n)) {
+        return;
+    }
+    for (int32_t l = 0; l < LABELS; l++) {
+        sizes[l] = 1;
+    }
+    for (int32_t k = 0; k < n; k++) {
+        for (int32_t d = 0; d < terms[k].n; d++) {
+            int64_t *size = &sizes[terms[k].label[d]], own = in[k].type.dims[d];
+            *size = *size == 1 ? own : *size;
+        }
+    }
+    for (int32_t k = 0; k < n; k++) {
+        int64_t products = k > 0;
+        for (int32_t d = 0; d < terms[k].n; d++) {
+            have[terms[k].label[d]] = true;
+        }
+        for (int32_t l = 0; l < LABELS; l++) {
+            products =
+                have[l] && !kiln_mul_i64(products, sizes[l], &products) ? INT64_MAX : products;
+        }
+        keep(&e, k, have, wanted);
+        cost->macs = kiln_add_i64(cost->macs, products, &cost->macs) ? cost->macs : INT64_MAX;
+    }
+}
+
 const kiln_op kiln_op_einsum = {
     .name = "Einsum",
     .domain = "",
@@ -400,4 +304,5 @@ const kiln_op kiln_op_einsum = {
     .tolerance = KILN_TOL_REDUCE,
     .infer = infer,
     .ref = ref,
+    .cost = cost,
 };

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "ops/attrs.h"
+#include "ops/cost.h"
 #include "ops/util.h"
 
 typedef struct world {
@@ -229,6 +230,32 @@ static void einsum_refusals(void **state) {
     }
 }
 
+static void einsum_costs(void **state) {
+    world *w = *state;
+    const kiln_dim symbol = kiln_dim_symbol(w->graph->dims, "N");
+    kiln_value *a = input(w, KILN_DTYPE_F32, 2, (kiln_dim[]){3, 4}),
+               *b = input(w, KILN_DTYPE_F32, 2, (kiln_dim[]){4, 5}),
+               *c = input(w, KILN_DTYPE_F32, 2, (kiln_dim[]){5, 6}),
+               *open = input(w, KILN_DTYPE_F32, 2, (kiln_dim[]){symbol, 4});
+    const struct {
+        const char *equation;
+        kiln_value *in[3];
+        int32_t n;
+        int64_t macs;
+    } cases[] = {{"ij,jk->ik", {a, b}, 2, 3 * 4 * 5},
+                 {"ij,jk,kl->il", {a, b, c}, 3, 3 * 4 * 5 + 3 * 5 * 6},
+                 {"ij,jk->", {a, b}, 2, 4 * 5}, /* i is summed away before */
+                 {"ij,kl->ijkl", {a, c}, 2, 3 * 4 * 5 * 6},
+                 {"...j,jk", {open, b}, 2, 4 * 5},
+                 {"ij->j", {a}, 1, 0}};
+    for (size_t i = 0; i < KILN_COUNT_OF(cases); i++) {
+        kiln_node *n = node(w, "Einsum", (kiln_value **)(uintptr_t)cases[i].in, cases[i].n);
+        ((kiln_einsum_attrs *)n->attrs)->equation = cases[i].equation;
+        assert_int_equal(kiln_infer_node(w->graph, n, w->diag), KILN_OK);
+        assert_int_equal(kiln_node_macs(n, NULL), cases[i].macs);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(arithmetic_on_symbols, setup, teardown),
@@ -239,6 +266,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(same_padding_of_wide_strides, setup, teardown),
         cmocka_unit_test_setup_teardown(maximum_of_nan, setup, teardown),
         cmocka_unit_test_setup_teardown(einsum_refusals, setup, teardown),
+        cmocka_unit_test_setup_teardown(einsum_costs, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -212,22 +212,39 @@ kiln_status kiln_binding_open(kiln_binding *b, int32_t s, kiln_arena *arena, kil
     return KILN_OK;
 }
 
+kiln_status kiln_binding_call(kiln_binding *b, int32_t s, const kiln_kernel *kernel,
+                              const void *state, kiln_bound **out) {
+    const kiln_claim *claim = b->frame->plan->steps[s].claim;
+    kiln_segment *seg = b->seg;
+    if ((size_t)seg->n_bound == b->cap_bound) {
+        kiln_bound *more;
+        KILN_ALLOC(more, &seg->arena, 2 * b->cap_bound + 1);
+        if (seg->n_bound > 0) {
+            memcpy(more, seg->bound, (size_t)seg->n_bound * sizeof *more);
+        }
+        seg->bound = more;
+        b->cap_bound = 2 * b->cap_bound + 1;
+    }
+    kiln_bound *bound = &seg->bound[seg->n_bound++];
+    KILN_ALLOC(bound->ptrs, &seg->arena, claim->n_in + claim->n_out);
+    bound->step = s;
+    bound->call = (kiln_call){
+        .kernel = kernel, .state = state, .in = bound->ptrs, .out = bound->ptrs + claim->n_in};
+    *out = bound;
+    return KILN_OK;
+}
+
 static kiln_status bind_step(kiln_binding *b, int32_t s) {
     const kiln_claim *claim = b->frame->plan->steps[s].claim;
     kiln_binder binder;
+    kiln_bound *bound;
     KILN_TRY(kiln_binding_open(b, s, &b->seg->arena, &binder));
     kiln_diag_at_node(b->diag, claim->anchor ? claim->anchor->name : NULL, NULL);
     KILN_TRY(claim->kernel->bind(&binder));
     kiln_diag_at_node(b->diag, NULL, NULL);
-    kiln_bound *bound = &b->seg->bound[b->seg->n_bound++];
-    KILN_ALLOC(bound->ptrs, &b->seg->arena, claim->n_in + claim->n_out);
-    bound->step = s;
-    bound->call = (kiln_call){.kernel = claim->kernel,
-                              .state = binder.state,
-                              .in = bound->ptrs,
-                              .out = bound->ptrs + claim->n_in,
-                              .blobs = binder.blobs,
-                              .scratch_bytes = (binder.scratch_bytes + 63) & ~(size_t)63};
+    KILN_TRY(kiln_binding_call(b, s, claim->kernel, binder.state, &bound));
+    bound->call.blobs = binder.blobs;
+    bound->call.scratch_bytes = (binder.scratch_bytes + 63) & ~(size_t)63;
     kiln_segment *seg = b->seg;
     seg->scratch_bytes = bound->call.scratch_bytes > seg->scratch_bytes ? bound->call.scratch_bytes
                                                                         : seg->scratch_bytes;
@@ -281,9 +298,11 @@ static kiln_status bind_all(kiln_binding *b) {
     KILN_ALLOC(b->done, &b->scratch, n_steps);
     KILN_ALLOC(b->seg->places, &b->seg->arena, p->n_slots);
     KILN_ALLOC(b->seg->bound, &b->seg->arena, n_steps);
+    b->cap_bound = n_steps;
     KILN_TRY(infer_segment(b));
     KILN_TRY(kiln_binding_place(b));
     for (int32_t s = b->seg->first; s < b->seg->end; s++) {
+        KILN_TRY(kiln_binding_guard(b, s));
         if (!b->done[s - b->seg->first] && !p->steps[s].claim->alias) {
             KILN_TRY(bind_step(b, s));
         }

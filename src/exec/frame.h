@@ -24,6 +24,9 @@ typedef struct kiln_bound {
     void **ptrs;  /* call.in, then call.out */
 } kiln_bound;
 
+/* Checks targets of the step that is called next; no step itself (guard.c). */
+extern const kiln_kernel kiln_guard_kernel;
+
 /* Where a slot's bytes are in this segment. */
 typedef struct kiln_place {
     enum {

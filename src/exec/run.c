@@ -236,12 +236,12 @@ static kiln_status run_one(kiln_frame *f, kiln_segment *seg, int32_t at, kiln_di
 static kiln_status run_stepwise(kiln_frame *f, kiln_segment *seg, kiln_diag *diag) {
     int32_t next = 0;
     for (int32_t s = seg->first; s < seg->end; s++) {
-        if (next < seg->n_bound && seg->bound[next].step == s) {
-            if (f->exec->has_taps) {
+        for (; next < seg->n_bound && seg->bound[next].step == s; next++) {
+            bool guard = seg->bound[next].call.kernel == &kiln_guard_kernel;
+            if (f->exec->has_taps && !guard) {
                 KILN_TRY(kiln_frame_tap(f, s, diag));
             }
-            KILN_TRY(run_one(f, seg, next, diag));
-            next++;
+            KILN_TRY(guard ? run_bound(f, seg, next, next + 1, diag) : run_one(f, seg, next, diag));
         }
         const kiln_step *step = &f->plan->steps[s];
         bool seen = f->exec->has_taps && step->claim_index >= 0;

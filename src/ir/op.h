@@ -161,6 +161,8 @@ enum {
     KILN_OP_DATA_SIZED = 1 << 4, /* output sizes depend on input values */
     KILN_OP_MONOTONE = 1 << 5,   /* non-decreasing elementwise: commutes with max */
     KILN_OP_ANY_KIND = 1 << 6,   /* takes sequences and optionals, not tensors alone */
+    KILN_OP_TARGET = 1 << 7,     /* input 1 says the result's dims, and inference may know them
+                                    without it: runs then hold one against the other */
 };
 
 /* How a kernel's result may differ from ref's. */

@@ -56,6 +56,7 @@ const kiln_op kiln_op_expand = {
     .max_in = 2,
     .min_out = 1,
     .max_out = 1,
+    .flags = KILN_OP_TARGET,
     .tolerance = KILN_TOL_EXACT,
     .infer = infer,
     .ref = ref,

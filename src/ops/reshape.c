@@ -171,7 +171,7 @@ const kiln_op kiln_op_reshape = {
     .max_in = 2,
     .min_out = 1,
     .max_out = 1,
-    .flags = KILN_OP_VIEW,
+    .flags = KILN_OP_VIEW | KILN_OP_TARGET,
     KILN_OP_ATTRS(table, kiln_reshape_attrs),
     .tolerance = KILN_TOL_EXACT,
     .infer = infer,

@@ -21,7 +21,7 @@ static kiln_value *same_dtype(const kiln_node *n) {
 }
 
 static kiln_value *same_shape(const kiln_node *n) {
-    return kiln_same_type(n->in[0], n->out[0]) ? n->in[0] : NULL;
+    return kiln_same_type(n->in[0], n->out[0]) && kiln_target_is_sure(n) ? n->in[0] : NULL;
 }
 
 static bool all_ints(const kiln_value *v, int64_t x) {

@@ -216,6 +216,19 @@ bool kiln_same_attrs(const kiln_node *a, const kiln_node *b) {
     return true;
 }
 
+bool kiln_target_is_sure(const kiln_node *node) {
+    const kiln_value *target = kiln_node_in(node, 1);
+    if (!(node->op->flags & KILN_OP_TARGET) || !target || target->constant) {
+        return true;
+    }
+    for (int64_t i = 0; target->contents && i < target->n_contents; i++) {
+        if (target->contents[i] == KILN_DIM_UNKNOWN) {
+            return false;
+        }
+    }
+    return target->contents != NULL;
+}
+
 bool kiln_transpose_perm(const kiln_node *node, int64_t *perm, int32_t *rank) {
     const kiln_ints *p = kiln_node_ints(node, "perm");
     *rank = p ? (int32_t)p->n : kiln_rank(node->in[0]);

@@ -65,6 +65,11 @@ const void *kiln_attr_content(const kiln_attr *row, const void *attrs, size_t *b
 /* Two nodes of one operator have equal attributes; those that are tensors or lists of strings only
  * when they are the same object. */
 bool kiln_same_attrs(const kiln_node *a, const kiln_node *b);
+/* Nothing is left to check about the node's target (KILN_OP_TARGET) when it runs: every entry is
+ * known, or an expression over dims. Where not, inference may still know the result's dims, as the
+ * only ones that are possible, but only a run can tell whether the target says the same: such a
+ * node must stay. True for all other operators. */
+bool kiln_target_is_sure(const kiln_node *node);
 /* The permutation of a Transpose of known rank, defaults filled in; false when unknown. */
 bool kiln_transpose_perm(const kiln_node *node, int64_t *perm, int32_t *rank);
 /* The axes of a Reduce* node as a set of bits, for a known rank <= 32; false when not known. */

@@ -2,8 +2,8 @@
 #include "pass/match.h"
 
 static bool is_renaming(const kiln_node *n) {
-    return kiln_is_op(n, "Reshape") || kiln_is_op(n, "Flatten") || kiln_is_op(n, "Squeeze") ||
-           kiln_is_op(n, "Unsqueeze");
+    return (kiln_is_op(n, "Reshape") && kiln_target_is_sure(n)) || kiln_is_op(n, "Flatten") ||
+           kiln_is_op(n, "Squeeze") || kiln_is_op(n, "Unsqueeze");
 }
 
 static bool has_constant_target(const kiln_node *n) {

@@ -30,6 +30,9 @@ static void touch(found *f, const kiln_node *n) {
 static kiln_value *step_back(const kiln_node *n, const char **through) {
     double s;
     kiln_value *x;
+    if (!kiln_target_is_sure(n)) {
+        return NULL;
+    }
     if (kiln_is_op(n, "Reshape") || kiln_is_op(n, "Squeeze") || kiln_is_op(n, "Unsqueeze")) {
         return n->in[0];
     }
@@ -66,6 +69,9 @@ static int32_t axis_kept(const kiln_type *type, const kiln_value *x, uint32_t ax
 static const kiln_node *reduction(found *f, const kiln_value *v, const char *op,
                                   const char *through, int32_t *axis) {
     const kiln_node *expand = kiln_made_by(v, "Expand");
+    if (expand && !kiln_target_is_sure(expand)) {
+        return NULL;
+    }
     v = expand ? expand->in[0] : v;
     touch(f, expand);
     const kiln_type *shape = v ? &v->type : NULL;

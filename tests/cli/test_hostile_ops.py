@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from networks import KILN, constant, main, save, value
+from networks import KILN, constant, kiln, main, save, value
 
 F32, I64 = TensorProto.FLOAT, TensorProto.INT64
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -106,6 +106,26 @@ def reshape_43(t):
     attempt(t, "Reshape", [X, i64(INT64_MAX, INT64_MAX)], BAD_OR_LARGE)
     attempt(t, "Reshape", [X, i64(INT64_MIN, 24)], BAD)
     attempt(t, "Reshape", [X, i64(0, -1)], X.reshape(2, 12))
+
+
+def reshape_known_in_part_43(t):
+    """One entry of the target is an input: the others and the number of elements leave it no choice."""
+    for last, expected in ((12, 0), (-1, 0), (11, 3), (0, 3), (-2, 3), (2**40, 3), (INT64_MAX, 6)):
+        join = helper.make_node("Concat", ["two", "last"], ["s"], axis=0)
+        nodes = [join, helper.make_node("Reshape", ["x", "s"], ["y"])]
+        ios = [value("x", X.shape), value("last", [1], TensorProto.INT64)]
+        outs = [onnx.ValueInfoProto(name="y")]
+        net = save(t / "n.onnx", nodes, ios, outs, [constant("two", i64(2))], opset=18)
+        np.save(t / "x.npy", X)
+        np.save(t / "last.npy", i64(last))
+        words = ["run", net, "-i", f"x={t}/x.npy", "-i", f"last={t}/last.npy", "-o", f"y={t}/y.npy"]
+        for more in ([], ["--off", "view"], ["--mark", "s"]):
+            done = kiln(*words, *more, "--threads", 1)
+            assert done.returncode == expected, (last, more, done)
+            if expected:
+                assert "error[E04" in done.stderr and "Reshape" in done.stderr, (last, more, done)
+            else:
+                assert np.array_equal(np.load(t / "y.npy"), X.reshape(2, 12)), (last, more)
 
 
 def slice_44(t):
@@ -204,9 +224,10 @@ def pads_and_repeats_52_53(t):
     attempt(t, "Pad", [X, i64(0, 0)], BAD)
     attempt(t, "Pad", [X, i64(0, 0, 0, 0, 0, 2**36)], BAD_OR_LARGE, mode="edge")
     attempt(t, "Expand", [X, i64(2**50, 1, 1, 1)], BAD_OR_LARGE)
-    # Dims that are not 1 stay, whatever a shape says that only the run knows.
-    attempt(t, "Expand", [X, i64(2, 3, 5)], BAD, feed=False)
-    attempt(t, "Expand", [X, i64(-1, 3, 4)], BAD, feed=False)
+    # Dims that are not 1 stay, but a shape that only the run knows may not say otherwise.
+    attempt(t, "Expand", [X, i64(2, 3, 5)], BAD)
+    attempt(t, "Expand", [X, i64(-1, 3, 4)], BAD)
+    attempt(t, "Expand", [X, i64(1, 3, 1)], X)
     attempt(t, "Tile", [X, i64(2**50, 1, 1)], BAD_OR_LARGE)
     attempt(t, "Tile", [X, i64(INT64_MAX, INT64_MAX, INT64_MAX)], BAD_OR_LARGE)
     attempt(t, "Tile", [X, i64(-1, 1, 1)], BAD)
@@ -387,6 +408,7 @@ if __name__ == "__main__":
         main(
             [
                 reshape_43,
+                reshape_known_in_part_43,
                 slice_44,
                 gather_scatter_45,
                 concat_split_46_47,

@@ -192,6 +192,51 @@ static void warm_runs_allocate_nothing(void **state) {
     }
 }
 
+/* A target that is held against the result at each run. */
+static void a_checked_target_allocates_nothing(void **state) {
+    (void)state;
+    const int64_t dims[] = {2, 4}, length[] = {2};
+    float x[8] = {1};
+    int64_t target[] = {1, 4};
+    kiln_diag *diag = new_diag();
+    kiln_builder *b;
+    kiln_model *model;
+    kiln_engine *engine;
+    kiln_context *context;
+    MUST(diag, kiln_builder_create(&b, NULL));
+    const kiln_ref_value in[] = {kiln_builder_input(b, "x", KILN_DTYPE_F32, 2, dims, diag),
+                                 kiln_builder_input(b, "s", KILN_DTYPE_I64, 1, length, diag)};
+    (void)kiln_builder_output(b, kiln_builder_node(b, "", "Expand", in, 2, NULL, 0, diag), "y",
+                              diag);
+    MUST(diag, kiln_builder_finish(&model, b, diag));
+    MUST(diag, kiln_engine_build(&engine, model, NULL, diag));
+    MUST(diag, kiln_context_create(&context, engine, NULL, diag));
+    const kiln_tensor data = {.dtype = KILN_DTYPE_F32,
+                              .rank = 2,
+                              .dims = {2, 4},
+                              .data = x,
+                              .cap_bytes = sizeof x},
+                      shape = {.dtype = KILN_DTYPE_I64,
+                               .rank = 1,
+                               .dims = {2},
+                               .data = target,
+                               .cap_bytes = sizeof target};
+    MUST(diag, kiln_context_bind(context, "x", &data, diag));
+    MUST(diag, kiln_context_bind(context, "s", &shape, diag));
+    MUST(diag, kiln_context_run(context, diag));
+    counts before = count_now();
+    for (int k = 0; k < 20; k++) {
+        MUST(diag, kiln_context_run(context, diag));
+    }
+    expect_no_calls(before, "warm runs", "a target");
+    target[1] = 5; /* and it is checked */
+    assert_int_equal(kiln_context_run(context, diag), KILN_E_MALFORMED);
+    kiln_context_destroy(context);
+    kiln_engine_destroy(engine);
+    kiln_model_destroy(model);
+    kiln_diag_destroy(diag);
+}
+
 /* For networks whose shapes follow from the inputs', prepare does all of it before the first run.
  */
 static void a_prepared_run_allocates_nothing(void **state) {
@@ -212,6 +257,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_counters_count),
         cmocka_unit_test(warm_runs_allocate_nothing),
+        cmocka_unit_test(a_checked_target_allocates_nothing),
         cmocka_unit_test(a_prepared_run_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

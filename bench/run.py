@@ -1,26 +1,30 @@
 #!/usr/bin/env python3
-"""Kiln against ONNX Runtime on the zoo networks: interleaved, pinned, medians and ratios.
+"""Kiln against its rivals on the zoo networks: interleaved, pinned, medians and ratios.
 
     run.py                                  every network, 1 and 2 threads; resumes where it stopped
     run.py resnet50 bert_base --threads 1 --quick
     run.py --int8 mobilenet_v2              8 bits against 8 bits, and against our own FP32
     run.py --report                       tables from the stored results alone
 
+Rivals: ONNX Runtime, and OpenVINO where its package can be imported (`pip install openvino`). The
+ratio is against the best of them, network by network.
+
 How it measures
-- Both engines are loaded in processes of their own, pinned to the same cores, with the same
+- All engines are loaded in processes of their own, pinned to the same cores, with the same
   inputs (the zoo oracle's sample `a`, batch 1), and speak one line protocol: `run K` -> K wall
   times. The clock runs inside the engine's process.
-- Turns alternate (A B A B ..., and B A in every second round), so that drift of the machine hits
-  both. Only one of them is alive at a time: the other is stopped (SIGSTOP), since a spinning pool
-  would take its cores. A turn begins with untimed runs that bring caches and pool threads back.
+- Turns alternate (A B C A B C ..., and backwards in every second round), so that drift of the
+  machine hits all. Only one of them is alive at a time: the others are stopped (SIGSTOP), since a
+  spinning pool would take its cores. A turn begins with untimed runs that bring caches and pool
+  threads back.
 - Each sample is one inference; at least 30 a side over at least 5 rounds. Reported: median, MAD,
-  min; the ratio kiln/ort of the medians, and the spread of the ratio between rounds.
+  min; the ratio kiln/rival of the medians, and the spread of the ratio between rounds.
 - The quietest cores are taken. If they are busy before a network starts, that is waited out, then
   said (`busy` in the record), or refused under --strict. One file per network and thread count
   under --out makes the run resumable and easy to shard.
 - --int8: `kiln quantize --for onnxruntime` writes one QDQ network (scalar scales of activations,
-  int32 biases of exact scale, no Clip, quantized results of MatMul), which both engines run: the
-  same integers. A third process runs our FP32 engine of the original; its turns alternate too.
+  int32 biases of exact scale, no Clip, quantized results of MatMul), which all engines run: the
+  same integers. One more process runs our FP32 engine of the original; its turns alternate too.
 
 Exit status: 0, 1 if a ratio is above --bound, 5 if an engine cannot run a network.
 """
@@ -30,6 +34,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
@@ -50,7 +55,8 @@ sys.path.insert(0, str(ROOT / "tests" / "oracle"))
 import common  # noqa: E402
 import zoo  # noqa: E402
 
-SCHEMA = "kiln.bench.rivals/1"
+SCHEMA = "kiln.bench.rivals/2"
+RIVALS = {"ort": "onnxruntime", "openvino": "openvino"}  # their packages
 MIN_SAMPLES, MIN_ROUNDS = 30, 5
 BUSY_LIMIT = 0.10
 SILENCE_S = 600
@@ -199,8 +205,8 @@ def compare(samples: dict[str, list[list[float]]], first: str, second: str) -> d
 
 
 def measure(engines: list[Served], plan: Plan) -> dict:
-    """Alternating turns; returns the summaries, and the ratio of the first to the second and,
-    under its name, to every further one."""
+    """Alternating turns; returns the summaries, the best rival, and the ratio of the first engine to
+    it and, under its name, to every other."""
     counts = {}
     for engine in engines:
         probe = statistics.median(engine.turn(3, 3))
@@ -211,13 +217,23 @@ def measure(engines: list[Served], plan: Plan) -> dict:
         for engine in engines if number % 2 == 0 else reversed(engines):
             count = counts[engine.name]
             samples[engine.name].append(engine.turn(count, max(2, count // 10)))
-    first, second, *further = (engine.name for engine in engines)
+    ours, *others = (engine.name for engine in engines)
+    found = {n: summary([t for turn in turns for t in turn]) for n, turns in samples.items()}
+    best = min((n for n in others if n in RIVALS), key=lambda n: found[n]["median_ms"])
     return {
-        **{name: summary([t for turn in turns for t in turn]) for name, turns in samples.items()},
+        **found,
         "rounds": rounds,
-        **compare(samples, first, second),
-        **{f"against_{name}": compare(samples, first, name) for name in further},
+        "best_rival": best,
+        **compare(samples, ours, best),
+        **{f"against_{name}": compare(samples, ours, name) for name in others},
     }
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def machine(kiln: str) -> dict:
@@ -235,7 +251,7 @@ def machine(kiln: str) -> dict:
         "cores": os.cpu_count(),
         "kernel": platform.release(),
         "governor": governor.read_text().strip() if governor.is_file() else "unknown",
-        "onnxruntime": common.PINS["onnxruntime"],
+        **{package: version(package) for package in RIVALS.values() if version(package)},
         "python": platform.python_version(),
         "kiln_sha256": hashlib.sha256(Path(kiln).read_bytes()).hexdigest()[:16],
     }
@@ -275,8 +291,10 @@ def serve_all(name: str, threads: int, args, feeds: list[str], cores: list[int])
     engine = folder / f"{name}{suffix}.t{threads}.kiln"
     build_engine(args.kiln, source, engine, threads)
     options = ["--threads", str(threads), *feeds]
-    ort = [sys.executable, str(ROOT / "bench" / "ort_serve.py"), str(source), *options]
-    commands = [("kiln", [args.kiln, "bench", str(engine), *options, "--serve"]), ("ort", ort)]
+    commands = [("kiln", [args.kiln, "bench", str(engine), *options, "--serve"])]
+    for rival in (r for r in args.rivals if version(RIVALS[r])):
+        script = ROOT / "bench" / f"{rival}_serve.py"
+        commands.append((rival, [sys.executable, str(script), str(source), *options]))
     if args.int8:
         floats = folder / f"{name}.t{threads}.kiln"
         build_engine(args.kiln, model, floats, threads)
@@ -284,7 +302,12 @@ def serve_all(name: str, threads: int, args, feeds: list[str], cores: list[int])
     served: list[Served] = []
     try:
         for title, command in commands:
-            served.append(Served(title, command, cores))
+            try:
+                served.append(Served(title, command, cores))
+            except EngineFailed as error:
+                if title not in RIVALS or len(args.rivals) == 1:
+                    raise
+                print(f"{name}: without {error}", file=sys.stderr)
         plan = Plan(60, 3, 9) if args.quick else Plan(250, MIN_ROUNDS, MIN_SAMPLES)
         return measure(served, plan)
     finally:
@@ -323,16 +346,16 @@ def bench_one(name: str, threads: int, args, about: dict, allowed: list[int]) ->
 
 def table(records: list[dict]) -> str:
     int8 = any("fp32" in r for r in records)
-    more = " kiln FP32 median ms | FP32 / kiln | of minima |" if int8 else ""
-    lines = [
-        "| network | threads | kiln median ms | MAD | min | ort median ms | MAD | min "
-        "| kiln / ort | rounds' spread | of minima |" + more,
-        "|" + " --- |" * (14 if int8 else 11),
-    ]
+    rivals = [name for name in RIVALS if any(name in r for r in records)]
+    heads = ["network", "threads", "kiln median ms", "MAD", "min"]
+    heads += [f"{name} {what}" for name in rivals for what in ("median ms", "MAD", "min")]
+    heads += ["kiln / best", "rounds' spread", "of minima"]
+    heads += ["kiln FP32 median ms", "FP32 / kiln", "of minima"] if int8 else []
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for r in records:
-        k, o = r["kiln"], r["ort"]
         cells = [r["model"], str(r["threads"])]
-        cells += [f"{e[key]:.3f}" for e in (k, o) for key in ("median_ms", "mad_ms", "min_ms")]
+        for e in (r.get(name) for name in ("kiln", *rivals)):
+            cells += [f"{e[k]:.3f}" if e else "" for k in ("median_ms", "mad_ms", "min_ms")]
         cells += [f"**{r['ratio']:.2f}**", f"{r['ratio_min']:.2f} to {r['ratio_max']:.2f}"]
         cells.append(f"{r['ratio_of_mins']:.2f}")
         if int8:
@@ -360,7 +383,8 @@ def report(out: Path, bound: float, int8: bool) -> int:
     about = records[0]["machine"]
     head = (
         f"{about['cpu']}, {about['cores']} cores, kernel {about['kernel']}; "
-        f"ONNX Runtime {about['onnxruntime']}, all optimizations, same threads, spinning; "
+        f"ONNX Runtime {about['onnxruntime']}, all optimizations, spinning; "
+        f"OpenVINO {about.get('openvino', 'not measured')}, latency hint, f32; same threads; "
         f"interleaved by `bench/run.py`.\n\n"
     )
     (out / f"{stem}.md").write_text(head + text)
@@ -393,6 +417,13 @@ def main() -> int:
     parser.add_argument(
         "--threads", type=int, nargs="*", default=[1, 2], help="thread counts (default: 1 2)"
     )
+    parser.add_argument(
+        "--rivals",
+        nargs="*",
+        choices=RIVALS,
+        default=list(RIVALS),
+        help="those to measure, as far as they are installed (default: all)",
+    )
     parser.add_argument("--int8", action="store_true", help="8-bit engines of one QDQ network")
     parser.add_argument(
         "--calib", default="random:8", help="calibration data of --int8 (default: random:8)"
@@ -403,7 +434,7 @@ def main() -> int:
         "--cache", type=Path, default=common.default_cache() / "zoo", help="the zoo oracle's cache"
     )
     parser.add_argument(
-        "--bound", type=float, default=2.0, help="largest ratio kiln/ort that passes"
+        "--bound", type=float, default=2.0, help="largest ratio kiln/rival that passes"
     )
     parser.add_argument(
         "--patience", type=float, default=30, help="seconds to wait for quiet cores"
@@ -444,12 +475,10 @@ def main() -> int:
                 print(f"FAIL {name} t{threads}: {error}", file=sys.stderr, flush=True)
                 continue
             file.write_text(json.dumps(record, indent=1) + "\n")
-            kiln, rival = record["kiln"]["median_ms"], record["ort"]["median_ms"]
-            print(
-                f"{name:24s} t{threads} kiln {kiln:9.3f} ms  ort {rival:9.3f} ms  "
-                f"ratio {record['ratio']:.2f}",
-                flush=True,
+            times = "  ".join(
+                f"{n} {record[n]['median_ms']:9.3f} ms" for n in ("kiln", *RIVALS) if n in record
             )
+            print(f"{name:24s} t{threads} {times}  ratio {record['ratio']:.2f}", flush=True)
     status = report(args.out, args.bound, args.int8)
     if failed:
         print(f"could not run: {', '.join(failed)}")

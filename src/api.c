@@ -177,6 +177,82 @@ static kiln_status check_precisions(const kiln_engine *e, const kiln_plan *plan,
     return KILN_OK;
 }
 
+/* ---- Choices ---- */
+
+/* The claim whose layer is so called, in the plan or one of its bodies' plans. */
+static const kiln_claim *find_layer(const kiln_plan *plan, const char *name) {
+    for (size_t i = 0; i < plan->n_claims; i++) {
+        if (strcmp(plan->claims[i]->anchor->name, name) == 0) {
+            return plan->claims[i];
+        }
+    }
+    const kiln_claim *found = NULL;
+    for (size_t b = 0; b < plan->n_bodies && !found; b++) {
+        found = find_layer(plan->bodies[b], name);
+    }
+    return found;
+}
+
+static const char *why_not_chosen(const kiln_engine *e, const kiln_way *c) {
+    const char *reason = NULL;
+    for (size_t i = 0; i < e->n_refusals && !reason; i++) {
+        const kiln_refusal *r = &e->refusals[i];
+        bool mine = strcmp(r->node, c->layer) == 0 && strcmp(r->kernel, c->kernel) == 0;
+        reason = mine ? r->reason : NULL;
+    }
+    return reason ? reason : "another layer takes it along";
+}
+
+/* Every layer runs as it was chosen to. */
+static kiln_status check_choices(const kiln_engine *e, const kiln_build_options *o,
+                                 kiln_diag *diag) {
+    for (size_t i = 0; i < o->n_choices; i++) {
+        const kiln_way *c = &o->choices[i];
+        const char *tactic = c->tactic ? c->tactic : "rules";
+        const kiln_claim *claim = c->wish ? NULL : find_layer(e->plan, c->layer);
+        bool done = claim && strcmp(claim->kernel->name, c->kernel) == 0 &&
+                    strcmp(kiln_tactic_name(claim), tactic) == 0;
+        if (!c->wish && !claim) {
+            return kiln_fail(diag, KILN_F_OPTION, "no layer is called \"%s\"", c->layer);
+        }
+        if (!c->wish && !done) {
+            return kiln_fail(diag, KILN_F_OPTION, "layer \"%s\" cannot run by %s, tactic %s: %s",
+                             c->layer, c->kernel, tactic, why_not_chosen(e, c));
+        }
+    }
+    return KILN_OK;
+}
+
+static kiln_status check_choice_names(const kiln_build_options *o, kiln_diag *diag) {
+    for (size_t i = 0; i < o->n_choices; i++) {
+        const kiln_way *c = &o->choices[i];
+        if (!c->layer || !c->kernel || !kiln_kernel_find(c->kernel)) {
+            return kiln_fail(diag, KILN_F_OPTION,
+                             "choice %zu names no layer or no kernel of Kiln's", i);
+        }
+    }
+    return KILN_OK;
+}
+
+static kiln_status plan(kiln_engine *e, const kiln_build_options *o, kiln_diag *diag) {
+    size_t missed = 0;
+    KILN_TRY(check_choice_names(o, diag));
+    KILN_TRY(lower(e, diag));
+    e->target.choices = o->choices;
+    e->target.n_choices = o->n_choices;
+    KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, note_refusal, e,
+                                 diag));
+    e->target.choices = NULL;
+    e->target.n_choices = 0;
+    KILN_TRY(check_choices(e, o, diag));
+    KILN_TRY(check_precisions(e, e->plan, &missed, diag));
+    if (missed > 0) {
+        kiln_note(diag, KILN_F_PRECISION,
+                  "%zu layers stay float32: no kernel holds them in 16 bits", missed);
+    }
+    return KILN_OK;
+}
+
 static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_options *o,
                          kiln_diag *diag) {
     e->hold = kiln_hold_take(m->hold);
@@ -192,15 +268,7 @@ static kiln_status build(kiln_engine *e, const kiln_model *m, const kiln_build_o
     KILN_TRY(kiln_passes_run(e->graph, &passes, &e->passes, &e->n_passes, diag));
     KILN_TRY(e->dims.oom ? KILN_E_MEMORY : KILN_OK);
     if (!o->canonical_only) {
-        KILN_TRY(lower(e, diag));
-        KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, note_refusal,
-                                     e, diag));
-        size_t missed = 0;
-        KILN_TRY(check_precisions(e, e->plan, &missed, diag));
-        if (missed > 0) {
-            kiln_note(diag, KILN_F_PRECISION,
-                      "%zu layers stay float32: no kernel holds them in 16 bits", missed);
-        }
+        KILN_TRY(plan(e, o, diag));
     }
     KILN_TRY(kiln_engine_describe(e));
     return e->dims.oom ? KILN_E_MEMORY : KILN_OK;

@@ -331,6 +331,15 @@ KILN_API bool kiln_model_op(const kiln_model *model, size_t i, const char **name
 /* A plan with packed weights: immutable, for any number of contexts. */
 typedef struct kiln_engine kiln_engine;
 
+/* How one layer is to run: what kiln_layer says of layers that are built, and
+ * kiln_engine_candidate of other ways to run them. */
+typedef struct kiln_way {
+    const char *layer;  /* name of the layer */
+    const char *kernel; /* that is to run it */
+    const char *tactic; /* in which way; NULL or "rules": the kernel's rules decide */
+    bool wish;          /* rules decide where it cannot be had, instead of an error */
+} kiln_way;
+
 typedef struct kiln_build_options {
     size_t size;
     const char *max_isa;    /* "portable", "avx2", "avx512vnni", ... [the best of this machine] */
@@ -342,11 +351,14 @@ typedef struct kiln_build_options {
      * when its dims share their symbols with inputs that have one. */
     const kiln_shape_range *profile;
     size_t n_profile;
+    const kiln_way *choices; /* of layers; all others run as rules decide */
+    size_t n_choices;
 } kiln_build_options;
 
 /* Canonicalises, covers and packs. The graph must be possible at the profile's min, opt and max;
  * dims whose range is one number are planned as such. Errors: UNSUPPORTED, LIMIT, MEMORY, MALFORMED
- * (at the profile's shapes), USAGE (unknown name in `off`, a profile that does not fit the model).
+ * (at the profile's shapes), USAGE (unknown name in `off`, a profile that does not fit the model, a
+ * choice that cannot be had).
  */
 KILN_API kiln_status kiln_engine_build(kiln_engine **out, const kiln_model *model,
                                        const kiln_build_options *options, kiln_diag *diag);
@@ -401,6 +413,7 @@ KILN_API void kiln_engine_get_info(const kiln_engine *engine, kiln_engine_info *
 typedef struct kiln_layer {
     const char *name;    /* of the anchor node */
     const char *kernel;  /* "gemm_f32", "reference", "convert" */
+    const char *tactic;  /* "patch"; "rules" where the kernel decides by shapes or has one way */
     const char *ops;     /* "Conv+Relu" */
     const char *sources; /* names of the ONNX nodes it came from, separated by ", " */
     const char *output;  /* "float32[N,64,56,56] nhwc" */
@@ -412,9 +425,23 @@ typedef struct kiln_layer {
 } kiln_layer;
 /* Step i of the plan (bodies not included); false past the end. */
 KILN_API bool kiln_engine_layer(const kiln_engine *engine, size_t i, kiln_layer *out);
+/* Other ways to run exactly the nodes of step `layer` of the plan: an array of n choices that is
+ * given back with kiln_free (n * sizeof **out bytes; NULL when n is 0), whose strings the engine
+ * owns. Errors: MEMORY, USAGE (no such layer). */
+KILN_API kiln_status kiln_engine_candidates(kiln_way **out, size_t *n, const kiln_engine *engine,
+                                            size_t layer, kiln_diag *diag);
 /* Why other kernels did not take the layer named: one sentence per kernel, NULL past the end.
  * Known for engines built in this process only. */
 KILN_API const char *kiln_engine_refusal(const kiln_engine *engine, const char *layer, size_t i);
+/* What timing found of one way to run a layer (kiln_engine_build_timed of kiln/tools.h). */
+typedef struct kiln_tried_way {
+    const char *layer, *kernel, *tactic;
+    double ms, rules_ms; /* medians: of the layer run so, and as rules would have it, in turn */
+    const char *refused; /* why it could not be chosen however fast, or NULL */
+    bool chosen;
+} kiln_tried_way;
+/* Way i that was tried; false past the end, and for engines that were not timed. */
+KILN_API bool kiln_engine_tried(const kiln_engine *engine, size_t i, kiln_tried_way *out);
 /* What each canonicalising pass did: name, rewrites applied, nodes before and after. */
 typedef struct kiln_pass_info {
     const char *name;

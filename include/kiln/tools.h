@@ -25,11 +25,14 @@ extern "C" {
 /* ---- Engines from either kind of file ------------------------------------------------------- */
 
 /* What to do with a file; the half that does not apply to it is not used. */
+typedef struct kiln_tune_options kiln_tune_options;
+
 typedef struct kiln_open_options {
     size_t size;
-    const kiln_model_options *model; /* borrowed for the call, as are the next two */
+    const kiln_model_options *model; /* borrowed for the call, as are the next three */
     const kiln_build_options *build;
     const kiln_load_options *load;
+    const kiln_tune_options *tune; /* of a model: build by measuring [by rules] */
 } kiln_open_options;
 
 /* Opens an engine file, or loads an ONNX model and builds it. `model` (may be NULL) receives the
@@ -179,6 +182,41 @@ typedef struct kiln_progress {
     bool (*step)(void *user, double share);
     void *user;
 } kiln_progress;
+
+/* ---- Building by measuring ------------------------------------------------------------------ */
+
+/* Level 0 is kiln_engine_build. Each level tries more ways to run each layer, likelier ones first,
+ * and times them for longer:
+ *
+ *     level   ways of a layer   time for a way   in all
+ *       1            2              0.1 s          5 s
+ *       2            4              0.2 s         15 s
+ *       3            8              0.4 s         45 s
+ *       4           16              1.5 s        300 s
+ *       5          all                5 s     no bound
+ */
+struct kiln_tune_options {
+    size_t size;
+    int32_t level;     /* 1 to 5 [3] */
+    int32_t threads;   /* that the engine is to run with [all] */
+    double budget_s;   /* begin no measurement after so long [by level] */
+    const char *cache; /* file of timings to read and to add to [none] */
+    bool frozen;       /* measure nothing: what the cache does not know runs as rules decide */
+    const kiln_progress *progress;
+};
+
+/* Builds the engine whose layers run in the ways that are fastest here. A layer's ways (kernels and
+ * their tactics, kiln_engine_candidates) are timed inside the network, at made-up inputs of the
+ * profile's opt shapes, else with 1 for dynamic dims, in turn with the rules' way, and after their
+ * answers have been compared. A way is chosen when it gains 2 %, and what is chosen only if the
+ * whole network gains by it. With a cache that knows all of it nothing is timed and the engine is
+ * the same byte for byte. kiln_engine_tried tells what was found. When the time is up or `progress`
+ * ends it, the best so far is built. Errors: of building, running and the cache file; USAGE when
+ * build has choices. */
+KILN_API kiln_status kiln_engine_build_timed(kiln_engine **out, const kiln_model *model,
+                                             const kiln_build_options *build,
+                                             const kiln_tune_options *how, const kiln_env *env,
+                                             kiln_diag *diag);
 
 /* ---- Timing --------------------------------------------------------------------------------- */
 
@@ -452,6 +490,30 @@ typedef struct kiln_machine {
 } kiln_machine;
 /* Describes the machine as it is now. */
 KILN_API void kiln_machine_describe(kiln_machine *out);
+/* What a core, and all threads together, do at most: multiply-adds or bytes a nanosecond. */
+typedef struct kiln_probe_rate {
+    const char *name; /* "float32", "int8 by pairs", "int8 by dot products", "bfloat16" */
+    double one, all;
+} kiln_probe_rate;
+typedef struct kiln_probe_level {
+    const char *name; /* "L1d", "L2", "L3", "memory" */
+    size_t bytes;     /* that each thread passes over */
+    kiln_probe_rate read, write;
+} kiln_probe_level;
+typedef struct kiln_probe {
+    int32_t threads;
+    double clock_ghz;    /* of one core that is busy */
+    double fork_join_us; /* to hand all threads an empty job and see it done */
+    double barrier_us;   /* of all threads */
+    kiln_probe_rate products[4];
+    size_t n_products;
+    kiln_probe_level levels[4];
+    size_t n_levels;
+} kiln_probe;
+/* Measures, in about two seconds, what shares of a peak are shares of: each number is the best of
+ * nine trials. threads 0: all usable cores. Errors: MEMORY. */
+KILN_API kiln_status kiln_probe_run(kiln_probe *out, int32_t threads, const kiln_env *env,
+                                    kiln_diag *diag);
 /* Instruction set i from the lowest, as `max_isa` and KILN_MAX_ISA take it, and whether this
  * machine has it; NULL past the end. */
 KILN_API const char *kiln_isa_get(size_t i, bool *available);

@@ -24,8 +24,9 @@ kiln_status kiln_cpu_cover(kiln_plan *plan, const kiln_cpu_target *target, kiln_
 /* One decision of a stored plan. */
 typedef struct kiln_decision {
     const char *kernel;
-    int32_t anchor;  /* node id in plan->graph */
-    int32_t n_nodes; /* of the region: checked */
+    const char *tactic; /* name, as of kiln_tactic_name */
+    int32_t anchor;     /* node id in plan->graph */
+    int32_t n_nodes;    /* of the region: checked */
 } kiln_decision;
 /* Gives nodes the precision that the kernels of their regions compute in, BF16 and F16: files keep
  * no other trace of it. */
@@ -35,6 +36,16 @@ void kiln_cpu_mark(const kiln_graph *graph, const kiln_decision *decisions, size
 kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target,
                              const kiln_decision *decisions, size_t n, kiln_arena *arena,
                              kiln_diag *diag);
+
+/* "rules", or the name of the way that was asked for. */
+const char *kiln_tactic_name(const kiln_claim *claim);
+/* Other ways to run exactly the nodes of claim `at` of a covered plan in the same precision:
+ * (kernel, tactic) pairs made in arena. */
+typedef struct kiln_candidate {
+    const char *kernel, *tactic;
+} kiln_candidate;
+kiln_status kiln_cpu_candidates(kiln_candidate **out, size_t *n, const kiln_plan *plan, size_t at,
+                                const kiln_cpu_target *target, kiln_arena *arena);
 
 /* Slots and steps of a covered plan. Fails only when out of memory. */
 kiln_status kiln_cpu_compile(kiln_plan *plan, kiln_arena *arena);

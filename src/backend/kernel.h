@@ -31,6 +31,8 @@ typedef struct kiln_cpu_target {
     uint32_t features;              /* kiln_cpu_features() or less */
     const struct kiln_prims *prims; /* vector code of the chosen rung */
     const char *const *off; /* kernels and fusions switched off by name; NULL-terminated, or NULL */
+    const kiln_way *choices; /* of layers; read while covering only */
+    size_t n_choices;
 } kiln_cpu_target;
 
 /* "portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16": the rung of the target's
@@ -43,6 +45,7 @@ typedef struct kiln_claimer {
     const kiln_cpu_target *target;
     kiln_arena *arena;  /* claim, params and lists live here */
     const char *reason; /* set when claim returns false: why not, in words */
+    int32_t tactic;     /* the way that is asked for: a claim for another one is refused */
     /* True for nodes that are free to take (not yet in another region). */
     bool (*is_free)(const struct kiln_claimer *self, const kiln_node *node);
     const void *cover;
@@ -117,6 +120,10 @@ struct kiln_kernel {
     const char *name;
     /* Returns the claim, or NULL with c->reason set. */
     kiln_claim *(*claim)(kiln_claimer *c, kiln_node *node);
+    /* Ways to run a region that differ in speed, and in a declared error at most; the likeliest
+     * first, NULL-terminated. Way i is tactic i + 1 of claims; 0 leaves it to rules. NULL: no
+     * choice. */
+    const char *const *tactics;
     kiln_status (*pack)(kiln_packer *p); /* NULL: no weights */
     /* Asked before bind, for a kernel that only moves bytes about; NULL: it does more. What the
      * runner places so, the kernel finds at one address and leaves alone. */

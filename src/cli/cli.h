@@ -66,8 +66,8 @@ typedef struct opt_group {
     size_t count;
 } opt_group;
 
-extern const opt_group group_common, group_build, group_input, group_picture, group_quant,
-    group_study, group_tolerance;
+extern const opt_group group_common, group_build, group_tune, group_input, group_picture,
+    group_quant, group_study, group_tolerance;
 
 typedef struct example {
     const char *command, *what;
@@ -130,6 +130,10 @@ struct cli {
     list trt_shapes[3]; /* trtexec's min, opt, max */
     bool no_mmap, verify;
     int64_t threads;
+    /* building by measuring */
+    const char *opt_level, *timing_cache;
+    double time_budget;
+    bool frozen;
     /* inputs */
     list inputs, shapes, range, preprocess;
     int64_t seed;
@@ -273,12 +277,18 @@ typedef struct session {
     kiln_regions regions;
     double open_ms;
     const char *path;
+    const kiln_tune_options *tune; /* how session_open builds a model; NULL: by rules */
 } session;
 
 /* How the options say to load and build. Pointers stay valid as long as the command runs. */
 int session_options(cli *c, const char *path, kiln_open_options *out);
+/* How the options, else `level`, say to build by measuring, for runs with so many threads (0: all);
+ * NULL: by rules. */
+const kiln_tune_options *session_tune(const cli *c, int32_t level, int64_t threads);
 /* Opens an engine or model, with a line about it. */
 int session_open(cli *c, session *s, const char *path);
+/* Why a layer runs as it does; the exit status. */
+int inspect_why(cli *c, const session *s, const char *name);
 /* Reads --input and makes up the rest, batch 0: 1 where it is free. */
 int session_inputs(cli *c, session *s, int64_t batch);
 /* A context with the inputs bound. threads 0: all usable cores. */

@@ -263,6 +263,7 @@ static int bench(cli *c, bench_own *o, session *s) {
     bench_row *rows;
     size_t n, done = 0;
     int status = make_rows(c, o, &rows, &n);
+    s->tune = status ? NULL : session_tune(c, 0, rows[0].threads);
     status = status ? status : session_open(c, s, c->operands.items[0]);
     status = status ? status : settle_batch(c, s, o, rows, n);
     status = status ? status : save(c, o, s);
@@ -384,8 +385,8 @@ static const example examples[] = {
     {"kiln bench net.onnx --profile --duration 1", "where the time goes, layer by layer"},
 };
 
-static const opt_group *const groups[] = {&group_input, &group_picture, &group_build, &group_common,
-                                          NULL};
+static const opt_group *const groups[] = {&group_input, &group_picture, &group_build,
+                                          &group_tune,  &group_common,  NULL};
 
 const verb verb_bench = {
     .name = "bench",

@@ -131,6 +131,40 @@ static int quantize(cli *c, const own *o, const kiln_build_options *build, kiln_
     return failed;
 }
 
+/* How many layers run in another way than by rules, and what their ways gain. */
+static void say_tried(cli *c, const kiln_engine *engine) {
+    kiln_tried_way t;
+    size_t ways = 0, chosen = 0;
+    double gained_ms = 0;
+    for (size_t i = 0; kiln_engine_tried(engine, i, &t); i++) {
+        ways++;
+        chosen += t.chosen;
+        gained_ms += t.chosen ? t.rules_ms - t.ms : 0;
+    }
+    if (ways > 0) {
+        say(c, KILN_LOG_INFO,
+            "%-8s of %zu ways of layers %zu are faster than the rules', by %.3g ms", "tune", ways,
+            chosen, gained_ms);
+    }
+}
+
+static kiln_status make_engine(cli *c, const own *o, const kiln_model *model,
+                               const kiln_build_options *b, kiln_engine **engine) {
+    const kiln_tune_options *tune = o->no_timing ? NULL : session_tune(c, 3, o->threads);
+    if (!tune) {
+        return kiln_engine_build(engine, model, b, c->diag);
+    }
+    kiln_progress progress = watch_progress(c, "timing layers");
+    kiln_tune_options t = *tune;
+    t.progress = &progress;
+    kiln_status status = kiln_engine_build_timed(engine, model, b, &t, c->env, c->diag);
+    end_progress(c);
+    if (status == KILN_OK) {
+        say_tried(c, *engine);
+    }
+    return status;
+}
+
 static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine) {
     kiln_open_options open;
     int failed = session_options(c, c->operands.items[0], &open);
@@ -152,7 +186,7 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
     kiln_build_options b = *open.build;
     b.portable = o->portable;
     double start = now_ms();
-    status = kiln_engine_build(engine, *model, &b, c->diag);
+    status = make_engine(c, o, *model, &b, engine);
     if (status != KILN_OK || interrupted()) {
         return status == KILN_OK ? interrupted() : finish(c, status);
     }
@@ -198,7 +232,7 @@ static const opt options[] = {
      .value = "N",
      .min = 0,
      .at = offsetof(own, threads),
-     .help = "for scripts that pass it: an engine runs with any number of threads"},
+     .help = "that layers are timed with [all]; an engine runs with any number"},
 };
 
 static const example examples[] = {
@@ -216,8 +250,8 @@ static const example examples[] = {
     {"kiln build net.onnx --max-isa avx2 --portable", "for other machines"},
 };
 
-static const opt_group *const groups[] = {&group_quant, &group_picture, &group_build, &group_common,
-                                          NULL};
+static const opt_group *const groups[] = {&group_quant, &group_picture, &group_build,
+                                          &group_tune,  &group_common,  NULL};
 
 const verb verb_build = {
     .name = "build",

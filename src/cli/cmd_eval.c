@@ -273,7 +273,7 @@ static void show_sizes(const cli *c, const own *o, const sized *all, size_t n,
 
 static int score_size(cli *c, const own *o, sized *z, scored *other) {
     const kiln_shape *shape;
-    predictions none = {NULL};
+    predictions none = {0};
     c->calib_count = z->samples;
     z->n.s.pool = other->s.pool;
     z->n.s.regions = regions_of(o);

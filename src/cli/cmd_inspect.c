@@ -188,56 +188,6 @@ static void passes_json(json *j, const session *s) {
     json_close(j);
 }
 
-/* ---- Why a layer runs as it does ---- */
-
-static bool find_layer(const session *s, const char *name, kiln_layer *out) {
-    for (size_t i = 0; kiln_engine_layer(s->engine, i, out); i++) {
-        if (strcmp(out->name, name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static const char *layer_name(const void *of, size_t i) {
-    kiln_layer l;
-    return kiln_engine_layer(((const session *)of)->engine, i, &l) ? l.name : NULL;
-}
-
-static int why(cli *c, const session *s, const char *name) {
-    kiln_layer l;
-    if (!find_layer(s, name, &l)) {
-        const char *near = nearest(name, layer_name, s);
-        return usage_error(
-            c, near ? keepf("did you mean \"%s\"?", near) : "`kiln inspect --layers` lists them",
-            "there is no layer \"%s\"", name);
-    }
-    const char *reason;
-    if (c->format == FORMAT_JSON) {
-        json j = json_begin(c, "kiln.inspect.why/1");
-        json_key_text(&j, "layer", l.name);
-        json_key_text(&j, "kernel", l.kernel);
-        json_key(&j, "refusals");
-        json_open(&j, '[');
-        for (size_t i = 0; (reason = kiln_engine_refusal(s->engine, name, i)) != NULL; i++) {
-            json_text(&j, reason);
-        }
-        json_close(&j);
-        json_end(&j);
-        return 0;
-    }
-    printf("layer   %s\nkernel  %s\nops     %s\noutput  %s\nfrom    %s\n", safe(l.name), l.kernel,
-           l.ops ? l.ops : "", l.output ? safe(l.output) : "", l.sources ? safe(l.sources) : "");
-    for (size_t i = 0; (reason = kiln_engine_refusal(s->engine, name, i)) != NULL; i++) {
-        printf("%s  %s\n", i ? "          " : "not taken ", safe(reason));
-    }
-    if (!s->model) {
-        say(c, KILN_LOG_INFO,
-            "why other kernels did not take it is known when a model is given, not an engine");
-    }
-    return 0;
-}
-
 /* ---- The whole ---- */
 
 /* Memory of one run needs shapes, so inputs are generated for it, dynamic dims 1; a context of an
@@ -386,7 +336,7 @@ static int run(cli *c, void *given) {
     }
     int status = session_open(c, &s, c->operands.items[0]);
     if (status == 0 && o->why) {
-        status = why(c, &s, o->why);
+        status = inspect_why(c, &s, o->why);
     } else if (status == 0 && !c->dry_run) {
         memory m = measure_memory(c, &s);
         if (c->format == FORMAT_JSON) {
@@ -412,7 +362,9 @@ static const opt options[] = {
      .kind = OPT_TEXT,
      .value = "LAYER",
      .at = offsetof(own, why),
-     .help = "why a layer runs in its kernel and in no other"},
+     .help =
+         "why a layer runs as it does: other ways to run it, what they took when they were timed, "
+         "and why further kernels cannot"},
     {.name = "off-names",
      .kind = OPT_FLAG,
      .at = offsetof(own, off_names),
@@ -423,6 +375,7 @@ static const example examples[] = {
     {"kiln inspect net.onnx", "inputs, outputs, operators, parameters, memory"},
     {"kiln inspect net.kiln --layers", "the plan, layer by layer"},
     {"kiln inspect net.onnx --why conv_7", "why a layer is not in a faster kernel"},
+    {"kiln inspect net.kiln --why conv_7", "and which ways were timed when the engine was built"},
 };
 
 static const opt_group *const groups[] = {&group_build, &group_common, NULL};

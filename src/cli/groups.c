@@ -73,6 +73,30 @@ static const opt group_build_options[] = {
 };
 GROUP(group_build, "Building and loading");
 
+static const opt group_tune_options[] = {
+    {.name = "opt-level",
+     .kind = OPT_CHOICE,
+     .value = "0|1|2|3|4|5",
+     SHARED(opt_level),
+     .help = "0: rules choose how layers run; above: ways are timed, on higher levels more of them "
+             "for longer [build: 3, bench: 0]"},
+    {.name = "timing-cache",
+     .kind = OPT_TEXT,
+     .value = "FILE",
+     SHARED(timing_cache),
+     .help = "timings of earlier builds, which this one adds to [none]"},
+    {.name = "time-budget",
+     .kind = OPT_NUMBER,
+     .value = "SECONDS",
+     SHARED(time_budget),
+     .help = "begin no timing after so long; the best so far is built [by level: 5 s to no bound]"},
+    {.name = "frozen",
+     .kind = OPT_FLAG,
+     SHARED(frozen),
+     .help = "time nothing: what the timing cache does not know runs as rules decide"},
+};
+GROUP(group_tune, "Building by measuring");
+
 static const opt group_input_options[] = {
     {.name = "input",
      .letter = 'i',

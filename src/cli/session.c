@@ -36,6 +36,18 @@ int session_options(cli *c, const char *path, kiln_open_options *out) {
     return 0;
 }
 
+const kiln_tune_options *session_tune(const cli *c, int32_t level, int64_t threads) {
+    level = c->opt_level ? c->opt_level[0] - '0' : level;
+    kiln_tune_options *o = allocate(sizeof *o);
+    *o = (kiln_tune_options){.size = sizeof *o,
+                             .level = level,
+                             .threads = (int32_t)threads,
+                             .budget_s = c->time_budget,
+                             .cache = c->timing_cache,
+                             .frozen = c->frozen};
+    return level > 0 ? o : NULL;
+}
+
 int session_open(cli *c, session *s, const char *path) {
     kiln_open_options o;
     double start = now_ms();
@@ -44,6 +56,7 @@ int session_open(cli *c, session *s, const char *path) {
     if (failed != 0) {
         return failed;
     }
+    o.tune = s->tune;
     kiln_status status = kiln_engine_open(&s->engine, &s->model, c->env, path, &o, c->diag);
     if (status != KILN_OK) {
         return finish(c, status);

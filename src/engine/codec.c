@@ -35,6 +35,12 @@ void kiln_enc_u64(kiln_enc *e, uint64_t v) {
     kiln_enc_bytes(e, b, sizeof b);
 }
 
+void kiln_enc_f64(kiln_enc *e, double v) {
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    kiln_enc_u64(e, bits);
+}
+
 void kiln_enc_u32(kiln_enc *e, uint32_t v) {
     uint8_t b[4];
     for (int i = 0; i < 4; i++) {
@@ -69,6 +75,13 @@ uint64_t kiln_dec_u64(kiln_dec *d) {
     for (int i = 0; p && i < 8; i++) {
         v |= (uint64_t)p[i] << (8 * i);
     }
+    return v;
+}
+
+double kiln_dec_f64(kiln_dec *d) {
+    uint64_t bits = kiln_dec_u64(d);
+    double v;
+    memcpy(&v, &bits, sizeof v);
     return v;
 }
 

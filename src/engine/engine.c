@@ -120,6 +120,7 @@ static kiln_status describe_layer(kiln_engine *e, size_t s) {
     kiln_layer *l = &e->layers[s];
     kiln_arena *arena = &e->arena;
     l->kernel = claim->kernel->name;
+    l->tactic = kiln_tactic_name(claim);
     l->precision = precision_text(claim);
     l->name = claim->anchor ? claim->anchor->name : claim->out[0]->name;
     l->ops = claim->n_nodes > 0 ? join(arena, claim, false) : "";
@@ -227,6 +228,47 @@ bool kiln_engine_left_float(const kiln_engine *engine, size_t i, const char **la
     *layer = engine->left_float[i].node;
     *reason = engine->left_float[i].reason;
     return true;
+}
+
+bool kiln_engine_tried(const kiln_engine *engine, size_t i, kiln_tried_way *out) {
+    if (i >= engine->n_tried) {
+        return false;
+    }
+    *out = engine->tried[i];
+    return true;
+}
+
+static kiln_status list_choices(kiln_way **out, size_t *n, const kiln_engine *e,
+                                const kiln_step *step, kiln_arena *arena) {
+    kiln_candidate *ways;
+    KILN_TRY(kiln_cpu_candidates(&ways, n, e->plan, (size_t)step->claim_index, &e->target, arena));
+    if (*n == 0) {
+        return KILN_OK;
+    }
+    *out = kiln_env_alloc(e->env, *n * sizeof **out);
+    for (size_t i = 0; *out && i < *n; i++) {
+        (*out)[i] = (kiln_way){
+            .layer = step->claim->anchor->name, .kernel = ways[i].kernel, .tactic = ways[i].tactic};
+    }
+    return *out ? KILN_OK : KILN_E_MEMORY;
+}
+
+kiln_status kiln_engine_candidates(kiln_way **out, size_t *n, const kiln_engine *engine,
+                                   size_t layer, kiln_diag *diag) {
+    *out = NULL;
+    *n = 0;
+    if (!engine->plan || layer >= engine->plan->n_steps) {
+        return kiln_fail(diag, KILN_F_OPTION, "the engine has no layer %zu", layer);
+    }
+    const kiln_step *step = &engine->plan->steps[layer];
+    if (step->claim_index < 0) {
+        return KILN_OK;
+    }
+    kiln_arena arena;
+    kiln_arena_init(&arena, engine->env);
+    kiln_status status = list_choices(out, n, engine, step, &arena);
+    kiln_arena_free(&arena);
+    return kiln_diag_close(diag, status);
 }
 
 bool kiln_engine_pass(const kiln_engine *engine, size_t i, kiln_pass_info *out) {

@@ -47,6 +47,8 @@ struct kiln_engine {
     size_t n_refusals, cap_refusals;
     kiln_left_float *left_float;
     size_t n_left_float;
+    kiln_tried_way *tried; /* by the tuner; kept in the file */
+    size_t n_tried;
     kiln_file *file;        /* mapped engine file, or NULL */
     struct kiln_hold *hold; /* keeps a model's files mapped while the engine reads them, or NULL */
 };

@@ -199,6 +199,26 @@ static kiln_status read_left_float(loader *l, kiln_dec *d) {
     return d->oom ? KILN_E_MEMORY : KILN_OK;
 }
 
+static kiln_status read_tried(loader *l, kiln_dec *d) {
+    kiln_engine *e = l->engine;
+    size_t n = kiln_dec_count(d, 4 * sizeof(uint32_t) + sizeof(uint32_t) + 2 * sizeof(double));
+    KILN_ALLOC(e->tried, &e->arena, n);
+    for (size_t i = 0; i < n && !d->bad; i++) {
+        kiln_tried_way *t = &e->tried[i];
+        t->layer = kiln_dec_text(d);
+        t->kernel = kiln_dec_text(d);
+        t->tactic = kiln_dec_text(d);
+        t->refused = kiln_dec_text(d);
+        t->chosen = kiln_dec_u32(d) != 0;
+        t->ms = kiln_dec_f64(d);
+        t->rules_ms = kiln_dec_f64(d);
+        d->bad = d->bad || !t->layer || !t->kernel || !t->tactic || !t->refused;
+        t->refused = t->refused && *t->refused ? t->refused : NULL;
+    }
+    e->n_tried = d->bad ? 0 : n;
+    return d->oom ? KILN_E_MEMORY : KILN_OK;
+}
+
 /* The file's ranges are held against its graph like any that are given. */
 static kiln_status read_profile(loader *l) {
     kiln_engine *e = l->engine;
@@ -222,6 +242,9 @@ static kiln_status read_profile(loader *l) {
     }
     if (l->version >= KILN_FORMAT_FLOATS && d->at < d->len) {
         KILN_TRY(read_left_float(l, d));
+    }
+    if (l->version >= KILN_FORMAT_TACTICS && d->at < d->len) {
+        KILN_TRY(read_tried(l, d));
     }
     /* A later version may have put more there. */
     return !d->bad && (d->at == d->len || l->version > KILN_FORMAT_VERSION)
@@ -285,6 +308,14 @@ typedef struct stored {
     size_t n;
 } stored;
 
+/* "kernel" or "kernel/tactic"; NULL is left for the caller to see. */
+static kiln_status split_kernel(kiln_arena *arena, const char *text, kiln_decision *out) {
+    const char *slash = text ? strchr(text, '/') : NULL;
+    out->kernel = slash ? kiln_arena_text(arena, text, (size_t)(slash - text)) : text;
+    out->tactic = slash ? slash + 1 : NULL;
+    return out->kernel || !text ? KILN_OK : KILN_E_MEMORY;
+}
+
 static kiln_status read_decisions(loader *l, kiln_dec *d, stored *s) {
     kiln_arena *arena = &l->engine->arena;
     s->n = kiln_dec_count(d, 20);
@@ -292,13 +323,14 @@ static kiln_status read_decisions(loader *l, kiln_dec *d, stored *s) {
     KILN_ALLOC(s->blob_at, arena, s->n);
     KILN_ALLOC(s->n_blobs, arena, s->n);
     for (size_t i = 0; i < s->n && !d->bad; i++) {
-        s->decisions[i].kernel = kiln_dec_text(d);
+        const char *text = kiln_dec_text(d);
+        KILN_TRY(split_kernel(arena, text, &s->decisions[i]));
         s->decisions[i].anchor = (int32_t)kiln_dec_u32(d);
         s->decisions[i].n_nodes = (int32_t)kiln_dec_u32(d);
         s->n_blobs[i] = kiln_dec_count(d, 24);
         s->blob_at[i] = d->at;
         kiln_dec_bytes(d, (size_t)s->n_blobs[i] * 24);
-        d->bad = d->bad || !s->decisions[i].kernel;
+        d->bad = d->bad || !text;
     }
     return d->oom ? KILN_E_MEMORY : d->bad ? damaged(l, "the plan is wrong") : KILN_OK;
 }

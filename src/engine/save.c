@@ -118,6 +118,28 @@ static void write_profile(kiln_enc *e, const kiln_engine *engine) {
     }
 }
 
+static void write_left_float(kiln_enc *e, const kiln_engine *engine) {
+    kiln_enc_u64(e, engine->n_left_float);
+    for (size_t i = 0; i < engine->n_left_float; i++) {
+        kiln_enc_text(e, engine->left_float[i].node);
+        kiln_enc_text(e, engine->left_float[i].reason);
+    }
+}
+
+static void write_tried(kiln_enc *e, const kiln_engine *engine) {
+    kiln_enc_u64(e, engine->n_tried);
+    for (size_t i = 0; i < engine->n_tried; i++) {
+        const kiln_tried_way *t = &engine->tried[i];
+        kiln_enc_text(e, t->layer);
+        kiln_enc_text(e, t->kernel);
+        kiln_enc_text(e, t->tactic);
+        kiln_enc_text(e, t->refused ? t->refused : "");
+        kiln_enc_u32(e, t->chosen);
+        kiln_enc_f64(e, t->ms);
+        kiln_enc_f64(e, t->rules_ms);
+    }
+}
+
 static void write_meta(kiln_enc *e, const kiln_engine *engine) {
     kiln_enc_text(e, engine->info.version);
     kiln_enc_text(e, engine->info.isa);
@@ -134,19 +156,28 @@ static void write_meta(kiln_enc *e, const kiln_engine *engine) {
     }
     write_profile(e, engine);
     kiln_enc_u32(e, engine->n_widened);
-    if (engine->n_left_float > 0) {
-        kiln_enc_u64(e, engine->n_left_float);
-        for (size_t i = 0; i < engine->n_left_float; i++) {
-            kiln_enc_text(e, engine->left_float[i].node);
-            kiln_enc_text(e, engine->left_float[i].reason);
-        }
+    if (engine->n_left_float > 0 || engine->n_tried > 0) {
+        write_left_float(e, engine);
     }
+    if (engine->n_tried > 0) {
+        write_tried(e, engine);
+    }
+}
+
+static kiln_status write_kernel(saver *s, kiln_enc *e, const kiln_claim *claim) {
+    const char *text = claim->kernel->name;
+    if (claim->tactic > 0) {
+        text = kiln_arena_printf(&s->arena, "%s/%s", text, kiln_tactic_name(claim));
+        KILN_TRY(text ? KILN_OK : KILN_E_MEMORY);
+    }
+    kiln_enc_text(e, text);
+    return KILN_OK;
 }
 
 static kiln_status write_plan(saver *s, kiln_enc *e, const kiln_plan *p) {
     kiln_enc_u64(e, p->n_claims);
     for (size_t i = 0; i < p->n_claims; i++) {
-        kiln_enc_text(e, p->claims[i]->kernel->name);
+        KILN_TRY(write_kernel(s, e, p->claims[i]));
         kiln_enc_u32(e, (uint32_t)p->claims[i]->anchor->id);
         kiln_enc_u32(e, (uint32_t)p->claims[i]->n_nodes);
         kiln_enc_u64(e, (uint64_t)p->n_blobs[i]);
@@ -170,12 +201,29 @@ typedef struct section {
     uint64_t len, offset, align;
 } section;
 
+static bool has_tactics(const kiln_plan *p) {
+    bool found = false;
+    for (size_t i = 0; i < p->n_claims && !found; i++) {
+        found = p->claims[i]->tactic > 0;
+    }
+    for (size_t i = 0; i < p->n_bodies && !found; i++) {
+        found = has_tactics(p->bodies[i]);
+    }
+    return found;
+}
+
+static uint32_t oldest_reader(const kiln_engine *e) {
+    return e->plan && has_tactics(e->plan) ? KILN_FORMAT_TACTICS
+           : e->profile                    ? KILN_FORMAT_PROFILE
+                                           : KILN_FORMAT_OLDEST;
+}
+
 /* Header and table, hashed with the hash field zero. */
 static void write_front(kiln_enc *e, const section *sections, uint64_t file_bytes,
-                        bool has_profile) {
+                        uint32_t oldest_reader) {
     kiln_enc_bytes(e, kiln_engine_magic, sizeof kiln_engine_magic);
     kiln_enc_u32(e, KILN_FORMAT_VERSION);
-    kiln_enc_u32(e, has_profile ? KILN_FORMAT_PROFILE : KILN_FORMAT_OLDEST);
+    kiln_enc_u32(e, oldest_reader);
     kiln_enc_u64(e, file_bytes);
     kiln_enc_u32(e, KILN_SECTION_COUNT);
     kiln_enc_u32(e, 0);
@@ -271,7 +319,7 @@ static kiln_status save(saver *s, open_fn open, void *user) {
         }
     }
     kiln_enc front = {.arena = &s->arena};
-    write_front(&front, sections, at, engine->profile != NULL);
+    write_front(&front, sections, at, oldest_reader(engine));
     if (front.oom) {
         return KILN_E_MEMORY;
     }

@@ -23,7 +23,8 @@ static kiln_status build(kiln_engine **out, kiln_model **model, const kiln_env *
                          const char *path, const kiln_open_options *o, kiln_diag *diag) {
     kiln_model *m;
     KILN_TRY(kiln_model_load(&m, env, path, o->model, diag));
-    kiln_status status = kiln_engine_build(out, m, o->build, diag);
+    kiln_status status = o->tune ? kiln_engine_build_timed(out, m, o->build, o->tune, env, diag)
+                                 : kiln_engine_build(out, m, o->build, diag);
     if (status == KILN_OK && model) {
         *model = m;
     } else {

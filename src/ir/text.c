@@ -398,3 +398,25 @@ kiln_status kiln_graph_dump(kiln_text *text, const kiln_graph *graph) {
     kiln_arena_free(&d.scratch);
     return status;
 }
+
+static void put_types(dumper *d, kiln_value *const *values, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        kiln_text_char(d->text, ' ');
+        if (values[i]) {
+            kiln_text_puts(d->text, values[i]->constant ? "const " : "");
+            put_type(d, &values[i]->type);
+        }
+    }
+}
+
+kiln_status kiln_node_describe(kiln_text *text, const kiln_graph *graph, const kiln_node *node) {
+    dumper d = {.text = text, .dims = graph->dims};
+    kiln_arena_init(&d.scratch, graph->env);
+    kiln_text_printf(text, "%s:%s", node->op->domain, node->op->name);
+    put_attrs(&d, node, 0);
+    put_types(&d, node->in, node->n_in);
+    kiln_text_puts(text, " ->");
+    put_types(&d, node->out, node->n_out);
+    kiln_arena_free(&d.scratch);
+    return kiln_text_ok(text) ? KILN_OK : KILN_E_MEMORY;
+}

@@ -33,6 +33,9 @@
 /* Constants up to this many elements are written out. */
 enum { KILN_TEXT_INLINE = 32 };
 
+/* Appends operator, attributes and types of a node, without names: equal for nodes that compute
+ * alike on operands of the same types. */
+kiln_status kiln_node_describe(kiln_text *text, const kiln_graph *graph, const kiln_node *node);
 /* Appends the text of an indexed graph. */
 kiln_status kiln_graph_dump(kiln_text *text, const kiln_graph *graph);
 

@@ -39,6 +39,7 @@ typedef struct kiln_claim {
     bool same_layout; /* operands whose mask is ANY must all get the same layout */
     bool alias;       /* out 0 has the bytes of in 0: no work, no buffer */
     int32_t in_place; /* input whose buffer out 0 may take over when it is dead; -1: none */
+    int32_t tactic;   /* 0: the kernel's rules decide; else its list's item tactic - 1 */
     void *params;     /* the kernel's own, from its claim */
 } kiln_claim;
 

@@ -48,7 +48,7 @@ def left_over(t):
 
 # What writes a file at {o}, and its ending.
 WRITERS = [
-    (["build", NET, "-o"], "x.kiln"),
+    (["build", NET, "--opt-level", "0", "-o"], "x.kiln"),
     (["export", NET, "-o"], "x.onnx"),
     (["run", NET, "-o"], "x.npy"),
     (["run", NET, "-o"], "x.npz"),

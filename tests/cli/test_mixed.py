@@ -140,7 +140,7 @@ def search_leaves_the_planted_layer_float(t):
 
     rules = (t / "best.kiln.rules").read_text()
     assert "\nname:bad=fp32\n" in rules, rules
-    again = ["--int8=force", "--precision", f"@{t / 'best.kiln.rules'}", "-o", t / "again.kiln"]
+    again = ["--int8=force", "--precision", f"@{t / 'best.kiln.rules'}", "--opt-level", 0, "-o", t / "again.kiln"]
     expect(kiln("build", net, *common, *again), 0)
     assert best.read_bytes() == (t / "again.kiln").read_bytes(), "the rules give another engine"
     expect(kiln("eval", best, "--data", data, "--min", str(1 - 0.0151)), 0)

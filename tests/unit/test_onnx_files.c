@@ -85,7 +85,7 @@ static void test_hub(void **state) {
     expect("snapshot/m.onnx", "ok");
 }
 
-/* Tensors that overlap, and one that lies in the model's own file, see the bytes that stand there. */
+/* Tensors that overlap, and one in the model's own file, see the bytes that stand there. */
 static void test_shared_bytes(void **state) {
     static const float numbers[] = {0, 1, 2, 3, 4, 5};
     (void)state;

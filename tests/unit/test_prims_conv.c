@@ -4,23 +4,10 @@
  * Bound: |y - reference| <= 2 * sqrt(K + 4) * eps * S as in test_prims_gemm.c, K the taps times the
  * channels of a group. */
 #include "prims_matrix.h"
+#include "prims_wide.h"
 
 #include <math.h>
 #include <stdio.h>
-
-/* The portable rung with the vector length and registers of AVX-512: its tile shapes run here. */
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpedantic"
-#pragma GCC diagnostic ignored "-Wconversion"
-#define KILN_ISA wide
-#define KILN_ISA_portable 1
-#define KILN_VEC_BITS 512
-#define KILN_VREGS 32
-#include "backend/cpu/prims/conv_simd.c"
-#include "backend/cpu/prims/depthwise_simd.c"
-#include "backend/cpu/prims/gemm_simd.c"
-#pragma GCC diagnostic pop
 
 /* The functions conv and depthwise prims have in common. */
 typedef struct isa_prims {

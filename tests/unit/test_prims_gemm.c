@@ -3,20 +3,9 @@
  * Bound: |c - reference| <= 2 * sqrt(K + 4) * eps * S, where S is the sum of |a||b| plus |bias| and
  * |residual| and eps is 2^-24: rounding errors of a chain of K sums behave like a random walk. */
 #include "prims_matrix.h"
+#include "prims_wide.h"
 
 #include <math.h>
-
-/* The portable rung with the vector length and registers of AVX-512: its tile shapes run here. */
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpedantic"
-#pragma GCC diagnostic ignored "-Wconversion"
-#define KILN_ISA wide
-#define KILN_ISA_portable 1
-#define KILN_VEC_BITS 512
-#define KILN_VREGS 32
-#include "backend/cpu/prims/gemm_simd.c"
-#pragma GCC diagnostic pop
 
 static const kiln_gemm_prims *const isas[ISA_COUNT] = {
     &kiln_gemm_prims_portable,
@@ -131,12 +120,12 @@ static void check_splits(problem *p, const kiln_gemm_prims *isa) {
     }
     static const int32_t heights[] = {1, 3, 4, 6, 8, 12};
     for (size_t i = 0; i < sizeof heights / sizeof *heights; i++) {
-        p->g.tile_rows = heights[i];
+        p->g.blocking.tile_rows = heights[i];
         set_canaries(p->c.p, p->c.count);
         run_split(isa, &p->g, 2);
         assert_memory_equal(whole, p->c.p, bytes);
     }
-    p->g.tile_rows = 0;
+    p->g.blocking.tile_rows = 0;
     free(whole);
 }
 

@@ -88,6 +88,7 @@ kiln_claim *kiln_claim_new(kiln_claimer *c, const kiln_kernel *kernel, kiln_node
                           .in_layouts = masks,
                           .out_layouts = masks + n_in,
                           .in_place = -1,
+                          .tactic = c->tactic,
                           .params = params};
     return claim;
 }

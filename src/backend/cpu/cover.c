@@ -22,7 +22,7 @@ static kiln_status take(kiln_plan *plan, cover *cv, kiln_claim *claim) {
     return KILN_OK;
 }
 
-static kiln_status start(kiln_plan *plan, const kiln_cpu_target *target, kiln_arena *arena,
+static kiln_status start(const kiln_plan *plan, const kiln_cpu_target *target, kiln_arena *arena,
                          cover *cv, kiln_claimer *c) {
     KILN_ALLOC(cv->owner, arena, plan->graph->n_nodes);
     *c = (kiln_claimer){.graph = (kiln_graph *)plan->graph,
@@ -33,11 +33,32 @@ static kiln_status start(kiln_plan *plan, const kiln_cpu_target *target, kiln_ar
     return KILN_OK;
 }
 
+/* ---- Tactics ---- */
+
+const char *kiln_tactic_name(const kiln_claim *claim) {
+    return claim->tactic > 0 ? claim->kernel->tactics[claim->tactic - 1] : "rules";
+}
+
+/* The number of a kernel's tactic of that name, NULL: 0; or -1. */
+static int32_t find_tactic(const kiln_kernel *kernel, const char *name) {
+    if (!name || strcmp(name, "rules") == 0) {
+        return 0;
+    }
+    for (int32_t i = 0; kernel->tactics && kernel->tactics[i]; i++) {
+        if (strcmp(kernel->tactics[i], name) == 0) {
+            return i + 1;
+        }
+    }
+    return -1;
+}
+
 /* A claim of `kernel` for the node, all of whose nodes are free; NULL with c->reason. */
-static kiln_claim *try_kernel(kiln_claimer *c, const kiln_kernel *kernel, kiln_node *node) {
+static kiln_claim *try_kernel(kiln_claimer *c, const kiln_kernel *kernel, int32_t tactic,
+                              kiln_node *node) {
     if (kiln_target_is_off(c->target, kernel->name)) {
         return kiln_claim_refuse(c, "switched off");
     }
+    c->tactic = tactic;
     kiln_claim *claim = kernel->claim(c, node);
     for (int32_t i = 0; claim && i < claim->n_nodes; i++) {
         if (!is_free(c, claim->nodes[i])) {
@@ -46,6 +67,27 @@ static kiln_claim *try_kernel(kiln_claimer *c, const kiln_kernel *kernel, kiln_n
     }
     return claim;
 }
+
+/* The same by names. */
+static kiln_claim *try_named(kiln_claimer *c, const char *kernel_name, const char *tactic_name,
+                             kiln_node *node) {
+    const kiln_kernel *kernel = kiln_kernel_find(kernel_name);
+    int32_t tactic = kernel ? find_tactic(kernel, tactic_name) : -1;
+    return tactic >= 0 ? try_kernel(c, kernel, tactic, node)
+                       : kiln_claim_refuse(c, "there is no kernel or tactic of that name");
+}
+
+/* What was chosen for the node; NULL: nothing. */
+static const kiln_way *choice_for(const kiln_cpu_target *target, const kiln_node *node) {
+    for (size_t i = 0; i < target->n_choices; i++) {
+        if (strcmp(target->choices[i].layer, node->name) == 0) {
+            return &target->choices[i];
+        }
+    }
+    return NULL;
+}
+
+/* ---- Covering ---- */
 
 /* Regions begin at the node that computes and take what dequantizes its operands along, so that a
  * DequantizeLinear waits until all others have chosen. */
@@ -56,9 +98,17 @@ static bool waits(const kiln_node *node) {
 static kiln_status cover_node(kiln_plan *plan, cover *cv, kiln_claimer *c, kiln_node *node,
                               kiln_refusal_fn refused, void *user, kiln_diag *diag) {
     kiln_claim *claim = NULL;
+    const kiln_way *choice = is_free(c, node) ? choice_for(c->target, node) : NULL;
+    if (choice) {
+        claim = try_named(c, choice->kernel, choice->tactic, node);
+        KILN_TRY(c->status);
+    }
+    if (choice && !claim && refused) {
+        refused(user, node, kiln_kernel_find(choice->kernel), c->reason);
+    }
     for (size_t k = 0; is_free(c, node) && !claim && k < kiln_kernel_count(); k++) {
         const kiln_kernel *kernel = kiln_kernel_at(k);
-        claim = try_kernel(c, kernel, node);
+        claim = try_kernel(c, kernel, 0, node);
         KILN_TRY(c->status);
         if (!claim && refused) {
             refused(user, node, kernel, c->reason);
@@ -106,10 +156,9 @@ static kiln_status list_by_anchor(const kiln_plan *plan, const kiln_decision *de
 
 static kiln_status reclaim_node(kiln_plan *plan, cover *cv, kiln_claimer *c, const kiln_decision *d,
                                 size_t i, kiln_diag *diag) {
-    const kiln_kernel *kernel = kiln_kernel_find(d->kernel);
     kiln_claim *claim = NULL;
-    if (kernel && !cv->owner[i]) {
-        claim = try_kernel(c, kernel, plan->graph->nodes[i]);
+    if (!cv->owner[i]) {
+        claim = try_named(c, d->kernel, d->tactic, plan->graph->nodes[i]);
         KILN_TRY(c->status);
     }
     if (!claim || claim->n_nodes != d->n_nodes) {
@@ -157,6 +206,56 @@ kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target,
     }
     return KILN_OK;
 }
+
+/* ---- Candidates ---- */
+
+static bool covers_same(const kiln_claim *a, const kiln_claim *b) {
+    bool same = a && a->n_nodes == b->n_nodes;
+    for (int32_t i = 0; same && i < a->n_nodes; i++) {
+        same = a->nodes[i] == b->nodes[i];
+    }
+    return same;
+}
+
+/* A kernel's ways to run what `own` runs, but the way that it does. */
+static kiln_status list_ways(kiln_candidate **out, size_t *n, size_t *cap,
+                             const kiln_kernel *kernel, const kiln_claim *own, kiln_claimer *c) {
+    for (int32_t t = 0; t == 0 || (kernel->tactics && kernel->tactics[t - 1]); t++) {
+        bool is_own = kernel == own->kernel && t == own->tactic;
+        kiln_claim *claim = is_own ? NULL : try_kernel(c, kernel, t, own->anchor);
+        KILN_TRY(c->status);
+        if (covers_same(claim, own)) {
+            kiln_candidate way = {kernel->name, kiln_tactic_name(claim)};
+            KILN_PUSH(c->arena, *out, *n, *cap, way);
+        }
+    }
+    return KILN_OK;
+}
+
+kiln_status kiln_cpu_candidates(kiln_candidate **out, size_t *n, const kiln_plan *plan, size_t at,
+                                const kiln_cpu_target *target, kiln_arena *arena) {
+    const kiln_claim *own = plan->claims[at];
+    cover cv;
+    kiln_claimer c;
+    size_t cap = 0;
+    *out = NULL;
+    *n = 0;
+    KILN_TRY(start(plan, target, arena, &cv, &c));
+    for (size_t i = 0; i < plan->n_claims; i++) {
+        for (int32_t k = 0; i != at && k < plan->claims[i]->n_nodes; k++) {
+            cv.owner[plan->claims[i]->nodes[k]->id] = plan->claims[i];
+        }
+    }
+    /* The last kernel is the reference, which no other is slower than. */
+    for (size_t k = 0; k + 1 < kiln_kernel_count(); k++) {
+        if (kiln_kernel_at(k)->computes == own->kernel->computes) {
+            KILN_TRY(list_ways(out, n, &cap, kiln_kernel_at(k), own, &c));
+        }
+    }
+    return KILN_OK;
+}
+
+/* ---- Weights ---- */
 
 kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, bool measuring,
                           kiln_arena *arena, kiln_diag *diag) {

@@ -13,7 +13,8 @@
     X(reduce)                 \
     X(attention)              \
     X(rnn)                    \
-    X(quantize)
+    X(quantize)               \
+    X(probe)
 
 /* Families with a form of their own for 8-bit dot products. */
 #define KILN_Q8_FAMILIES(X) \

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backend/cpu/fuse.h"
+#include "backend/cpu/kernels/blocking.h"
 #include "backend/cpu/kernels/conv_shape.h"
 #include "backend/cpu/kernels/half.h"
 #include "backend/cpu/prims/conv.h"
@@ -44,6 +45,48 @@ static const kiln_gemm_prims *products_of(const kiln_cpu_target *target, const k
     return claim->kernel->computes == KILN_DTYPE_BF16 ? p->gemm_bf16 : p->gemm_f16;
 }
 
+/* The ways to gather patches and to cut the work, as kiln_kernel.tactics lists them. */
+enum { TACTIC_RULES, TACTIC_GATHER, TACTIC_PATCH, TACTIC_PLANAR, TACTIC_BLOCKINGS };
+static const char *const conv_tactics[] = {"gather", "patch", "planar",
+                                           KILN_BLOCKINGS(KILN_BLOCKING_NAME) NULL};
+
+/* A patch is the pixel itself: the convolution is one product. */
+static bool is_pointwise(const kiln_conv_args *g) {
+    return g->kernel[0] * g->kernel[1] * g->kernel[2] == 1 &&
+           g->stride[0] * g->stride[1] * g->stride[2] == 1;
+}
+
+/* Planar or not, and how patches are made. False: refused. */
+static bool choose_form(kiln_claimer *c, conv_params *p, bool half) {
+    kiln_conv_args *g = &p->args;
+    bool may_be_planar =
+        !half && !g->transposed && g->groups == 1 && !p->depthwise && g->c_in <= PLANAR_CHANNELS;
+    const bool ruled = c->tactic == TACTIC_RULES || c->tactic >= TACTIC_BLOCKINGS;
+    p->planar = c->tactic == TACTIC_PLANAR || (ruled && may_be_planar);
+    if (c->tactic != TACTIC_RULES && p->depthwise) {
+        kiln_claim_refuse(c, "a depthwise convolution runs in one way");
+        return false;
+    }
+    if (!ruled && !p->planar && is_pointwise(g)) {
+        kiln_claim_refuse(c, "there are no patches");
+        return false;
+    }
+    if (p->planar && !may_be_planar) {
+        kiln_claim_refuse(c, "planar images are for %d channels at most", PLANAR_CHANNELS);
+        return false;
+    }
+    if (c->tactic == TACTIC_PATCH && g->transposed) {
+        kiln_claim_refuse(c, "a transposed convolution gathers");
+        return false;
+    }
+    g->planar = p->planar;
+    g->tactic = c->tactic == TACTIC_GATHER  ? KILN_CONV_GATHER
+                : c->tactic == TACTIC_PATCH ? KILN_CONV_PATCH
+                                            : KILN_CONV_AUTO;
+    g->blocking = kiln_blocking_at(c->tactic - TACTIC_BLOCKINGS);
+    return true;
+}
+
 static kiln_claim *claim_for(kiln_claimer *c, kiln_node *node, const kiln_kernel *kernel) {
     if (!KILN_IS(node, conv) && !KILN_IS(node, conv_transpose)) {
         return kiln_claim_refuse(c, "it runs Conv and ConvTranspose");
@@ -72,8 +115,9 @@ static kiln_claim *claim_for(kiln_claimer *c, kiln_node *node, const kiln_kernel
     if (half && p->depthwise) {
         return kiln_claim_refuse(c, "depthwise convolutions run in float32: their weights are few");
     }
-    p->planar = !half && !g->transposed && g->groups == 1 && g->c_in <= PLANAR_CHANNELS;
-    g->planar = p->planar;
+    if (!choose_form(c, p, half)) {
+        return NULL;
+    }
     r->in[0] = node->in[0];
     r->in_layouts[0] = p->planar ? KILN_LAYOUT_ROW : KILN_LAYOUT_LAST;
     return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, bias, KILN_LAYOUT_LAST, false) ? r
@@ -156,6 +200,6 @@ static void run(const kiln_call *call, const kiln_team *team) {
     }
 }
 
-KILN_PRODUCT_KERNEL(conv_f32, NONE, NULL)
-KILN_PRODUCT_KERNEL(conv_bf16, BF16, kiln_half_reference)
-KILN_PRODUCT_KERNEL(conv_f16, F16, kiln_half_reference)
+KILN_PRODUCT_KERNEL(conv_f32, NONE, NULL, conv_tactics)
+KILN_PRODUCT_KERNEL(conv_bf16, BF16, kiln_half_reference, conv_tactics)
+KILN_PRODUCT_KERNEL(conv_f16, F16, kiln_half_reference, conv_tactics)

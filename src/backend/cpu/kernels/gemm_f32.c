@@ -5,6 +5,7 @@
 
 #include "backend/cpu/axes.h"
 #include "backend/cpu/fuse.h"
+#include "backend/cpu/kernels/blocking.h"
 #include "backend/cpu/kernels/half.h"
 #include "backend/cpu/operand.h"
 #include "ops/attrs.h"
@@ -118,8 +119,13 @@ static kiln_status bind(kiln_binder *b) {
     int64_t m = kiln_matrix_rows(x);
     s->prims = form_of(b->target, b->claim);
     const int64_t words = (p->k + s->prims->step - 1) / s->prims->step;
-    s->args = (kiln_gemm_args){
-        .m = m, .n = p->n, .k = words, .lda = words, .ldc = p->n, .epilogue = KILN_EPILOGUE_NONE};
+    s->args = (kiln_gemm_args){.m = m,
+                               .n = p->n,
+                               .k = words,
+                               .lda = words,
+                               .ldc = p->n,
+                               .epilogue = KILN_EPILOGUE_NONE,
+                               .blocking = kiln_blocking_at(b->claim->tactic - 1)};
     kiln_stage_bind(&s->stage, b, s->prims, m, p->k);
     kiln_fuse_bind(&s->fused, &p->fused, b, p->n);
     s->tiles = s->prims->tiles(&s->args);
@@ -144,6 +150,8 @@ static void run(const kiln_call *call, const kiln_team *team) {
     s->prims->run(&args, begin, end);
 }
 
-KILN_PRODUCT_KERNEL(gemm_f32, NONE, NULL)
-KILN_PRODUCT_KERNEL(gemm_bf16, BF16, kiln_half_reference)
-KILN_PRODUCT_KERNEL(gemm_f16, F16, kiln_half_reference)
+static const char *const gemm_tactics[] = {KILN_BLOCKINGS(KILN_BLOCKING_NAME) NULL};
+
+KILN_PRODUCT_KERNEL(gemm_f32, NONE, NULL, gemm_tactics)
+KILN_PRODUCT_KERNEL(gemm_bf16, BF16, kiln_half_reference, gemm_tactics)
+KILN_PRODUCT_KERNEL(gemm_f16, F16, kiln_half_reference, gemm_tactics)

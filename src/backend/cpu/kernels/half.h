@@ -37,7 +37,7 @@ kiln_status kiln_half_reference(const kiln_claim *claim, const kiln_datum *in, k
 
 /* A kernel of such a family: `claim_for(c, node, kernel)`, pack, bind and run are the file's, for
  * every precision. */
-#define KILN_PRODUCT_KERNEL(id, dtype, reference_)                    \
+#define KILN_PRODUCT_KERNEL(id, dtype, reference_, tactics_)          \
     static kiln_claim *claim_##id(kiln_claimer *c, kiln_node *node) { \
         return claim_for(c, node, &kiln_kernel_##id);                 \
     }                                                                 \
@@ -49,6 +49,7 @@ kiln_status kiln_half_reference(const kiln_claim *claim, const kiln_datum *in, k
         .run = run,                                                   \
         .computes = KILN_DTYPE_##dtype,                               \
         .reference = reference_,                                      \
+        .tactics = tactics_,                                          \
     };
 
 #endif

@@ -63,6 +63,7 @@ typedef struct kiln_conv_args {
     int64_t ldy;
     kiln_epilogue epilogue;
     kiln_conv_tactic tactic;
+    kiln_gemm_blocking blocking; /* block_rows: output pixels. Not for gathered tiles: tile_rows */
 } kiln_conv_args;
 
 typedef struct kiln_conv_prims {

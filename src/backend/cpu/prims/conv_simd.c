@@ -56,8 +56,9 @@ static conv_job describe(const kiln_conv_args *a) {
     int64_t total = a->batch * (a->transposed ? a->out[0] * a->out[1] : c.pixels);
     int64_t macs = a->batch * c.pixels * c.cols * k * a->groups;
     int64_t rows = i64_max(12, (c.patch ? PATCH_BYTES : TABLE_BYTES) / row_bytes);
-    rows = i64_min(PIXELS, rows);
-    int64_t group = i64_min(panels, i64_max(1, WEIGHT_BYTES / panel_bytes));
+    rows = i64_min(a->blocking.block_rows > 0 ? a->blocking.block_rows : PIXELS, rows);
+    int64_t group_bytes = a->blocking.group_bytes > 0 ? a->blocking.group_bytes : WEIGHT_BYTES;
+    int64_t group = i64_min(panels, i64_max(1, group_bytes / panel_bytes));
     int64_t per_unit = a->transposed ? i64_max(1, rows / i64_max(1, a->out[2])) : rows;
     for (;;) {
         int64_t units = i64_ceil_div(total, per_unit) * i64_ceil_div(panels, group) * a->groups;
@@ -394,7 +395,8 @@ static kiln_gemm_args as_gemm(const kiln_conv_args *a) {
                             .b = a->w,
                             .c = a->y,
                             .ldc = a->ldy,
-                            .epilogue = a->epilogue};
+                            .epilogue = a->epilogue,
+                            .blocking = a->blocking};
 }
 
 static int64_t conv_tiles(const kiln_conv_args *a) {
@@ -422,12 +424,15 @@ static void conv_run(const kiln_conv_args *a, int64_t tile_begin, int64_t tile_e
     conv_scratch s = {0};
     lay_out(&c, memory, &s);
     memset(s.zeros, 0, (size_t)c.depth * sizeof(float));
+    const int64_t col_blocks = c.col_blocks * a->groups;
     for (int64_t i = tile_begin; i < tile_end; i++) {
-        column_block cols = columns_at(&c, i / c.row_blocks);
+        const bool rows_last = a->blocking.rows_last;
+        column_block cols = columns_at(&c, rows_last ? i % col_blocks : i / c.row_blocks);
+        const int64_t row_block = rows_last ? i / col_blocks : i % c.row_blocks;
         if (a->transposed) {
-            run_lines(&c, &cols, i % c.row_blocks, &s);
+            run_lines(&c, &cols, row_block, &s);
         } else {
-            run_pixels(&c, &cols, i % c.row_blocks, &s);
+            run_pixels(&c, &cols, row_block, &s);
         }
     }
 }

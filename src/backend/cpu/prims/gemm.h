@@ -59,6 +59,14 @@ typedef struct kiln_epilogue {
 /* The identity, as an initializer or compound literal. A zeroed struct is not the identity. */
 #define KILN_EPILOGUE_NONE ((kiln_epilogue){.slope = 1.0f, .lo = -INFINITY, .hi = INFINITY})
 
+/* How a product is cut up; 0: as the prims' rules say. Changes the time, never a bit. */
+typedef struct kiln_gemm_blocking {
+    int32_t tile_rows;   /* tallest register tile */
+    int32_t block_rows;  /* rows of A that stay near while a group of panels passes */
+    int32_t group_bytes; /* of B in a group */
+    bool rows_last;      /* units that follow each other share rows of A, not a group of B */
+} kiln_gemm_blocking;
+
 /* Any of m, n, k may be 0; k == 0 stores epilogue(0). */
 typedef struct kiln_gemm_args {
     int64_t m, n, k; /* k in words */
@@ -68,8 +76,7 @@ typedef struct kiln_gemm_args {
     float *c;      /* (m, n) at c[m * ldc + n]; must not overlap a or b */
     int64_t ldc;
     kiln_epilogue epilogue;
-    int32_t
-        tile_rows; /* tallest register tile to use; 0: the prims' default. A tactic, not a result */
+    kiln_gemm_blocking blocking;
 } kiln_gemm_args;
 
 /* A block product whose rows are gathered: row m of A is `taps` pieces of `depth` words, piece t

@@ -391,16 +391,21 @@ typedef struct blocking {
 } blocking;
 
 static int64_t tallest_tile(const kiln_gemm_args *g) {
-    int64_t most = g->tile_rows > 0 ? i64_min(g->tile_rows, TALL_MR) : TALL_MR;
+    const int32_t asked = g->blocking.tile_rows;
+    int64_t most = asked > 0 ? i64_min(asked, TALL_MR) : TALL_MR;
     return g->m < most && most > MR ? MR : most;
 }
 
 static blocking cut(const kiln_gemm_args *g) {
     int64_t stretch_k = i64_max(1, i64_ceil_div(g->k, i64_max(1, i64_ceil_div(g->k, K_STRETCH))));
     int64_t count = panels(g->n);
-    int64_t rows = i64_min(BLOCK_ROWS, i64_max(8, BLOCK_BYTES / 4 / stretch_k));
+    const kiln_gemm_blocking *asked = &g->blocking;
+    int64_t rows = asked->block_rows > 0
+                       ? asked->block_rows
+                       : i64_min(BLOCK_ROWS, i64_max(8, BLOCK_BYTES / 4 / stretch_k));
+    int64_t group_bytes = asked->group_bytes > 0 ? asked->group_bytes : GROUP_BYTES;
     int64_t group = i64_min(
-        count, i64_max(1, GROUP_BYTES / (int64_t)sizeof(form_item) / NR / i64_max(1, g->k)));
+        count, i64_max(1, group_bytes / (int64_t)sizeof(form_item) / NR / i64_max(1, g->k)));
     for (;;) {
         int64_t units = i64_ceil_div(g->m, rows) * i64_ceil_div(count, group);
         bool small =
@@ -408,11 +413,12 @@ static blocking cut(const kiln_gemm_args *g) {
         if (small) {
             break;
         }
-        if (g->m > rows / 2 && rows > 48) {
+        const bool fixed = asked->block_rows > 0;
+        if (!fixed && g->m > rows / 2 && rows > 48) {
             rows /= 2;
-        } else if (group > 1) {
+        } else if (asked->group_bytes == 0 && group > 1) {
             group = i64_ceil_div(group, 2);
-        } else if (g->m > rows / 2 && rows >= 24) {
+        } else if (!fixed && g->m > rows / 2 && rows >= 24) {
             rows /= 2;
         } else {
             break;
@@ -441,8 +447,8 @@ static void run(const kiln_gemm_args *g, int64_t tile_begin, int64_t tile_end) {
     const blocking b = cut(g);
     const kiln_epilogue *e = &g->epilogue;
     for (int64_t i = tile_begin; i < tile_end; i++) {
-        int64_t group = i / b.row_blocks;
-        int64_t row_block = i % b.row_blocks;
+        int64_t group = g->blocking.rows_last ? i % b.groups : i / b.row_blocks;
+        int64_t row_block = g->blocking.rows_last ? i / b.groups : i % b.row_blocks;
         int64_t m0 = i64_part(g->m, b.row_tiles, i64_part(b.row_tiles, b.row_blocks, row_block));
         int64_t m1 =
             i64_part(g->m, b.row_tiles, i64_part(b.row_tiles, b.row_blocks, row_block + 1));

@@ -1,0 +1,30 @@
+/* blocking.h - the ways to cut up a product that are worth timing, as tactics of the kernels that
+ * multiply by constant weights.
+ *
+ * Rules choose a blocking for caches of common sizes. What is best depends on the machine's, on
+ * what else is in them when the layer begins, and on how many threads share them. */
+#ifndef KILN_BACKEND_CPU_KERNELS_BLOCKING_H
+#define KILN_BACKEND_CPU_KERNELS_BLOCKING_H
+
+#include "backend/cpu/prims/gemm.h"
+
+/* X(name, fields of kiln_gemm_blocking), the likeliest to win first. */
+#define KILN_BLOCKINGS(X)                \
+    X("rows-last", .rows_last = true)    \
+    X("wide", .group_bytes = 1 << 20)    \
+    X("short", .block_rows = 48)         \
+    X("narrow", .group_bytes = 64 << 10) \
+    X("tall", .block_rows = 480)         \
+    X("low-tile", .tile_rows = 6)        \
+    X("tall-wide", .block_rows = 480, .group_bytes = 1 << 20)
+
+#define KILN_BLOCKING_NAME(name, ...) name,
+#define KILN_BLOCKING_VALUE(name, ...) {__VA_ARGS__},
+
+/* Blocking i of that list; a negative one is the rules'. */
+static inline kiln_gemm_blocking kiln_blocking_at(int32_t i) {
+    static const kiln_gemm_blocking list[] = {KILN_BLOCKINGS(KILN_BLOCKING_VALUE)};
+    return i >= 0 ? list[i] : (kiln_gemm_blocking){0};
+}
+
+#endif

@@ -26,12 +26,15 @@ static kiln_status check_off(const char *const *off, kiln_diag *diag) {
     return KILN_OK;
 }
 
-static kiln_status copy_off(kiln_engine *e, const char *const *off) {
+static kiln_status copy_off(kiln_engine *e, const char *const *off, bool exact) {
     size_t n = 0;
     while (off && off[n]) {
         n++;
     }
-    KILN_ALLOC(e->off, &e->arena, n + 1);
+    KILN_ALLOC(e->off, &e->arena, n + 2);
+    if (exact) {
+        e->off[n] = "approximate";
+    }
     for (size_t i = 0; i < n; i++) {
         e->off[i] = kiln_arena_text(&e->arena, off[i], strlen(off[i]));
         if (!e->off[i]) {
@@ -47,7 +50,7 @@ static kiln_status choose_target(kiln_engine *e, const kiln_build_options *o, ki
         return kiln_fail(diag, KILN_F_OPTION, "\"%s\" is no instruction set", o->max_isa);
     }
     KILN_TRY(check_off(o->off, diag));
-    KILN_TRY(copy_off(e, o->off));
+    KILN_TRY(copy_off(e, o->off, o->exact));
     kiln_cpu_target_init(&e->target, features, e->off);
     e->info.isa = kiln_target_isa(&e->target);
     return KILN_OK;
@@ -73,6 +76,9 @@ static kiln_status write_command(kiln_engine *e, const kiln_model *m, const kiln
         o->portable ? "kiln build MODEL.onnx -o FILE --portable" : "kiln build MODEL.onnx -o FILE";
     if (o->max_isa) {
         text = kiln_arena_printf(&e->arena, "%s --max-isa %s", text, o->max_isa);
+    }
+    if (o->exact && text) {
+        text = kiln_arena_printf(&e->arena, "%s --exact", text);
     }
     for (const char *const *off = o->off; off && *off && text; off++) {
         text = kiln_arena_printf(&e->arena, "%s --off %s", text, *off);

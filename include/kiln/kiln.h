@@ -353,6 +353,9 @@ typedef struct kiln_build_options {
     size_t n_profile;
     const kiln_way *choices; /* of layers; all others run as rules decide */
     size_t n_choices;
+    /* Only kernels that compute what the operators' definitions say, but for the order of sums: no
+     * Winograd convolutions. The same as "approximate" in `off`; kept in the engine. */
+    bool exact;
 } kiln_build_options;
 
 /* Canonicalises, covers and packs. The graph must be possible at the profile's min, opt and max;

@@ -139,6 +139,10 @@ struct kiln_kernel {
      * outputs, made in arena. NULL: the operators' references say what the region computes. */
     kiln_status (*reference)(const kiln_claim *claim, const kiln_datum *in, kiln_datum *out,
                              kiln_arena *arena, kiln_diag *diag);
+    /* Not 0: it reaches its results by a shorter way than the operators' definitions, and they are
+     * off by at most this much of their norm, the square root of the sum of squares, on data of
+     * random signs. It is never chosen where KILN_FUSION(approximate) is off (`--exact`). */
+    float norm_error;
 };
 
 /* Fusions that can be switched off by name apart from kernels: those of kernels.def's

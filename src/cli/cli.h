@@ -128,7 +128,7 @@ struct cli {
     const char *max_isa, *external_root;
     list off, override_shapes, dynamic_shapes;
     list trt_shapes[3]; /* trtexec's min, opt, max */
-    bool no_mmap, verify;
+    bool no_mmap, verify, exact;
     int64_t threads;
     /* building by measuring */
     const char *opt_level, *timing_cache;

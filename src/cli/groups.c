@@ -44,6 +44,10 @@ static const opt group_build_options[] = {
      SHARED(off),
      .help = "passes, rewrites, kernels or fusions to leave out; `kiln inspect --off-names` lists "
              "them"},
+    {.name = "exact",
+     .kind = OPT_FLAG,
+     SHARED(exact),
+     .help = "no kernels with an error of their own (Winograd convolutions)"},
     {.name = "override-shape",
      .kind = OPT_LIST,
      .value = "NAME:1x3x224x224",

@@ -29,6 +29,7 @@ int session_options(cli *c, const char *path, kiln_open_options *out) {
     *build = (kiln_build_options){.size = sizeof *build,
                                   .max_isa = c->max_isa,
                                   .off = c->off.count > 0 ? c->off.items : NULL,
+                                  .exact = c->exact,
                                   .profile = profile.items,
                                   .n_profile = profile.count};
     *load = (kiln_load_options){.size = sizeof *load, .verify = c->verify, .no_mmap = c->no_mmap};

@@ -33,7 +33,7 @@ typedef struct sample {
 
 /* ---- Building ---- */
 
-enum { MAX_CONSTANT = 4096 };
+enum { MAX_CONSTANT = 9216 };
 
 /* A float constant with varied, reproducible elements in [-0.5, 0.5). */
 static inline kiln_ref_value noise(kiln_builder *b, int32_t rank, const int64_t *dims,
@@ -98,6 +98,24 @@ static inline kiln_status make_conv(kiln_model **out, const kiln_env *env, kiln_
     kiln_ref_value m = noise(b, 2, (const int64_t[]){128, 10}, diag);
     y = apply(b, "MatMul", y, m, diag);
     (void)kiln_builder_output(b, y, "y", diag);
+    return kiln_builder_finish(out, b, diag);
+}
+
+/* A convolution that the kernel with several tactics takes, and one that the direct one does. */
+static inline kiln_status make_winograd(kiln_model **out, const kiln_env *env, kiln_diag *diag) {
+    kiln_builder *b;
+    KILN_TRY(kiln_builder_create(&b, env));
+    const int64_t pads[] = {1, 1, 1, 1};
+    const kiln_attribute conv[] = {
+        {.name = "pads", .kind = KILN_ATTRIBUTE_INTS, .ints = pads, .n = 4}};
+    kiln_ref_value x =
+        kiln_builder_input(b, "x", KILN_DTYPE_F32, 4, (const int64_t[]){-1, 4, 28, 28}, diag);
+    kiln_ref_value in[] = {x, noise(b, 4, (const int64_t[]){32, 4, 3, 3}, diag)};
+    kiln_ref_value y = kiln_builder_node(b, "", "Conv", in, 2, conv, 1, diag);
+    in[0] = apply(b, "Relu", y, KILN_NO_VALUE, diag);
+    in[1] = noise(b, 4, (const int64_t[]){32, 32, 3, 3}, diag);
+    y = kiln_builder_node(b, "", "Conv", in, 2, conv, 1, diag);
+    (void)kiln_builder_output(b, apply(b, "Add", y, in[0], diag), "y", diag);
     return kiln_builder_finish(out, b, diag);
 }
 
@@ -264,9 +282,10 @@ static inline kiln_status make_parts(kiln_model **out, const kiln_env *env, kiln
 }
 
 static const sample samples[] = {
-    {"digits", make_digits},   {"conv", make_conv},           {"if", make_if},
-    {"loop", make_loop},       {"embedding", make_embedding}, {"sequence", make_sequence},
-    {"nonzero", make_nonzero}, {"scan", make_scan},           {"parts", make_parts},
+    {"digits", make_digits},     {"conv", make_conv},           {"if", make_if},
+    {"loop", make_loop},         {"embedding", make_embedding}, {"sequence", make_sequence},
+    {"nonzero", make_nonzero},   {"scan", make_scan},           {"parts", make_parts},
+    {"winograd", make_winograd},
 };
 
 enum { N_SAMPLES = sizeof samples / sizeof *samples, MAX_INPUTS = 4 };

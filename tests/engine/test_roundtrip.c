@@ -105,11 +105,13 @@ static size_t lower_sets(const char **names, size_t cap) {
     return n;
 }
 
-/* Gives the engine's file another instruction set's name of the same length, hashes right. */
-static bool rename_isa(uint8_t *bytes, size_t len, const char *from, const char *to) {
+/* Replaces the first text `from` in a section of the engine's file by one of the same length,
+ * hashes right. */
+static bool rename_in(uint8_t *bytes, size_t len, kiln_section_kind section, const char *from,
+                      const char *to) {
     size_t at = 0, n = 0, k = strlen(from);
     assert_int_equal(k, strlen(to));
-    assert_true(forge_section(bytes, len, KILN_SECTION_META, &at, &n));
+    assert_true(forge_section(bytes, len, section, &at, &n));
     for (size_t i = at; i + k <= at + n; i++) {
         if (memcmp(bytes + i, from, k) == 0) {
             memcpy(bytes + i, to, k);
@@ -158,8 +160,8 @@ static uint8_t *foreign(bool portable, size_t *len) {
     static const char *const absent[] = {"neon", "avx9", "avx999", "foreigns"};
     bool done = false;
     for (size_t i = 0; i < KILN_COUNT_OF(absent) && !done; i++) {
-        done =
-            strlen(absent[i]) == strlen(info.isa) && rename_isa(bytes, *len, info.isa, absent[i]);
+        done = strlen(absent[i]) == strlen(info.isa) &&
+               rename_in(bytes, *len, KILN_SECTION_META, info.isa, absent[i]);
     }
     kiln_engine_destroy(built);
     assert_true(done);
@@ -176,6 +178,24 @@ static void unknown_sets_are_refused(void **state) {
     assert_null(loaded);
     kiln_free(NULL, bytes, len);
     kiln_diag_destroy(diag);
+}
+
+static size_t sample_named(const char *name) {
+    size_t i = 0;
+    while (strcmp(samples[i].name, name) != 0) {
+        i++;
+    }
+    return i;
+}
+
+/* The last layer that convolves. */
+static kiln_layer last_conv(const kiln_engine *engine) {
+    kiln_layer layer, last = {0};
+    for (size_t i = 0; kiln_engine_layer(engine, i, &layer); i++) {
+        last = strncmp(layer.ops, "Conv", 4) == 0 ? layer : last;
+    }
+    assert_non_null(last.name);
+    return last;
 }
 
 /* What a machine without the instructions says: run in a process of its own, in which
@@ -198,6 +218,11 @@ static void load_on_a_lesser_machine(void **state) {
     assert_int_equal(newest(diag)->severity, KILN_SEV_WARNING);
     kiln_engine_get_info(loaded, &info);
     assert_string_equal(info.isa, "portable");
+    kiln_engine *exact;
+    scratch_path(path, sizeof path, "exact.kiln");
+    MUST(diag, kiln_engine_load(&exact, NULL, path, NULL, diag));
+    assert_string_equal(last_conv(exact).kernel, "conv_f32");
+    kiln_engine_destroy(exact);
     kiln_engine *built = build_sample(0, NULL);
     expect_same(loaded, built, diag);
     kiln_engine_destroy(built);
@@ -205,10 +230,11 @@ static void load_on_a_lesser_machine(void **state) {
     kiln_diag_destroy(diag);
 }
 
-static void save_sample(const char *name, bool portable) {
-    const kiln_build_options options = {.size = sizeof options, .portable = portable};
+static void save_sample(const char *name, size_t which, bool portable, bool exact) {
+    const kiln_build_options options = {
+        .size = sizeof options, .portable = portable, .exact = exact};
     kiln_diag *diag = new_diag();
-    kiln_engine *engine = build_sample(0, &options);
+    kiln_engine *engine = build_sample(which, &options);
     char path[512];
     scratch_path(path, sizeof path, name);
     MUST(diag, kiln_engine_save(engine, path, diag));
@@ -223,8 +249,9 @@ static void other_sets_are_refused_or_planned_again(void **state) {
         print_message("this machine has no instruction set below its best\n");
         return;
     }
-    save_sample("fixed.kiln", false);
-    save_sample("portable.kiln", true);
+    save_sample("fixed.kiln", 0, false, false);
+    save_sample("portable.kiln", 0, true, false);
+    save_sample("exact.kiln", sample_named("winograd"), true, true);
     pid_t child = fork();
     if (child == 0) {
         setenv("KILN_MAX_ISA", "portable", 1);
@@ -302,6 +329,59 @@ static void loading_takes_milliseconds(void **state) {
     kiln_diag_destroy(diag);
 }
 
+/* A file says which tactic its weights are packed for; another one, or none of the kernel's, is
+ * refused. */
+static void files_keep_tactics(void **state) {
+    (void)state;
+    static const char *const wrong[] = {"conv_winograd_f32/f43", "conv_winograd_f32/f99"};
+    const size_t which = sample_named("winograd");
+    kiln_engine *by_rules = build_sample(which, NULL), *loaded;
+    const kiln_way f23 = {
+        .layer = last_conv(by_rules).name, .kernel = "conv_winograd_f32", .tactic = "f23"};
+    const kiln_build_options options = {.size = sizeof options, .choices = &f23, .n_choices = 1};
+    kiln_engine *built = build_sample(which, &options);
+    kiln_diag *diag = new_diag();
+    for (size_t i = 0; i < KILN_COUNT_OF(wrong); i++) {
+        size_t len;
+        void *bytes = saved(built, &len);
+        assert_true(rename_in(bytes, len, KILN_SECTION_PLAN, "conv_winograd_f32/f23", wrong[i]));
+        assert_int_equal(kiln_engine_load_memory(&loaded, NULL, bytes, len, NULL, diag),
+                         KILN_E_ENGINE);
+        kiln_free(NULL, bytes, len);
+    }
+    kiln_engine_destroy(built);
+    kiln_engine_destroy(by_rules);
+    kiln_diag_destroy(diag);
+}
+
+/* `exact` leaves out the kernel that approximates, says so, and is kept in the file. */
+static void exact_engines_stay_exact(void **state) {
+    (void)state;
+    const kiln_build_options exact = {.size = sizeof exact, .exact = true};
+    const size_t which = sample_named("winograd");
+    kiln_diag *diag = new_diag();
+    kiln_engine *fast = build_sample(which, NULL), *built = build_sample(which, &exact), *loaded;
+    kiln_engine_info info;
+    size_t len, i = 0;
+    assert_string_equal(last_conv(fast).kernel, "conv_winograd_f32");
+    assert_string_equal(last_conv(built).kernel, "conv_f32");
+    const char *why;
+    do {
+        why = kiln_engine_refusal(built, last_conv(built).name, i++);
+        assert_non_null(why);
+    } while (!strstr(why, "approximates"));
+    void *bytes = saved(built, &len);
+    MUST(diag, kiln_engine_load_memory(&loaded, NULL, bytes, len, NULL, diag));
+    kiln_engine_get_info(loaded, &info);
+    assert_non_null(strstr(info.command, " --exact"));
+    expect_same(built, loaded, diag);
+    kiln_engine_destroy(loaded);
+    kiln_engine_destroy(built);
+    kiln_engine_destroy(fast);
+    kiln_free(NULL, bytes, len);
+    kiln_diag_destroy(diag);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "lesser") == 0) {
         const struct CMUnitTest lesser[] = {cmocka_unit_test(load_on_a_lesser_machine)};
@@ -316,6 +396,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(other_sets_are_refused_or_planned_again),
         cmocka_unit_test(newer_versions_are_refused_by_name),
         cmocka_unit_test(loading_takes_milliseconds),
+        cmocka_unit_test(files_keep_tactics),
+        cmocka_unit_test(exact_engines_stay_exact),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

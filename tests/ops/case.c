@@ -326,6 +326,11 @@ const char *parse_case(test_case *out, char *line, uint64_t seed, kiln_arena *ar
     }
     *colon = '\0';
     out->refused = line[0] == '!';
+    char *slash = strchr(line, '/');
+    if (slash) {
+        *slash = '\0';
+        snprintf(out->tactic, sizeof out->tactic, "%s", slash + 1);
+    }
     snprintf(out->kernel, sizeof out->kernel, "%s", line + out->refused);
     if (!kiln_kernel_find(out->kernel)) {
         return "no kernel has the name before the colon";
@@ -344,6 +349,15 @@ const char *parse_case(test_case *out, char *line, uint64_t seed, kiln_arena *ar
         }
     }
     return finish(&p);
+}
+
+const kiln_way *all_in_way(const test_case *tc, const char *tactic, kiln_arena *arena) {
+    kiln_way *ways = kiln_arena_array(arena, tc->graph->n_nodes, sizeof *ways);
+    for (size_t i = 0; ways && i < tc->graph->n_nodes; i++) {
+        ways[i] =
+            (kiln_way){.layer = tc->graph->nodes[i]->name, .kernel = tc->kernel, .tactic = tactic};
+    }
+    return ways;
 }
 
 const char *const *all_but(const char *kernel, kiln_arena *arena) {

@@ -2,6 +2,7 @@
  *
  *     kernel: Op operands attributes | Op operands attributes ...
  *
+ *     kernel/tactic:  how --bench runs it, else by the kernel's rules; checks go through all
  *     f32[2,3]        a graph input, random         f32[N=2,3]   the same with a symbolic dim
  *     =f32[2,3]       a random constant             i64{1,-1}    a constant list (1-D), f32{} empty
  *     i64(3)          a constant scalar             -            an input left out
@@ -20,9 +21,11 @@
 #define KILN_TESTS_OPS_CASE_H
 
 #include "ir/graph.h"
+#include "kiln/kiln.h"
 
 typedef struct test_case {
     char kernel[48];
+    char tactic[16];    /* or "" */
     bool refused;       /* the kernel must not claim */
     kiln_graph *graph;  /* indexed and inferred */
     kiln_datum *inputs; /* per graph input, data in the arena */
@@ -31,6 +34,10 @@ typedef struct test_case {
 /* Parses a line (changed on the way) into graph and inputs. Returns what is wrong, or NULL. */
 const char *parse_case(test_case *out, char *line, uint64_t seed, kiln_arena *arena,
                        kiln_dims *dims, kiln_diag *diag);
+
+/* What kiln_cpu_target.choices needs for the nodes of the case to run by its kernel in this way;
+ * one for each node. */
+const kiln_way *all_in_way(const test_case *tc, const char *tactic, kiln_arena *arena);
 
 /* What kiln_cpu_target.off needs for a cover with this kernel and the reference alone. */
 const char *const *all_but(const char *kernel, kiln_arena *arena);

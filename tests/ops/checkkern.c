@@ -31,7 +31,11 @@ enum {
     MAX_LINE = 1024,
     GUARD = 64,
     GUARD_BYTE = 0xA5,
-    MAX_THREADS = 3
+    MAX_THREADS = 3,
+    /* Kernels that state an error relative to the norm: an element may be off by so many times that,
+     * relative to the largest. Errors spread like the outputs themselves, whose largest is some
+     * three to five times their mean. */
+    ELEMENT_ERROR = 2,
 };
 
 /* The rungs of vector code; those this machine lacks are passed over. */
@@ -109,6 +113,18 @@ static int64_t differ(const kiln_tensor *got, const kiln_tensor *want, double to
         }
     }
     return -1;
+}
+
+/* The norm of the difference relative to that of what is wanted. */
+static double distance(const kiln_tensor *got, const kiln_tensor *want) {
+    double off = 0, whole = 0;
+    for (int64_t i = 0, n = kiln_tensor_count(want); i < n; i++) {
+        double b = kiln_get_f64(want->dtype, want->data, i);
+        double d = kiln_get_f64(got->dtype, got->data, i) - b;
+        off += d * d;
+        whole += b * b;
+    }
+    return off > 0 ? sqrt(off / whole) : 0;
 }
 
 static bool same_dims(const kiln_tensor *a, const kiln_tensor *b) {
@@ -222,11 +238,17 @@ typedef struct trial {
     const kiln_datum *want;
     uint32_t features;
     kiln_layout layout;
+    const char *tactic; /* NULL: the kernel's rules decide */
     double tol;
+    double norm_error; /* of the kernel, or 0 */
     kiln_arena *arena;
     kiln_tensor *first; /* per output: what one thread gave */
     bool exact;         /* want is the kernel's own reference: 8-bit results equal it */
 } trial;
+
+static const char *way(const trial *t) {
+    return t->tactic ? t->tactic : "rules";
+}
 
 static void compare(checker *k, const trial *t, size_t i, const kiln_datum *got, int32_t threads) {
     const kiln_tensor *want = &t->want[i].tensor;
@@ -237,11 +259,21 @@ static void compare(checker *k, const trial *t, size_t i, const kiln_datum *got,
     int64_t at = differ(&got->tensor, want, t->tol);
     if (at >= 0) {
         const char *how = kiln_arena_printf(
-            t->arena, "%s, layout %d, %d threads: output %zu[%lld] is %.9g, should be %.9g",
-            kiln_cpu_level_name(t->features), t->layout, threads, i, (long long)at,
+            t->arena, "%s, layout %d, %s, %d threads: output %zu[%lld] is %.9g, should be %.9g",
+            kiln_cpu_level_name(t->features), t->layout, way(t), threads, i, (long long)at,
             kiln_get_f64(want->dtype, got->tensor.data, at),
             kiln_get_f64(want->dtype, want->data, at));
         fail(k, "differs from the reference", how);
+    }
+    double off = t->norm_error > 0 ? distance(&got->tensor, want) : 0;
+    if (off > t->norm_error) {
+        fail(k, "is further from the reference than the kernel states",
+             kiln_arena_printf(t->arena, "%s, %s: by %.3g of the norm, allowed are %.3g",
+                               kiln_cpu_level_name(t->features), way(t), off, t->norm_error));
+    }
+    if (k->verbose && threads == 1 && t->norm_error > 0) {
+        printf("    %s, %s: off by %.2g of the norm\n", kiln_cpu_level_name(t->features), way(t),
+               off);
     }
     size_t bytes = kiln_tensor_bytes(want);
     if (threads == 1) {
@@ -305,18 +337,21 @@ static bool force_layout(kiln_claim *claim, kiln_layout layout) {
     return open;
 }
 
-/* Covers with the case's kernel and the reference alone. *claims: regions of the kernel. */
+/* Covers with the case's kernel and the reference alone. *claims: regions of the kernel that run as
+ * the trial's tactic says. */
 static kiln_status make_plan(checker *k, const trial *t, kiln_cpu_target *target, kiln_plan **out,
                              int32_t *claims, bool *open) {
     const char *const *off = all_but(t->tc->kernel, t->arena);
     kiln_cpu_target_init(target, t->features, off);
+    target->choices = t->tactic ? all_in_way(t->tc, t->tactic, t->arena) : NULL;
+    target->n_choices = target->choices ? t->tc->graph->n_nodes : 0;
     KILN_ALLOC(*out, t->arena, 1);
     (*out)->graph = t->tc->graph;
     KILN_TRY(kiln_cpu_cover(*out, target, t->arena, NULL, NULL, k->diag));
     for (size_t i = 0; i < (*out)->n_claims; i++) {
         kiln_claim *claim = (*out)->claims[i];
         if (strcmp(claim->kernel->name, t->tc->kernel) == 0) {
-            ++*claims;
+            *claims += strcmp(kiln_tactic_name(claim), way(t)) == 0;
             *open = force_layout(claim, t->layout) || *open;
         }
     }
@@ -346,20 +381,37 @@ static kiln_status take_reference(checker *k, trial *t, const kiln_plan *plan) {
     return KILN_OK;
 }
 
-static kiln_status try_layout(checker *k, trial *t, bool *open) {
+/* Adds to *claims, and runs what is claimed in this way. */
+static kiln_status try_tactic(checker *k, trial *t, int32_t *claims, bool *open) {
     kiln_cpu_target target;
     kiln_plan *plan;
-    int32_t claims = 0;
-    KILN_TRY(make_plan(k, t, &target, &plan, &claims, open));
-    if ((claims == 0) != t->tc->refused) {
-        fail(k, claims == 0 ? "the kernel claims nothing" : "the kernel claims what it should not",
-             NULL);
+    int32_t mine = 0;
+    KILN_TRY(make_plan(k, t, &target, &plan, &mine, open));
+    *claims += mine;
+    if (mine == 0) {
+        return KILN_OK;
     }
     if (kiln_kernel_find(t->tc->kernel)->reference && !t->tc->refused && !t->exact) {
         KILN_TRY(take_reference(k, t, plan));
     }
     for (int32_t threads = 1; threads <= MAX_THREADS; threads++) {
         KILN_TRY(run_plan(k, t, plan, &target, threads));
+    }
+    return KILN_OK;
+}
+
+static kiln_status try_layout(checker *k, trial *t, bool *open) {
+    const char *const *tactics = kiln_kernel_find(t->tc->kernel)->tactics;
+    int32_t claims = 0;
+    t->tactic = NULL;
+    KILN_TRY(try_tactic(k, t, &claims, open));
+    for (int32_t i = 0; tactics && tactics[i]; i++) {
+        t->tactic = tactics[i];
+        KILN_TRY(try_tactic(k, t, &claims, open));
+    }
+    if ((claims == 0) != t->tc->refused) {
+        fail(k, claims == 0 ? "the kernel claims nothing" : "the kernel claims what it should not",
+             NULL);
     }
     return KILN_OK;
 }
@@ -372,7 +424,8 @@ static kiln_status check_case(checker *k, const test_case *tc, kiln_arena *arena
     KILN_ALLOC(t.first, arena, n);
     KILN_TRY(kiln_eval_graph(tc->graph, tc->inputs, want, NULL, arena, k->diag));
     t.want = want;
-    t.tol = tolerance(tc->graph, tc->inputs);
+    t.norm_error = kiln_kernel_find(tc->kernel)->norm_error;
+    t.tol = fmax(tolerance(tc->graph, tc->inputs), ELEMENT_ERROR * t.norm_error);
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
         kiln_cpu_target target;
         t.features = kiln_cpu_features();

@@ -67,10 +67,14 @@ static kiln_status time_case(stopwatch *w, const test_case *tc, const char *text
     kiln_plan *plan;
     int64_t best;
     kiln_cpu_target_init(&target, kiln_cpu_features(), all_but(tc->kernel, arena));
+    if (tc->tactic[0] != '\0') {
+        target.choices = all_in_way(tc, tc->tactic, arena);
+        target.n_choices = target.choices ? tc->graph->n_nodes : 0;
+    }
     KILN_TRY(kiln_cpu_plan_graph(&plan, tc->graph, NULL, &target, arena, NULL, NULL, w->diag));
     KILN_TRY(time_plan(plan, &target, tc, w->diag, &best));
     double ns = (double)best, macs = (double)kiln_graph_macs(tc->graph);
-    printf("%-10s %10.1f us %8.1f GMAC/s ", tc->kernel, ns / 1e3, macs / ns);
+    printf("%-18s %10.1f us %8.1f GMAC/s ", tc->kernel, ns / 1e3, macs / ns);
     if (w->rival_ns > 0) {
         printf("%6.2f x ", w->rival_ns / ns);
     } else {

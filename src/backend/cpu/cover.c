@@ -58,6 +58,9 @@ static kiln_claim *try_kernel(kiln_claimer *c, const kiln_kernel *kernel, int32_
     if (kiln_target_is_off(c->target, kernel->name)) {
         return kiln_claim_refuse(c, "switched off");
     }
+    if (kernel->norm_error > 0 && kiln_target_is_off(c->target, "approximate")) {
+        return kiln_claim_refuse(c, "it approximates, which is switched off");
+    }
     c->tactic = tactic;
     kiln_claim *claim = kernel->claim(c, node);
     for (int32_t i = 0; claim && i < claim->n_nodes; i++) {

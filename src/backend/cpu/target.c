@@ -6,6 +6,7 @@
     X(gemm)                   \
     X(conv)                   \
     X(depthwise)              \
+    X(winograd)               \
     X(program)                \
     X(norm)                   \
     X(pool)                   \

@@ -88,20 +88,7 @@ static bool choose_form(kiln_claimer *c, conv_params *p, bool half) {
 }
 
 static kiln_claim *claim_for(kiln_claimer *c, kiln_node *node, const kiln_kernel *kernel) {
-    if (!KILN_IS(node, conv) && !KILN_IS(node, conv_transpose)) {
-        return kiln_claim_refuse(c, "it runs Conv and ConvTranspose");
-    }
-    kiln_value *bias = kiln_node_in(node, 2);
-    if (!kiln_value_is_f32(node->in[0]) || !kiln_value_is_f32(node->in[1]) ||
-        !kiln_value_is_f32(node->out[0])) {
-        return kiln_claim_refuse(c, "it takes float32");
-    }
-    if (!node->in[1]->constant) {
-        return kiln_claim_refuse(c, "the weights are not constant");
-    }
-    kiln_claim *r = kiln_half_asked(c, node, kernel)
-                        ? kiln_claim_new(c, kernel, node, 1, 1, sizeof(conv_params))
-                        : NULL;
+    kiln_claim *r = kiln_conv_begin(c, node, kernel, sizeof(conv_params));
     if (!r) {
         return NULL;
     }
@@ -118,10 +105,11 @@ static kiln_claim *claim_for(kiln_claimer *c, kiln_node *node, const kiln_kernel
     if (!choose_form(c, p, half)) {
         return NULL;
     }
-    r->in[0] = node->in[0];
     r->in_layouts[0] = p->planar ? KILN_LAYOUT_ROW : KILN_LAYOUT_LAST;
-    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, bias, KILN_LAYOUT_LAST, false) ? r
-                                                                                            : NULL;
+    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, kiln_node_in(node, 2),
+                           KILN_LAYOUT_LAST, false)
+               ? r
+               : NULL;
 }
 
 static kiln_status pack(kiln_packer *k) {

@@ -1,6 +1,7 @@
 #include "backend/cpu/kernels/conv_shape.h"
 
 #include "backend/cpu/axes.h"
+#include "backend/cpu/kernels/half.h"
 #include "backend/cpu/operand.h"
 #include "ops/conv_transpose.h"
 
@@ -8,6 +9,27 @@ static void lift(const int64_t *src, int32_t n, int64_t lead, int64_t dst[3]) {
     for (int32_t i = 0; i < 3; i++) {
         dst[i] = i < 3 - n ? lead : src[i - (3 - n)];
     }
+}
+
+kiln_claim *kiln_conv_begin(kiln_claimer *c, kiln_node *node, const kiln_kernel *kernel,
+                            size_t params_bytes) {
+    if (!KILN_IS(node, conv) && !KILN_IS(node, conv_transpose)) {
+        return kiln_claim_refuse(c, "it runs Conv and ConvTranspose");
+    }
+    if (!kiln_value_is_f32(node->in[0]) || !kiln_value_is_f32(node->in[1]) ||
+        !kiln_value_is_f32(node->out[0])) {
+        return kiln_claim_refuse(c, "it takes float32");
+    }
+    if (!node->in[1]->constant) {
+        return kiln_claim_refuse(c, "the weights are not constant");
+    }
+    kiln_claim *r = kiln_half_asked(c, node, kernel)
+                        ? kiln_claim_new(c, kernel, node, 1, 1, params_bytes)
+                        : NULL;
+    if (r) {
+        r->in[0] = node->in[0];
+    }
+    return r;
 }
 
 bool kiln_conv_read(kiln_claimer *c, const kiln_node *node, kiln_window *window,

@@ -7,6 +7,11 @@
 #include "backend/cpu/prims/conv.h"
 #include "ops/window.h"
 
+/* A claim of the kernel for a Conv or ConvTranspose of float32 with constant weights, at the
+ * precision it computes in; input 0 is the activations. NULL: refused (c->reason). */
+kiln_claim *kiln_conv_begin(kiln_claimer *c, kiln_node *node, const kiln_kernel *kernel,
+                            size_t params_bytes);
+
 /* What is known at claim time, from the attributes and the weights' dims: the window, groups,
  * channels, kernel, stride, dilation, transposed. False: the claim is refused (c->reason). */
 bool kiln_conv_read(kiln_claimer *c, const kiln_node *node, kiln_window *window,

@@ -13,6 +13,7 @@ typedef struct kiln_prims {
     const struct kiln_gemm_prims *gemm;
     const struct kiln_conv_prims *conv;
     const struct kiln_depthwise_prims *depthwise;
+    const struct kiln_winograd_prims *winograd;
     const struct kiln_program_prims *program;
     const struct kiln_norm_prims *norm;
     const struct kiln_pool_prims *pool;

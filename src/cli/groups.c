@@ -185,7 +185,8 @@ static const opt group_quant_options[] = {
     {.name = "dynamic",
      .kind = OPT_FLAG,
      SHARED(dynamic),
-     .help = "find the scales of activations at run time: needs no --calib"},
+     .help = "find the scales of activations at run time: needs no --calib, which serves to "
+             "smooth"},
     {.name = "calib",
      .kind = OPT_MANY,
      .value = "PATH",

@@ -80,7 +80,7 @@ int improve_int8(cli *c, kiln_model **model, const kiln_model *from,
     kiln_model *better = NULL;
     kiln_progress progress = watch_progress(c, "improve");
     int failed = read_options(c, build, &progress, &o);
-    o.what &= KILN_IMPROVE_ROUND | KILN_IMPROVE_BIAS;
+    o.what &= c->dynamic ? 0 : KILN_IMPROVE_ROUND | KILN_IMPROVE_BIAS;
     if (failed != 0 || o.what == 0) {
         return failed;
     }

@@ -107,7 +107,7 @@ static int run_data(cli *c, const kiln_model *model, const kiln_build_options *b
 int quant_calibrate(cli *c, const kiln_model *model, const kiln_build_options *build,
                     const kiln_quantize_options *options, kiln_calibration **out) {
     kiln_status status = kiln_calibration_create(out, c->env);
-    for (size_t i = 0; i < c->calib.count && status == KILN_OK; i++) {
+    for (size_t i = 0; !options->dynamic && i < c->calib.count && status == KILN_OK; i++) {
         const char *path = c->calib.items[i];
         kiln_calibration *part = NULL;
         if (is_calibration(path)) {
@@ -147,7 +147,7 @@ static int choose(cli *c, const kiln_model *model, const kiln_build_options *bui
                   const kiln_quantize_options *options, quant_made *out) {
     kiln_calibrate_run data;
     kiln_status status;
-    bool all = options->calibrate->calibrator == KILN_CALIBRATOR_AUTO;
+    bool all = !options->dynamic && options->calibrate->calibrator == KILN_CALIBRATOR_AUTO;
     if (all && quant_first_data(c, &data)) {
         kiln_progress progress = watch_progress(c, "choose");
         kiln_trial_options how = {.size = sizeof how,
@@ -190,6 +190,16 @@ static int weights_alone(cli *c, const kiln_model *model, const kiln_quantize_op
     return finish(c, status);
 }
 
+/* Ranges are given that were found before. */
+static bool holds_ranges(const cli *c) {
+    for (size_t i = 0; i < c->calib.count; i++) {
+        if (is_calibration(c->calib.items[i])) {
+            return true;
+        }
+    }
+    return c->ranges_file != NULL;
+}
+
 int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build,
                 const kiln_quantize_options *options, quant_made *out) {
     kiln_quantize_options o = *options;
@@ -198,10 +208,10 @@ int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build
         return weights_alone(c, model, &o, out);
     }
     bool given_ranges = c->calib.count > 0 || c->ranges_file;
-    if (o.dynamic && given_ranges) {
+    if (o.dynamic && holds_ranges(c)) {
         return usage_error(c, NULL,
-                           "--dynamic finds ranges at run time: it takes no --calib and no "
-                           "--ranges");
+                           "--dynamic finds ranges at run time: it takes no --ranges and no .calib "
+                           "file; what --calib names is data to smooth by");
     }
     if (!o.dynamic && !given_ranges && kiln_quantize_wants_int8(&o)) {
         return usage_error(c,

@@ -61,6 +61,7 @@ struct kiln_node {
     const char **sources; /* names of the ONNX nodes this one came from */
     int32_t n_sources;
     kiln_precision precision;
+    bool stays;     /* passes do not move it into its neighbours */
     int64_t offset; /* byte offset in the model file, or -1 */
     int32_t id;     /* position in its graph after kiln_graph_index */
 };

@@ -6,6 +6,8 @@
  * Before it, for input channel k:          W (c x) = (W[.,k] c[k]) x     (padding is zero: c * 0 =
  * 0)
  *
+ * Factors that are to stay where they are (node->stays) do.
+ *
  * Weights become expression constants (the recipe stays visible), biases are computed at once.
  */
 #include <math.h>
@@ -246,7 +248,7 @@ static kiln_status before(kiln_patch *p, const kiln_node *n) {
     }
     const kiln_node *mul = kiln_made_by(l.x, "Mul"), *div = kiln_made_by(l.x, "Div");
     const kiln_node *by = mul ? mul : div;
-    for (int32_t side = 0; by && side < (mul ? 2 : 1); side++) {
+    for (int32_t side = 0; by && !by->stays && side < (mul ? 2 : 1); side++) {
         double *c = channel_numbers(p, by->in[1 - side], by->out[0], l.channel_axis, l.n_in);
         if (!c || by->in[side]->constant || !kiln_same_type(by->in[side], l.x)) {
             continue;
@@ -265,7 +267,7 @@ static kiln_status before(kiln_patch *p, const kiln_node *n) {
 }
 
 static kiln_status visit(kiln_patch *p, const kiln_node *n) {
-    bool scaling = kiln_is_op(n, "Mul") || kiln_is_op(n, "Div");
+    bool scaling = !n->stays && (kiln_is_op(n, "Mul") || kiln_is_op(n, "Div"));
     bool adding = kiln_is_op(n, "Add") || kiln_is_op(n, "Sub");
     for (int32_t side = 0; side < 2 && (scaling || adding); side++) {
         KILN_TRY(after(p, n, side));

@@ -347,7 +347,7 @@ static void visit_average(kiln_choice *c, const kiln_node *n) {
 }
 
 /* Behind a layer the activation is part of it; elsewhere it takes 8 bits where its operand has
- * them. */
+ * them, but for factors, which are there since 8 bits before them would be too coarse. */
 static void visit_activation(kiln_choice *c, const kiln_node *n, kiln_quant_kind kind) {
     const kiln_value *x = n->in[0];
     bool apart = kind == KILN_QUANT_UNARY && c->options->style == KILN_QDQ_ONNXRUNTIME;
@@ -357,7 +357,7 @@ static void visit_activation(kiln_choice *c, const kiln_node *n, kiln_quant_kind
     if (is_epilogue(c, x) && !apart) {
         choose_node(c, n);
         feed(c, x);
-    } else if (maker(c, x) && may_want(c, x, n)) {
+    } else if (!n->stays && maker(c, x) && may_want(c, x, n)) {
         choose_node(c, n);
         want(c, x);
     }

@@ -168,6 +168,9 @@ static bool pads_with_zero(const kiln_node *n) {
 
 kiln_quant_kind kiln_quant_kind_of(const kiln_node *node) {
     kiln_quant_kind kind = kiln_op_rule_of(node->op)->kind;
+    if (node->op == &kiln_op_mul && node->stays) {
+        return KILN_QUANT_UNARY;
+    }
     if (node->op == &kiln_op_pad) {
         return pads_with_zero(node) ? kind : KILN_QUANT_NONE;
     }

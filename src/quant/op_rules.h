@@ -44,8 +44,9 @@ typedef struct kiln_layer_use {
 /* NULL, with *use filled, or why this very node cannot be quantized. */
 const char *kiln_layer_use_of(const kiln_node *node, kiln_layer_use *use);
 
-/* The node computes on one operand what SAME promises; a Pad with another value than 0 or a Resize
- * that interpolates does not. SAME and AVERAGE nodes alone. */
+/* The node's kind, by its attributes and operands: a Pad with another value than 0 or a Resize that
+ * interpolates does not what SAME promises, a factor before a layer (kiln_seam.inlet) is part of
+ * what makes its operand. */
 kiln_quant_kind kiln_quant_kind_of(const kiln_node *node);
 /* Number of inputs of a SAME node that carry data, from the first on. */
 int32_t kiln_data_inputs(const kiln_node *node);

@@ -1,5 +1,6 @@
 #include "quant/refine.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -132,11 +133,15 @@ static int64_t rows_wanted(const kiln_refiner *r, const kiln_refined *l, const k
     return n < l->rows.positions ? n : l->rows.positions;
 }
 
-static void quantize_rows(const kiln_quant *q, const float *x, float *out, int64_t n) {
+/* What the range cuts off is few rows' own: it counts as read without, or the mean would answer for it
+ * in all the others. */
+static void quantize_rows(const kiln_quant *q, float *x, float *out, int64_t n) {
     const int64_t zero = kiln_quant_zero(q, 0);
     for (int64_t i = 0; i < n; i++) {
         float v = x[i] / q->scale[0];
-        out[i] = (float)(kiln_quantize_saturate((double)v, zero, q->dtype) - zero) * q->scale[0];
+        int64_t steps = kiln_quantize_saturate((double)v, zero, q->dtype) - zero;
+        out[i] = (float)steps * q->scale[0];
+        x[i] = fabsf(v - (float)steps) > 0.5f ? out[i] : x[i];
     }
 }
 

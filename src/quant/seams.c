@@ -6,6 +6,7 @@
 #include "ops/lanes.h"
 #include "ops/ops.h"
 #include "ops/util.h"
+#include "quant/op_rules.h"
 
 /* Where the channels of a value lie. */
 typedef struct place {
@@ -332,10 +333,63 @@ static kiln_status explore(finder *f, const kiln_value *from, int64_t channels, 
     return KILN_OK;
 }
 
+/* ---- Inlets ---- */
+
+/* The value is computed here: bytes of what is only moved are moved rather than floats. */
+static bool is_computed(const kiln_value *v) {
+    const kiln_node *n = v->producer;
+    kiln_quant_kind kind = n ? kiln_op_rule_of(n->op)->kind : KILN_QUANT_NONE;
+    return n && v->producer_out == 0 &&
+           (is_norm(n) || kind == KILN_QUANT_SUM || kind == KILN_QUANT_CLAMP ||
+            kind == KILN_QUANT_UNARY);
+}
+
+static bool reads_as_product(const kiln_node *n, const kiln_value *v) {
+    int32_t uses = 0;
+    for (int32_t i = 0; i < n->n_in; i++) {
+        uses += n->in[i] == v ? 1 : 0;
+    }
+    return (n->op == &kiln_op_matmul || n->op == &kiln_op_gemm) && n->in[0] == v && uses == 1 &&
+           is_constant(kiln_node_in(n, 1), -1);
+}
+
+/* The products among its readers. */
+static kiln_status explore_inlet(finder *f, kiln_value *v) {
+    const place x = {.v = v, .axis = v->type.rank - 1, .repeat = 1};
+    f->seam = (kiln_seam){.channels = size_at(v, x.axis), .inlet = v};
+    for (int32_t i = 0; i < v->n_users && f->seam.channels > 0; i++) {
+        f->good = true;
+        if (reads_as_product(v->users[i], v)) {
+            KILN_TRY(read_by_matrix(f, v->users[i], &x));
+        }
+        if (!f->good) {
+            f->seam.n_multiply = 0;
+            return KILN_OK;
+        }
+    }
+    return KILN_OK;
+}
+
+static kiln_status find_inlets(finder *f, const bool *in_seam, kiln_seams *out) {
+    for (size_t i = 0; i < f->graph->n_nodes; i++) {
+        kiln_value *v = f->graph->nodes[i]->n_out > 0 ? f->graph->nodes[i]->out[0] : NULL;
+        if (!is_f32(v) || in_seam[v->id] || !is_computed(v)) {
+            continue;
+        }
+        KILN_TRY(explore_inlet(f, v));
+        if (f->seam.n_multiply > 0) {
+            KILN_PUSH(f->arena, out->items, out->count, out->cap, f->seam);
+        }
+    }
+    return KILN_OK;
+}
+
 kiln_status kiln_seams_find(kiln_seams *out, const kiln_graph *graph, kiln_arena *arena) {
     finder f = {.graph = graph, .arena = arena};
+    bool *in_seam;
     *out = (kiln_seams){0};
     KILN_ALLOC(f.places, arena, graph->n_values);
+    KILN_ALLOC(in_seam, arena, graph->n_values);
     for (size_t i = 0; i < graph->n_nodes; i++) {
         const kiln_node *n = graph->nodes[i];
         int32_t axis = -1;
@@ -346,9 +400,12 @@ kiln_status kiln_seams_find(kiln_seams *out, const kiln_graph *graph, kiln_arena
         KILN_TRY(explore(&f, n->out[0], channels, axis));
         if (f.good && f.seam.n_multiply > 0) {
             KILN_PUSH(arena, out->items, out->count, out->cap, f.seam);
+            for (size_t k = 0; k < f.n_queue; k++) {
+                in_seam[f.queue[k].v->id] = true;
+            }
         }
     }
-    return KILN_OK;
+    return find_inlets(&f, in_seam, out);
 }
 
 /* ---- Constants ---- */
@@ -398,7 +455,41 @@ static kiln_status scale_part(kiln_seam_part *part, const double *s, bool divide
     return KILN_OK;
 }
 
+/* A Mul by ones between the value and the products: what is divided then. */
+static kiln_status open_inlet(kiln_seam *seam, kiln_graph *g) {
+    kiln_value *v = seam->inlet;
+    kiln_tensor t = {.dtype = KILN_DTYPE_F32, .rank = 1, .dims = {seam->channels}};
+    kiln_node *n;
+    float *ones;
+    KILN_ALLOC(ones, g->arena, seam->channels);
+    for (int64_t i = 0; i < seam->channels; i++) {
+        ones[i] = 1;
+    }
+    t.data = ones;
+    t.cap_bytes = (size_t)seam->channels * sizeof *ones;
+    const char *name = kiln_arena_printf(g->arena, "%s_even", v->name);
+    name = name ? kiln_graph_fresh_name(g, name) : NULL;
+    kiln_value *in[2] = {v, NULL};
+    KILN_TRY(name ? kiln_graph_constant(&in[1], g, NULL, &t) : KILN_E_MEMORY);
+    KILN_TRY(kiln_graph_node(&n, g, &kiln_op_mul, name, in, 2, 1));
+    KILN_TRY(kiln_node_add_sources(g, n, v->producer));
+    n->stays = true;
+    n->out[0]->name = name;
+    n->out[0]->type = v->type;
+    for (size_t i = 0; i < seam->n_multiply; i++) {
+        seam->multiply[i].node->in[0] = n->out[0];
+    }
+    KILN_ALLOC(seam->divide, g->arena, 1);
+    seam->divide[0] =
+        (kiln_seam_part){.node = n, .in = 1, .span = ANY_SPAN, .repeat = 1, .own = true};
+    seam->n_divide = seam->cap_divide = 1;
+    return KILN_OK;
+}
+
 kiln_status kiln_seam_apply(kiln_seam *seam, const double *s, kiln_graph *graph, kiln_diag *diag) {
+    if (seam->inlet && seam->n_divide == 0) {
+        KILN_TRY(open_inlet(seam, graph));
+    }
     for (size_t i = 0; i < seam->n_divide; i++) {
         KILN_TRY(scale_part(&seam->divide[i], s, true, graph, diag));
     }

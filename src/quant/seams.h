@@ -19,6 +19,10 @@
  *         KILN_TRY(kiln_seam_apply(&all.items[i], s, graph, diag));    // in place
  *     }
  *
+ * Where a value belongs to no seam, for what makes it or for its other readers, its channels can
+ * still be divided on the way to the products that read it, by a Mul of its own: an inlet. That costs
+ * a factor for each element, which whatever makes the value can take along.
+ *
  * Applied, the network is the same but for the rounding of its constants. */
 #ifndef KILN_QUANT_SEAMS_H
 #define KILN_QUANT_SEAMS_H
@@ -45,6 +49,8 @@ typedef struct kiln_seam_part {
 typedef struct kiln_seam {
     int64_t channels;
     bool sums; /* values of the seam are added up: a residual stream */
+    kiln_value
+        *inlet; /* not NULL: an inlet behind this value, nothing to divide before it is used */
     kiln_seam_part *divide, *multiply;
     size_t n_divide, cap_divide, n_multiply, cap_multiply;
 } kiln_seam;
@@ -59,7 +65,7 @@ typedef struct kiln_seams {
 kiln_status kiln_seams_find(kiln_seams *out, const kiln_graph *graph, kiln_arena *arena);
 
 /* Divides and multiplies by s[channels], all finite and positive: the nodes get constants of their
- * own in the graph's arena. The graph is to be indexed again. KILN_E_MEMORY and what evaluating
+ * own in the graph's arena, an inlet its Mul. The graph is to be sorted and indexed again. KILN_E_MEMORY and what evaluating
  * constants brings. */
 kiln_status kiln_seam_apply(kiln_seam *seam, const double *s, kiln_graph *graph, kiln_diag *diag);
 

@@ -14,6 +14,10 @@ enum { SWEEPS = 24, ALPHAS = 10, LIMIT_LOG2 = 12 };
  * prediction leaves out (how values are spread within a channel, what chooses their ranges) is of
  * that order. */
 #define WORTH 0.75
+/* The same for inlets, which cost time. */
+#define INLET_WORTH 0.5
+/* At most one channel of so many is scaled at an inlet. */
+enum { OUTLIERS = 48 };
 
 /* A weight that is multiplied, reduced to what errors depend on. */
 typedef struct matrix {
@@ -230,7 +234,7 @@ static kiln_status spread(chooser *c, matrix *m) {
         m->hi[k] = fmax(m->hi[k], (double)seen->hi[i]);
         m->mean[k] += seen->squares[i] / count;
     }
-    for (int64_t k = 0; k < c->seam->channels; k++) {
+    for (int64_t k = 0; k < c->seam->channels && !c->seam->inlet; k++) {
         double most = CLIP_AT * sqrt(m->mean[k]);
         m->lo[k] = fmax(m->lo[k], -most);
         m->hi[k] = fmin(m->hi[k], most);
@@ -290,29 +294,60 @@ static void find_ranges(chooser *c) {
     }
 }
 
+/* The scales of c->s are kept where they err less than any before. */
+static bool keep_least(chooser *c, double *least) {
+    double error = seam_error(c);
+    if (error >= *least) {
+        return false;
+    }
+    *least = error;
+    memcpy(c->best, c->s, (size_t)c->seam->channels * sizeof *c->s);
+    return true;
+}
+
+/* The channel of the greatest range below `under`; 0: none is left. */
+static double next_range(const chooser *c, double under) {
+    double most = 0;
+    for (int64_t i = 0; i < c->seam->channels; i++) {
+        most = c->a[i] < under ? fmax(most, c->a[i]) : most;
+    }
+    return most;
+}
+
+/* Inlets: channels that reach further than `most` are brought to it, the few that do, and the others
+ * keep the room they have: what data has not shown is not cut off. */
+static bool choose_outliers(chooser *c, double least) {
+    const int64_t n = c->seam->channels;
+    double most = next_range(c, INFINITY);
+    bool better = false;
+    for (int64_t k = (n + OUTLIERS - 1) / OUTLIERS; k > 0; k--) {
+        most = next_range(c, most);
+        for (int64_t i = 0; i < n; i++) {
+            c->s[i] = most > 0 && isfinite(c->a[i]) ? fmax(c->a[i] / most, 1) : 1;
+        }
+        better = keep_least(c, &least) || better;
+    }
+    return better;
+}
+
 /* Leaves the scales in c->best; *better: they are not all 1. */
 static void choose(chooser *c, double alpha, bool *better) {
-    size_t bytes = (size_t)c->seam->channels * sizeof *c->s;
+    const bool inlet = c->seam->inlet != NULL;
     find_ranges(c);
-    if (alpha > 0) {
+    if (alpha > 0 && !inlet) {
+        double any = INFINITY;
         set_scales(c, alpha);
-        memcpy(c->best, c->s, bytes);
-        *better = true;
+        *better = keep_least(c, &any);
         return;
     }
     for (int64_t i = 0; i < c->seam->channels; i++) {
         c->s[i] = c->best[i] = 1;
     }
-    double least = WORTH * seam_error(c);
-    *better = false;
-    for (int32_t k = 0; k <= ALPHAS; k++) {
+    double least = (inlet ? INLET_WORTH : WORTH) * seam_error(c);
+    *better = inlet && choose_outliers(c, least);
+    for (int32_t k = 0; k <= ALPHAS && !inlet; k++) {
         set_scales(c, (double)k / ALPHAS);
-        double error = seam_error(c);
-        if (error < least) {
-            least = error;
-            memcpy(c->best, c->s, bytes);
-            *better = true;
-        }
+        *better = keep_least(c, &least) || *better;
     }
 }
 

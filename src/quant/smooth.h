@@ -16,6 +16,9 @@
  *
  *                 sum_o sum_c (d^2 / 12 * W[o,c]^2 + e[o]^2 / 12 * E[x[c]^2]) / sum E[y^2]
  *
+ * At an inlet (seams.h) only outliers are scaled: the few channels of greatest range, each to the
+ * range of the next one; how many, the same prediction says.
+ *
  *     kiln_smoother s;
  *     KILN_TRY(kiln_smoother_init(&s, graph, arena));
  *     for (every batch) { for (every value) { kiln_smoother_see(&s, name, tensor); } }
@@ -58,7 +61,7 @@ kiln_status kiln_smoother_init(kiln_smoother *s, const kiln_graph *graph, kiln_a
 bool kiln_smoother_wants(const kiln_smoother *s, const char *name);
 /* Takes a tensor of it; other values are passed over. */
 void kiln_smoother_see(kiln_smoother *s, const char *name, const kiln_tensor *tensor);
-/* Scales the seams; alpha 0: the best for each, else in (0, 1]. */
+/* Scales the seams; alpha 0: the best for each, else in (0, 1], inlets apart. */
 kiln_status kiln_smoother_apply(kiln_smoother *s, double alpha, kiln_graph *graph, kiln_scaled *out,
                                 kiln_diag *diag);
 

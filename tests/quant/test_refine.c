@@ -326,11 +326,54 @@ static void test_graph(void **state) {
     }
 }
 
+/* A channel far beyond the range in one row of 40: the bias, which all rows share, does not answer
+ * for what is cut off there. */
+static void test_cut_off(void **state) {
+    (void)state;
+    static const char source[] = "graph \"g\"\n"
+                                 "in x: float32[40,4]\n"
+                                 "const w: float32[4,3] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}\n"
+                                 "const b: float32[3] = {0.25, 0.5, 0.75}\n"
+                                 "y = Gemm(x, w, b)\n"
+                                 "out y\n"
+                                 "end\n";
+    world before, after;
+    kiln_refiner r;
+    kiln_ranges *ranges;
+    kiln_placed placed;
+    float x[160] = {0};
+    const kiln_range range = {.name = "x", .lo = -1, .hi = 1};
+    const kiln_place_options o = {.style = KILN_QDQ_KILN};
+    world_open(&before, source, sizeof source - 1);
+    world_open(&after, source, sizeof source - 1);
+    assert_int_equal(kiln_ranges_create(&ranges, NULL), KILN_OK);
+    assert_int_equal(kiln_ranges_set(ranges, &range, after.diag), KILN_OK);
+    assert_int_equal(kiln_place(&placed, after.graph, &o, ranges, after.diag), KILN_OK);
+    kiln_ranges_destroy(ranges);
+    assert_int_equal(
+        kiln_refiner_init(&r, after.graph, before.graph, false, true, &after.arena, after.diag),
+        KILN_OK);
+    r.samples = 40;
+    x[5] = 1000;
+    kiln_tensor t = {.dtype = KILN_DTYPE_F32, .rank = 2, .dims = {40, 4}, .data = x};
+    assert_true(kiln_refiner_begin(&r));
+    assert_int_equal(kiln_refiner_see(&r, "x", &t), KILN_OK);
+    assert_int_equal(kiln_refiner_end(&r), KILN_OK);
+    assert_int_equal(r.n_corrected, 1);
+    kiln_refiner_free(&r);
+    const float *b = kiln_value_data(after.graph->outputs[0]->producer->in[2])->data;
+    for (int i = 0; i < 3; i++) {
+        assert_true(fabsf(b[i] - 0.25f * (float)(i + 1)) < 0.01f);
+    }
+    world_close(&before);
+    world_close(&after);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows),  cmocka_unit_test(test_gram),
         cmocka_unit_test(test_round), cmocka_unit_test(test_round_apart),
-        cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_graph), cmocka_unit_test(test_cut_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

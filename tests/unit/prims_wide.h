@@ -9,10 +9,12 @@
 #include "backend/cpu/prims/depthwise.h"
 #include "backend/cpu/prims/depthwise_q8.h"
 #include "backend/cpu/prims/gemm_q8.h"
+#include "backend/cpu/prims/winograd.h"
 
 extern const kiln_gemm_prims kiln_gemm_prims_wide;
 extern const kiln_conv_prims kiln_conv_prims_wide;
 extern const kiln_depthwise_prims kiln_depthwise_prims_wide;
+extern const kiln_winograd_prims kiln_winograd_prims_wide;
 extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_wide, kiln_gemm_q8_prims_widevnni;
 extern const kiln_conv_q8_prims kiln_conv_q8_prims_wide, kiln_conv_q8_prims_widevnni;
 extern const kiln_depthwise_q8_prims kiln_depthwise_q8_prims_wide, kiln_depthwise_q8_prims_widevnni;

@@ -225,6 +225,21 @@ static void run_split(problem *p, const isa_prims *isa, int64_t parts) {
     }
 }
 
+/* Lines copied from a planar image, for weights in the order of taps. */
+static void check_planar_lines(problem *p, const isa_prims *isa) {
+    guarded old = p->scratch;
+    p->a.planar = false;
+    p->a.tactic = KILN_CONV_LINES;
+    p->scratch = guarded_new((isa->scratch_bytes(&p->a) + 63) / 64 * 16);
+    isa->pack(p->w.p, p->weights.p, &p->a);
+    run_split(p, isa, 3);
+    check_values(p, isa->name);
+    guarded_free(&p->scratch);
+    p->scratch = old;
+    p->a.tactic = KILN_CONV_AUTO;
+    p->a.planar = true;
+}
+
 /* One tactic on one instruction set: values, then the same bits for other splits. */
 static void check_isa(problem *p, const isa_prims *isa) {
     int64_t floats = isa->packed_bytes(&p->a) / 4;
@@ -244,7 +259,7 @@ static void check_isa(problem *p, const isa_prims *isa) {
         assert_memory_equal(whole, p->y.p, bytes);
     }
     if (!p->depthwise && !p->a.planar && !p->a.transposed) {
-        for (int tactic = KILN_CONV_GATHER; tactic <= KILN_CONV_PATCH; tactic++) {
+        for (int tactic = KILN_CONV_GATHER; tactic <= KILN_CONV_LINES; tactic++) {
             guarded old = p->scratch;
             p->a.tactic = (kiln_conv_tactic)tactic;
             p->scratch = guarded_new((isa->scratch_bytes(&p->a) + 63) / 64 * 16);
@@ -254,6 +269,9 @@ static void check_isa(problem *p, const isa_prims *isa) {
             p->scratch = old;
         }
         p->a.tactic = KILN_CONV_AUTO;
+    }
+    if (p->a.planar) {
+        check_planar_lines(p, isa);
     }
     free(whole);
     guarded_free(&p->w);

@@ -46,43 +46,58 @@ static const kiln_gemm_prims *products_of(const kiln_cpu_target *target, const k
 }
 
 /* The ways to gather patches and to cut the work, as kiln_kernel.tactics lists them. */
-enum { TACTIC_RULES, TACTIC_GATHER, TACTIC_PATCH, TACTIC_PLANAR, TACTIC_BLOCKINGS };
-static const char *const conv_tactics[] = {"gather", "patch", "planar",
+enum {
+    TACTIC_RULES,
+    TACTIC_LINES,
+    TACTIC_GATHER,
+    TACTIC_PATCH,
+    TACTIC_PLANAR,
+    TACTIC_BLOCKINGS,
+};
+static const char *const conv_tactics[] = {"lines", "gather", "patch", "planar",
                                            KILN_BLOCKINGS(KILN_BLOCKING_NAME) NULL};
 
-/* A patch is the pixel itself: the convolution is one product. */
-static bool is_pointwise(const kiln_conv_args *g) {
-    return g->kernel[0] * g->kernel[1] * g->kernel[2] == 1 &&
-           g->stride[0] * g->stride[1] * g->stride[2] == 1;
+/* Why a convolution cannot run in the way that is asked for; NULL: it can. */
+static const char *why_not(int32_t tactic, const conv_params *p, bool is_image) {
+    const kiln_conv_args *g = &p->args;
+    const bool pointwise = g->kernel[0] * g->kernel[1] * g->kernel[2] == 1 &&
+                           g->stride[0] * g->stride[1] * g->stride[2] == 1;
+    if (tactic == TACTIC_RULES) {
+        return NULL;
+    }
+    if (p->depthwise) {
+        return "a depthwise convolution runs in one way";
+    }
+    if (tactic == TACTIC_PLANAR && !is_image) {
+        return "planar images have few channels";
+    }
+    if (tactic == TACTIC_LINES && (g->transposed || p->window.n > 2)) {
+        return "lines are copied for ordinary convolutions of one or two axes";
+    }
+    if (tactic == TACTIC_PATCH && g->transposed) {
+        return "a transposed convolution gathers";
+    }
+    return tactic < TACTIC_BLOCKINGS && pointwise ? "there are no patches" : NULL;
 }
 
-/* Planar or not, and how patches are made. False: refused. */
+/* Which form the input comes in and how patches are made. False: refused. */
 static bool choose_form(kiln_claimer *c, conv_params *p, bool half) {
+    static const kiln_conv_tactic forms[TACTIC_BLOCKINGS] = {[TACTIC_LINES] = KILN_CONV_LINES,
+                                                             [TACTIC_GATHER] = KILN_CONV_GATHER,
+                                                             [TACTIC_PATCH] = KILN_CONV_PATCH};
     kiln_conv_args *g = &p->args;
-    bool may_be_planar =
+    const bool is_image =
         !half && !g->transposed && g->groups == 1 && !p->depthwise && g->c_in <= PLANAR_CHANNELS;
+    const char *reason = why_not(c->tactic, p, is_image);
+    if (reason) {
+        kiln_claim_refuse(c, "%s", reason);
+        return false;
+    }
     const bool ruled = c->tactic == TACTIC_RULES || c->tactic >= TACTIC_BLOCKINGS;
-    p->planar = c->tactic == TACTIC_PLANAR || (ruled && may_be_planar);
-    if (c->tactic != TACTIC_RULES && p->depthwise) {
-        kiln_claim_refuse(c, "a depthwise convolution runs in one way");
-        return false;
-    }
-    if (!ruled && !p->planar && is_pointwise(g)) {
-        kiln_claim_refuse(c, "there are no patches");
-        return false;
-    }
-    if (p->planar && !may_be_planar) {
-        kiln_claim_refuse(c, "planar images are for %d channels at most", PLANAR_CHANNELS);
-        return false;
-    }
-    if (c->tactic == TACTIC_PATCH && g->transposed) {
-        kiln_claim_refuse(c, "a transposed convolution gathers");
-        return false;
-    }
-    g->planar = p->planar;
-    g->tactic = c->tactic == TACTIC_GATHER  ? KILN_CONV_GATHER
-                : c->tactic == TACTIC_PATCH ? KILN_CONV_PATCH
-                                            : KILN_CONV_AUTO;
+    const bool lines = c->tactic == TACTIC_LINES || (ruled && is_image && p->window.n <= 2);
+    p->planar = is_image && (lines || ruled || c->tactic == TACTIC_PLANAR);
+    g->planar = p->planar && !lines;
+    g->tactic = lines ? KILN_CONV_LINES : ruled ? KILN_CONV_AUTO : forms[c->tactic];
     g->blocking = kiln_blocking_at(c->tactic - TACTIC_BLOCKINGS);
     return true;
 }

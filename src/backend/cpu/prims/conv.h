@@ -18,9 +18,10 @@
  * How it runs: a block of output pixels is a block product whose rows are gathered (gemm.h). Either
  * each row is a list of pointers, one per kernel tap, to the channels of an input pixel or to a row
  * of zeros (KILN_CONV_GATHER), or the pixels' patches are copied into scratch first
- * (KILN_CONV_PATCH, for few channels and for planar input). A 1x1 convolution without stride or
- * padding is one GEMM. In a transposed convolution with stride s the outputs of one residue modulo
- * s see only the taps of that residue: each is an ordinary small convolution.
+ * (KILN_CONV_PATCH, for few channels and for planar input), or the input lines are copied, with
+ * their padding, and rows stand in them at equal distances (KILN_CONV_LINES). A 1x1 convolution
+ * without stride or padding is one GEMM. In a transposed convolution with stride s the outputs of
+ * one residue modulo s see only the taps of that residue: each is an ordinary small convolution.
  *
  * Forms of the weights are those of gemm.h. Where a word holds two elements, x is what `stage` of
  * the GEMM prims made of each pixel's channels of a group, the strides of x count words, and planar
@@ -38,6 +39,7 @@ typedef enum kiln_conv_tactic {
     KILN_CONV_AUTO = 0,
     KILN_CONV_GATHER, /* needs x_channel == 1 and not planar */
     KILN_CONV_PATCH,  /* not for transposed */
+    KILN_CONV_LINES,  /* of 1-D and 2-D, not transposed, not planar; any x_channel; others: AUTO */
 } kiln_conv_tactic;
 
 typedef struct kiln_conv_args {
@@ -48,7 +50,7 @@ typedef struct kiln_conv_args {
     int64_t pad[3]; /* before each axis; what stands after it follows from out. May be negative */
     /* Transposed: out = (in - 1) * stride - pads + dilation * (kernel - 1) + 1 + output padding. */
     bool transposed;
-    /* Packed order [channel][tap] instead of [tap][channel]. Not with transposed. */
+    /* Packed order [channel][tap] instead of [tap][channel]. Not with transposed or lines. */
     bool planar;
     /* Input element (n, d, h, w, c) is at
      *     x[n * x_batch + d * x_stride[0] + h * x_stride[1] + w * x_stride[2] + c * x_channel].

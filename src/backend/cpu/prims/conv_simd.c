@@ -11,6 +11,7 @@
 enum {
     PATCH_DEPTH = 16,            /* auto: fewer channels than this are copied as patches */
     PATCH_BYTES = 32 * 1024,     /* of patches in a unit */
+    LINES_BYTES = 64 * 1024,     /* of copied lines in a unit, about */
     TABLE_BYTES = 32 * 1024,     /* of row pointers in a unit */
     PIXELS = 96,                 /* most pixels of a unit */
     WEIGHT_BYTES = 256 * 1024,   /* of packed weights in a unit */
@@ -34,40 +35,60 @@ typedef struct conv_job {
     const kiln_conv_args *a;
     int64_t depth, cols, taps;
     int64_t pixels; /* of one image */
-    bool patch;
-    int64_t rows;         /* most pixels of one block */
+    bool patch, lines;
+    int64_t rows;         /* most pixels of one block; lines when they are copied */
     int64_t row_blocks;   /* blocks of pixels, or of lines when transposed */
     int64_t group_panels; /* panels of a unit */
     int64_t col_blocks;
 } conv_job;
 
+static bool can_copy_lines(const kiln_conv_args *a);
+static int64_t line_reach(const conv_job *c);
+static int64_t copied_words(const conv_job *c, int64_t lines);
+
+/* Most pixels of a unit, or lines where those are the rows; k: words of a sum. */
+static int64_t most_rows(const conv_job *c, int64_t k) {
+    const kiln_conv_args *a = c->a;
+    if (c->lines) {
+        int64_t bytes = line_reach(c) * c->depth * a->stride[1] * (int64_t)sizeof(float);
+        return i64_max(1, LINES_BYTES / i64_max(1, bytes));
+    }
+    int64_t row_bytes = c->patch ? k * 4 : i64_max(1, c->taps) * (int64_t)sizeof(float *);
+    int64_t rows = i64_max(12, (c->patch ? PATCH_BYTES : TABLE_BYTES) / row_bytes);
+    rows = i64_min(a->blocking.block_rows > 0 ? a->blocking.block_rows : PIXELS, rows);
+    return a->transposed ? i64_max(1, rows / i64_max(1, a->out[2])) : rows;
+}
+
+static bool copies_patches(const conv_job *c) {
+    const kiln_conv_args *a = c->a;
+    bool few = c->depth < PATCH_DEPTH && c->taps > 1;
+    bool must = a->planar || a->x_channel != 1;
+    return must || a->tactic == KILN_CONV_PATCH || (a->tactic == KILN_CONV_AUTO && few);
+}
+
 static conv_job describe(const kiln_conv_args *a) {
     conv_job c = {.a = a, .depth = form_words(a->c_in / a->groups), .cols = a->c_out / a->groups};
     c.taps = volume(a->kernel);
     c.pixels = volume(a->out);
-    bool few = c.depth < PATCH_DEPTH && c.taps > 1;
-    bool must = a->planar || a->x_channel != 1;
-    c.patch = !a->transposed &&
-              (must || a->tactic == KILN_CONV_PATCH || (a->tactic == KILN_CONV_AUTO && few));
+    c.lines = a->tactic == KILN_CONV_LINES && can_copy_lines(a);
+    c.patch = !a->transposed && !c.lines && copies_patches(&c);
     int64_t k = i64_max(1, c.taps * c.depth);
     int64_t panels = gemm()->panels(c.cols);
     int64_t panel_bytes = gemm()->nr * k * (int64_t)sizeof(form_item);
-    int64_t row_bytes = c.patch ? k * 4 : i64_max(1, c.taps) * (int64_t)sizeof(float *);
-    int64_t total = a->batch * (a->transposed ? a->out[0] * a->out[1] : c.pixels);
+    int64_t total = a->batch * (c.lines || a->transposed ? a->out[0] * a->out[1] : c.pixels);
     int64_t macs = a->batch * c.pixels * c.cols * k * a->groups;
-    int64_t rows = i64_max(12, (c.patch ? PATCH_BYTES : TABLE_BYTES) / row_bytes);
-    rows = i64_min(a->blocking.block_rows > 0 ? a->blocking.block_rows : PIXELS, rows);
     int64_t group_bytes = a->blocking.group_bytes > 0 ? a->blocking.group_bytes : WEIGHT_BYTES;
     int64_t group = i64_min(panels, i64_max(1, group_bytes / panel_bytes));
-    int64_t per_unit = a->transposed ? i64_max(1, rows / i64_max(1, a->out[2])) : rows;
+    int64_t per_unit = most_rows(&c, k);
+    const int64_t least = c.lines ? 2 : 24;
     for (;;) {
         int64_t units = i64_ceil_div(total, per_unit) * i64_ceil_div(panels, group) * a->groups;
         if (units >= CONV_UNITS || macs / i64_max(1, units) < 2 * CONV_UNIT_MACS) {
             break;
         }
-        if (!c.patch && group > 1) {
+        if (!c.patch && !c.lines && group > 1) {
             group = i64_ceil_div(group, 2);
-        } else if (per_unit >= 24) {
+        } else if (per_unit >= least) {
             per_unit /= 2;
         } else {
             break;
@@ -85,15 +106,17 @@ typedef struct conv_scratch {
     float *zeros;
     const float **rows;
     const float **lines; /* of a patch */
-    float *patches;
+    float *patches;      /* or copied lines */
 } conv_scratch;
 
 static int64_t lay_out(const conv_job *c, char *base, conv_scratch *s) {
     int64_t zeros = round64(c->depth * (int64_t)sizeof(float));
     int64_t per_row = c->patch ? 1 : c->taps;
-    int64_t rows = round64(c->rows * per_row * (int64_t)sizeof(float *));
+    int64_t rows = round64((c->lines ? 1 : c->rows) * per_row * (int64_t)sizeof(float *));
     int64_t patch = (c->taps * c->depth + KILN_VLEN) * (int64_t)sizeof(float);
-    int64_t patches = c->patch ? round64(c->rows * patch) : 0;
+    int64_t patches = c->patch   ? round64(c->rows * patch)
+                      : c->lines ? round64(copied_words(c, c->rows) * (int64_t)sizeof(float))
+                                 : 0;
     int64_t lines = c->patch ? round64(c->taps * c->depth * (int64_t)sizeof(float *)) : 0;
     if (base) {
         s->zeros = (float *)base;
@@ -304,6 +327,8 @@ static void run_pixels(const conv_job *c, const column_block *cols, int64_t row_
     }
 }
 
+#include "backend/cpu/prims/conv_lines.h"
+
 /* Pointers of the pixels first, first + stride, ... of the line at p, `taps` each, in the order of
  * pack_transposed. From one of them to the next, every tap moves on by one input pixel. */
 static void point_line(const conv_job *c, const position *p, int64_t first, int64_t taps,
@@ -431,6 +456,8 @@ static void conv_run(const kiln_conv_args *a, int64_t tile_begin, int64_t tile_e
         const int64_t row_block = rows_last ? i / col_blocks : i % c.row_blocks;
         if (a->transposed) {
             run_lines(&c, &cols, row_block, &s);
+        } else if (c.lines) {
+            run_line_block(&c, &cols, row_block, &s);
         } else {
             run_pixels(&c, &cols, row_block, &s);
         }

@@ -80,11 +80,13 @@ typedef struct kiln_gemm_args {
 } kiln_gemm_args;
 
 /* A block product whose rows are gathered: row m of A is `taps` pieces of `depth` words, piece t
- * at row[m * taps + t]; K = taps * depth. Convolutions are made of these. All panels of [0, n) are
+ * at row[m * taps + t], or, where lda is not 0, at row[t] + m * lda; K = taps * depth. Convolutions
+ * are made of these. All panels of [0, n) are
  * computed, rows [0, m) of c are written (c, residual: row 0 of the block; bias: column 0). */
 typedef struct kiln_gemm_gather {
     int64_t m, n, taps, depth;
     const float *const *row;
+    int64_t lda;
     const void *b; /* packed panels of this block's columns */
     float *c;
     int64_t ldc;

@@ -36,13 +36,11 @@ enum {
 };
 
 typedef struct tile {
-    const float *const *row; /* gathered: piece t of row i at row[i * row_step + t] + depth_begin */
-    int64_t row_step;
+    /* Piece t of row i at row[i * row_step + t] + shift + i * lda. */
+    const float *const *row;
+    int64_t row_step, shift, lda;
     int64_t taps;
     int64_t depth; /* floats of each piece */
-    int64_t depth_begin;
-    const float *a; /* strided: row i at a + i * lda, one piece */
-    int64_t lda;
     const form_item *b;
     int64_t b_panel; /* items from one panel to the next */
     float *c;
@@ -167,7 +165,7 @@ KILN_INLINE void gathered_tile(const tile *t, int rows, int vecs) {
     for (int64_t tap = 0; tap < t->taps; tap++) {
         const float *a[MR];
         UNROLL for (int i = 0; i < rows; i++) {
-            a[i] = t->row ? t->row[i * t->row_step + tap] + t->depth_begin : t->a + i * t->lda;
+            a[i] = t->row[i * t->row_step + tap] + t->shift + i * t->lda;
         }
         for (int64_t k = 0; k < depth; k++) {
             kiln_vf bv[WIDE_VECS];
@@ -184,30 +182,32 @@ KILN_INLINE void gathered_tile(const tile *t, int rows, int vecs) {
     end_tile(t, rows, vecs, sum);
 }
 
-/* Rows lda apart: every third has a pointer, the two after it are reached by index, so that twelve
- * rows need four registers. */
+/* Rows lda apart (row_step 0): every third has a pointer, the two after it are reached by index, so
+ * that twelve rows need four registers. */
 KILN_INLINE void strided_tile(const tile *t, int rows, int vecs) {
     tile_sums sum;
     begin_tile(t, rows, vecs, sum);
     const form_item *b = t->b;
     const int64_t lda = t->lda;
-    const float *a[TALL_MR / 3];
-    UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
-        a[i] = t->a + 3 * i * lda;
-    }
-    for (int64_t k = 0; k < t->depth; k++) {
-        kiln_vf bv[WIDE_VECS];
-        load_b(vecs, bv, b, 0);
-        UNROLL for (int i = 0; i < rows; i++) {
-            kiln_vf av = form_load_a(a[i / 3] + i % 3 * lda);
-            UNROLL for (int v = 0; v < vecs; v++) {
-                sum[i][v] = form_multiply(av, bv[v], sum[i][v]);
-            }
-        }
+    for (int64_t tap = 0; tap < t->taps; tap++) {
+        const float *a[TALL_MR / 3];
         UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
-            a[i]++;
+            a[i] = t->row[tap] + t->shift + 3 * i * lda;
         }
-        b += NR;
+        for (int64_t k = 0; k < t->depth; k++) {
+            kiln_vf bv[WIDE_VECS];
+            load_b(vecs, bv, b, 0);
+            UNROLL for (int i = 0; i < rows; i++) {
+                kiln_vf av = form_load_a(a[i / 3] + i % 3 * lda);
+                UNROLL for (int v = 0; v < vecs; v++) {
+                    sum[i][v] = form_multiply(av, bv[v], sum[i][v]);
+                }
+            }
+            UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
+                a[i]++;
+            }
+            b += NR;
+        }
     }
     end_tile(t, rows, vecs, sum);
 }
@@ -264,9 +264,8 @@ static int64_t packed_bytes(int64_t k, int64_t n) {
 typedef struct block {
     int64_t m, n;
     int64_t tile_rows;
-    const float *a; /* strided when row is NULL */
-    int64_t lda;
-    const float *const *row;
+    const float *const *row; /* as in tile */
+    int64_t row_step, lda;
     int64_t taps, depth;
     const form_item *b;
     float *c;
@@ -310,7 +309,7 @@ static void prefetch(const form_item *p, const form_item *end) {
 
 static tile_fn pick_tile(const block *k, int64_t rows, int64_t vecs) {
 #if KILN_VREGS == 32
-    if (!k->row && rows >= 4 && vecs <= 2) {
+    if (k->row_step == 0 && rows >= 4 && vecs <= 2) {
         return strided_tiles[rows][vecs];
     }
 #endif
@@ -337,11 +336,8 @@ static void run_pass(const block *k, tile *t, const form_item *next, int64_t nex
                  next + i64_min(next_items, share * (i + 1)));
         fn(t);
         t->c += rows * k->ldc;
-        if (t->row) {
-            t->row += rows * k->taps;
-        } else {
-            t->a += rows * k->lda;
-        }
+        t->row += rows * k->row_step;
+        t->shift += rows * k->lda;
         if (t->residual) {
             t->residual += rows * k->epilogue->ld_residual;
         }
@@ -360,13 +356,12 @@ static void run_block(const block *k) {
         for (int64_t p = 0; p < count; p += width) {
             const form_item *b = k->b + (p * depth_all + b_row) * NR;
             tile t = {
-                .row = k->row ? k->row + s.tap_begin : NULL,
-                .row_step = k->taps,
+                .row = k->row + s.tap_begin,
+                .row_step = k->row_step,
+                .shift = s.depth_begin,
+                .lda = k->lda,
                 .taps = s.taps,
                 .depth = s.depth,
-                .depth_begin = s.depth_begin,
-                .a = k->row ? NULL : k->a + s.depth_begin,
-                .lda = k->lda,
                 .b = b,
                 .b_panel = depth_all * NR,
                 .c = k->c + p * NR,
@@ -454,11 +449,12 @@ static void run(const kiln_gemm_args *g, int64_t tile_begin, int64_t tile_end) {
             i64_part(g->m, b.row_tiles, i64_part(b.row_tiles, b.row_blocks, row_block + 1));
         int64_t n0 = group * b.group * NR;
         int64_t n1 = i64_min(g->n, n0 + b.group * NR);
+        const float *first = g->a + m0 * g->lda;
         block k = {
             .m = m1 - m0,
             .n = n1 - n0,
             .tile_rows = tallest_tile(g),
-            .a = g->a + m0 * g->lda,
+            .row = &first,
             .lda = g->lda,
             .taps = 1,
             .depth = g->k,
@@ -483,8 +479,10 @@ static void gather(const kiln_gemm_gather *g) {
     block k = {
         .m = g->m,
         .n = g->n,
-        .tile_rows = MR,
+        .tile_rows = g->lda == 0 || g->m < TALL_MR ? MR : TALL_MR,
         .row = g->row,
+        .row_step = g->lda == 0 ? g->taps : 0,
+        .lda = g->lda,
         .taps = g->taps,
         .depth = g->depth,
         .b = g->b,

@@ -7,13 +7,14 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/checked.h"
 #include "base/host.h"
 #include "base/options.h"
 #include "base/text.h"
 
-enum { ALIGN = 64, MAX_LINE = 1024 };
+enum { ALIGN = 64, MAX_LINE = 1024, HUGE_PAGE = 2 << 20, HUGE_BLOCK = 2 * HUGE_PAGE };
 
 struct kiln_env {
     kiln_allocator allocator; /* alloc NULL: malloc */
@@ -21,11 +22,21 @@ struct kiln_env {
     kiln_limits limits;
 };
 
-/* aligned_alloc wants a multiple of the alignment. */
+/* aligned_alloc wants a multiple of the alignment. Large blocks (weights, activations) lie in huge
+ * pages where the system gives them, which spares misses of the TLB. */
 static void *system_alloc(size_t bytes) {
     size_t rounded;
-    return kiln_align_size(bytes ? bytes : 1, ALIGN, &rounded) ? aligned_alloc(ALIGN, rounded)
-                                                               : NULL;
+    const bool huge = bytes >= HUGE_BLOCK;
+    if (!kiln_align_size(bytes ? bytes : 1, ALIGN, &rounded)) {
+        return NULL;
+    }
+    void *block = aligned_alloc(huge ? HUGE_PAGE : ALIGN, rounded);
+#if defined(MADV_HUGEPAGE)
+    if (block && huge) {
+        madvise(block, rounded / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+    }
+#endif
+    return block;
 }
 
 void *kiln_env_alloc(const kiln_env *env, size_t bytes) {

@@ -12,6 +12,7 @@ typedef struct bench_own {
     int64_t iterations;
     bool profile, skip_inference, print_outputs, serve;
     const char *output, *export_times, *export_profile, *export_output;
+    int32_t first_level, last_level; /* --opt-level */
 } bench_own;
 
 typedef struct layer_time {
@@ -35,6 +36,11 @@ typedef struct bench_row {
     layer_times layers; /* of a profiled run */
 } bench_row;
 
+/* Measures one row, of the session's engine. Returns the exit status. */
+int bench_measure(cli *c, const bench_own *o, session *s, bench_row *r);
+/* A table of levels: builds the model on each, and measures a row like `like`. Returns the exit
+ * status. */
+int bench_levels(cli *c, const bench_own *o, const bench_row *like);
 /* The library's warnings, then one about threads; NULL past the end. */
 const char *bench_warning(const bench_row *r, size_t i);
 /* Takes the layer times of the context; none when it was not profiled. */

@@ -282,7 +282,10 @@ typedef struct session {
 
 /* How the options say to load and build. Pointers stay valid as long as the command runs. */
 int session_options(cli *c, const char *path, kiln_open_options *out);
-/* How the options, else `level`, say to build by measuring, for runs with so many threads (0: all);
+/* --opt-level as one level or, where `range` is true, as "A-B"; `level` without the option. 0, or
+ * the exit status once it said what is wrong. */
+int session_levels(cli *c, int32_t level, bool range, int32_t *first, int32_t *last);
+/* How the options say to build by measuring at this level, for runs with so many threads (0: all);
  * NULL: by rules. */
 const kiln_tune_options *session_tune(const cli *c, int32_t level, int64_t threads);
 /* Opens an engine or model, with a line about it. */

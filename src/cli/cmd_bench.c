@@ -157,7 +157,7 @@ static void show(cli *c, const bench_own *o, const session *s, const bench_row *
 
 /* ---- Measuring ---- */
 
-static int measure(cli *c, const bench_own *o, session *s, bench_row *r) {
+int bench_measure(cli *c, const bench_own *o, session *s, bench_row *r) {
     int failed = session_inputs(c, s, o->batches.count > 0 ? r->batch : 0);
     failed = failed ? failed : session_context(c, s, r->threads);
     if (failed != 0) {
@@ -186,7 +186,7 @@ static int measure_all(cli *c, const bench_own *o, session *s, bench_row *rows, 
                        size_t *done) {
     int status = 0;
     for (size_t i = 0; i < n && status == 0; i++) {
-        status = measure(c, o, s, &rows[i]);
+        status = bench_measure(c, o, s, &rows[i]);
         *done += rows[i].bench != NULL;
     }
     return status;
@@ -263,7 +263,11 @@ static int bench(cli *c, bench_own *o, session *s) {
     bench_row *rows;
     size_t n, done = 0;
     int status = make_rows(c, o, &rows, &n);
-    s->tune = status ? NULL : session_tune(c, 0, rows[0].threads);
+    if (status == 0 && o->last_level > o->first_level) {
+        return n == 1 ? bench_levels(c, o, &rows[0])
+                      : usage_error(c, NULL, "a sweep is over levels, or threads and batches");
+    }
+    s->tune = status ? NULL : session_tune(c, o->first_level, rows[0].threads);
     status = status ? status : session_open(c, s, c->operands.items[0]);
     status = status ? status : settle_batch(c, s, o, rows, n);
     status = status ? status : save(c, o, s);
@@ -297,7 +301,8 @@ static int run(cli *c, void *given) {
         return usage_error(c, NULL, "--warm-up and --duration take numbers of at least 0");
     }
     o->iterations = o->iterations ? o->iterations : 10;
-    int status = bench(c, o, &s);
+    int status = session_levels(c, 0, true, &o->first_level, &o->last_level);
+    status = status ? status : bench(c, o, &s);
     session_close(&s);
     return status;
 }
@@ -381,6 +386,7 @@ static const opt options[] = {
 
 static const example examples[] = {
     {"kiln bench net.onnx", "builds and times a model on generated inputs"},
+    {"kiln bench net.onnx --opt-level 0-5", "what building by measuring costs and gains"},
     {"kiln bench net.kiln --threads 1,2,4 --batch 1,8 --format csv", "a sweep, one row each"},
     {"kiln bench net.onnx --profile --duration 1", "where the time goes, layer by layer"},
 };

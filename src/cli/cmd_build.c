@@ -10,6 +10,7 @@ typedef struct own {
     const char *int8; /* "", "force", or NULL */
     bool portable, no_timing;
     int64_t threads;
+    int32_t level; /* --opt-level */
 } own;
 
 /* "dir/net.onnx" becomes "net.kiln" in the working folder. */
@@ -150,7 +151,7 @@ static void say_tried(cli *c, const kiln_engine *engine) {
 
 static kiln_status make_engine(cli *c, const own *o, const kiln_model *model,
                                const kiln_build_options *b, kiln_engine **engine) {
-    const kiln_tune_options *tune = o->no_timing ? NULL : session_tune(c, 3, o->threads);
+    const kiln_tune_options *tune = o->no_timing ? NULL : session_tune(c, o->level, o->threads);
     if (!tune) {
         return kiln_engine_build(engine, model, b, c->diag);
     }
@@ -203,9 +204,12 @@ static int build(cli *c, const own *o, kiln_model **model, kiln_engine **engine)
 }
 
 static int run(cli *c, void *given) {
+    own *o = given;
+    int32_t last;
     kiln_model *model = NULL;
     kiln_engine *engine = NULL;
-    int status = build(c, given, &model, &engine);
+    int status = session_levels(c, 3, false, &o->level, &last);
+    status = status ? status : build(c, o, &model, &engine);
     kiln_engine_destroy(engine);
     kiln_model_destroy(model);
     return status;

@@ -79,11 +79,11 @@ GROUP(group_build, "Building and loading");
 
 static const opt group_tune_options[] = {
     {.name = "opt-level",
-     .kind = OPT_CHOICE,
-     .value = "0|1|2|3|4|5",
+     .kind = OPT_TEXT,
+     .value = "0..5",
      SHARED(opt_level),
      .help = "0: rules choose how layers run; above: ways are timed, on higher levels more of them "
-             "for longer [build: 3, bench: 0]"},
+             "for longer [build: 3, bench: 0]; bench takes several, as 0-5"},
     {.name = "timing-cache",
      .kind = OPT_TEXT,
      .value = "FILE",

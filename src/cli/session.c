@@ -37,8 +37,24 @@ int session_options(cli *c, const char *path, kiln_open_options *out) {
     return 0;
 }
 
+int session_levels(cli *c, int32_t level, bool range, int32_t *first, int32_t *last) {
+    const char *t = c->opt_level;
+    *first = *last = level;
+    if (!t) {
+        return 0;
+    }
+    bool one = t[0] >= '0' && t[0] <= '5' && !t[1];
+    bool two = t[0] >= '0' && t[0] <= '5' && t[1] == '-' && t[2] >= t[0] && t[2] <= '5' && !t[3];
+    if (!one && !(two && range)) {
+        return usage_error(c, NULL, "--opt-level takes a number from 0 to 5%s",
+                           range ? ", or two of them as 0-5" : "");
+    }
+    *first = t[0] - '0';
+    *last = two ? t[2] - '0' : *first;
+    return 0;
+}
+
 const kiln_tune_options *session_tune(const cli *c, int32_t level, int64_t threads) {
-    level = c->opt_level ? c->opt_level[0] - '0' : level;
     kiln_tune_options *o = allocate(sizeof *o);
     *o = (kiln_tune_options){.size = sizeof *o,
                              .level = level,

@@ -18,12 +18,23 @@
     X("low-tile", .tile_rows = 6)        \
     X("tall-wide", .block_rows = 480, .group_bytes = 1 << 20)
 
+/* The same of 8-bit products, whose units take all columns where nothing is asked for. */
+#define KILN_BLOCKINGS_Q8(X)              \
+    X("narrow", .group_bytes = 128 << 10) \
+    X("short", .block_rows = 24)          \
+    X("tall", .block_rows = 384)          \
+    X("slim", .group_bytes = 24 << 10)
+
 #define KILN_BLOCKING_NAME(name, ...) name,
 #define KILN_BLOCKING_VALUE(name, ...) {__VA_ARGS__},
 
-/* Blocking i of that list; a negative one is the rules'. */
+/* Blocking i of such a list; a negative one is the rules'. */
 static inline kiln_gemm_blocking kiln_blocking_at(int32_t i) {
     static const kiln_gemm_blocking list[] = {KILN_BLOCKINGS(KILN_BLOCKING_VALUE)};
+    return i >= 0 ? list[i] : (kiln_gemm_blocking){0};
+}
+static inline kiln_gemm_blocking kiln_blocking_q8_at(int32_t i) {
+    static const kiln_gemm_blocking list[] = {KILN_BLOCKINGS_Q8(KILN_BLOCKING_VALUE)};
     return i >= 0 ? list[i] : (kiln_gemm_blocking){0};
 }
 

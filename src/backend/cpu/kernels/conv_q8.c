@@ -1,5 +1,6 @@
 /* conv_q8.c - 8-bit convolution and transposed convolution (see q8_region.h) over channels-last
  * activations. Depthwise problems have prims of their own. */
+#include "backend/cpu/kernels/blocking.h"
 #include "backend/cpu/kernels/conv_q8_pack.h"
 #include "backend/cpu/kernels/conv_shape.h"
 #include "backend/cpu/kernels/q8_region.h"
@@ -34,6 +35,10 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         return NULL;
     }
     p->depthwise = kiln_conv_is_depthwise(&p->shape);
+    if (c->tactic > 0 && p->depthwise) {
+        return kiln_claim_refuse(c, "a depthwise convolution runs in one way");
+    }
+    p->shape.blocking = kiln_blocking_q8_at(c->tactic - 1);
     return kiln_q8_extend(c, r, &p->region, KILN_LAYOUT_LAST) ? r : NULL;
 }
 
@@ -103,8 +108,11 @@ static void run(const kiln_call *call, const kiln_team *team) {
     s->run(&args, begin, end, call->scratch + (size_t)team->rank * call->scratch_bytes);
 }
 
+static const char *const tactics[] = {KILN_BLOCKINGS_Q8(KILN_BLOCKING_NAME) NULL};
+
 const kiln_kernel kiln_kernel_conv_q8 = {
     .name = "conv_q8",
+    .tactics = tactics,
     .computes = KILN_DTYPE_I8,
     .claim = claim,
     .pack = pack,

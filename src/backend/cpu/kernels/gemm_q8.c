@@ -1,6 +1,7 @@
 /* gemm_q8.c - 8-bit Gemm and MatMul by constant weights (see q8_region.h). All leading dims of the
  * activations are rows of one matrix. */
 #include "backend/cpu/axes.h"
+#include "backend/cpu/kernels/blocking.h"
 #include "backend/cpu/kernels/q8_region.h"
 #include "ops/attrs.h"
 #include "ops/ops.h"
@@ -73,6 +74,7 @@ static kiln_status bind(kiln_binder *b) {
         .b = b->blobs[0].data,
         .ldc = p->n,
         .epilogue = kiln_q8_epilogue_of(&p->region, p->n, b->blobs[1].data),
+        .blocking = kiln_blocking_q8_at(b->claim->tactic - 1),
     };
     s->args.epilogue.ld_residual = p->n;
     s->tiles = s->prims->tiles(&s->args);
@@ -97,8 +99,11 @@ static void run(const kiln_call *call, const kiln_team *team) {
     s->prims->run(&args, begin, end, call->scratch + (size_t)team->rank * call->scratch_bytes);
 }
 
+static const char *const tactics[] = {KILN_BLOCKINGS_Q8(KILN_BLOCKING_NAME) NULL};
+
 const kiln_kernel kiln_kernel_gemm_q8 = {
     .name = "gemm_q8",
+    .tactics = tactics,
     .computes = KILN_DTYPE_I8,
     .claim = claim,
     .pack = pack,

@@ -30,7 +30,8 @@ static conv_q8_job describe(const kiln_gemm_q8_prims *q, const kiln_conv_args *a
     c.row_bytes = q->stage_bytes(c.k);
     const int64_t lines = a->batch * a->out[0] * a->out[1], pixels = lines * a->out[2];
     const int64_t panels = q->panels(c.cols);
-    const q8_unit u = q8_cut(pixels, c.k, panels, q->nr, q->mr, c.row_bytes, a->groups);
+    const q8_unit u =
+        q8_cut(pixels, c.k, panels, q->nr, q->mr, c.row_bytes, a->groups, &a->blocking);
     if (a->transposed) {
         c.row_blocks = i64_ceil_div(lines, i64_max(1, u.rows / i64_max(1, a->out[2])));
         c.rows = line_pixels(a);

@@ -71,6 +71,7 @@ typedef struct kiln_gemm_q8_args {
     int64_t ldc;
     const int32_t *row_start; /* [m] or NULL */
     kiln_q8_epilogue epilogue;
+    kiln_gemm_blocking blocking; /* block_rows and group_bytes */
 } kiln_gemm_q8_args;
 
 /* A block of staged rows (see stage below) times panels of b. c and the epilogue's pointers stand

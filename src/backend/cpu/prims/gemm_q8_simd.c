@@ -191,7 +191,8 @@ typedef struct blocking {
 
 KILN_INLINE blocking cut(const kiln_gemm_q8_args *g, int form) {
     const int64_t count = panel_count(g->n);
-    const q8_unit u = q8_cut(g->m, g->k, count, NR, MR, stage_row_bytes(form == PAIRS, g->k), 1);
+    const q8_unit u =
+        q8_cut(g->m, g->k, count, NR, MR, stage_row_bytes(form == PAIRS, g->k), 1, &g->blocking);
     blocking b = {.staged = form == PAIRS || g->k % form != 0};
     b.row_tiles = i64_ceil_div(g->m, MR);
     b.row_blocks = i64_min(b.row_tiles, i64_ceil_div(g->m, u.rows));

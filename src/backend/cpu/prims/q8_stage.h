@@ -83,12 +83,17 @@ typedef struct q8_unit {
 } q8_unit;
 
 /* Cuts m rows of k, times `panels` panels of nr columns, `copies` times over. Thin blocks of rows
- * are cheap, since B flows faster than it is used; few columns are not. */
+ * are cheap, since B flows faster than it is used; few columns are not. What is asked for is a
+ * limit, from which units are made smaller alike. */
 KILN_INLINE q8_unit q8_cut(int64_t m, int64_t k, int64_t panels, int64_t nr, int64_t mr,
-                           int64_t row_bytes, int64_t copies) {
+                           int64_t row_bytes, int64_t copies, const kiln_gemm_blocking *asked) {
     const int64_t macs = m * k * panels * nr * copies;
     q8_unit u = {i64_min(STAGE_ROWS, i64_max(2 * mr, STAGE_BYTES / row_bytes)), panels};
+    u.rows = asked->block_rows > 0 ? asked->block_rows : u.rows;
     u.rows = i64_max(1, i64_min(u.rows, m));
+    if (asked->group_bytes > 0) {
+        u.panels = i64_max(1, i64_min(panels, asked->group_bytes / i64_max(1, nr * k)));
+    }
     for (;;) {
         int64_t units = i64_ceil_div(m, u.rows) * i64_ceil_div(panels, u.panels) * copies;
         if (units >= UNITS_WANTED || macs / units < 2 * UNIT_MACS) {

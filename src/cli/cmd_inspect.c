@@ -97,9 +97,10 @@ static void layers_table(const cli *c, const session *s) {
     table *t = table_new(">#|layer|kernel|precision|ops|output|>MACs|>weights|from");
     kiln_layer l;
     for (size_t i = 0; kiln_engine_layer(s->engine, i, &l); i++) {
+        const bool ruled = strcmp(l.tactic, "rules") == 0;
         table_cell(t, "%zu", i);
         table_cell(t, "%s", l.name);
-        table_cell(t, "%s", l.kernel);
+        table_cell(t, "%s%s%s", l.kernel, ruled ? "" : "/", ruled ? "" : l.tactic);
         table_cell(t, "%s", l.precision);
         table_cell(t, "%s", l.ops ? l.ops : "");
         table_cell(t, "%s", l.output ? l.output : "");
@@ -119,6 +120,7 @@ static void layers_json(json *j, const session *s) {
         json_open(j, '{');
         json_key_text(j, "name", l.name);
         json_key_text(j, "kernel", l.kernel);
+        json_key_text(j, "tactic", l.tactic);
         json_key_text(j, "precision", l.precision);
         json_key_text(j, "ops", l.ops);
         json_key_text(j, "output", l.output);
@@ -353,7 +355,8 @@ static const opt options[] = {
     {.name = "layers",
      .kind = OPT_FLAG,
      .at = offsetof(own, layers),
-     .help = "every layer: kernel, operators, where it came from"},
+     .help =
+         "every layer: kernel (and tactic, where one was chosen), operators, where it came from"},
     {.name = "passes",
      .kind = OPT_FLAG,
      .at = offsetof(own, passes),

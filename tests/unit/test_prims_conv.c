@@ -57,7 +57,8 @@ static int64_t product(const int64_t v[3]) {
     return v[0] * v[1] * v[2];
 }
 
-/* Lays the problem out: channels-last with `gap` floats after each pixel, or planar. */
+/* Lays the problem out: channels-last with `gap` floats after each pixel, or with planar weights,
+ * the image then in either layout. */
 static problem problem_new(const geometry *q, int64_t gap, bool planar, uint64_t seed) {
     problem p = {0};
     kiln_conv_args *a = &p.a;
@@ -81,15 +82,16 @@ static problem problem_new(const geometry *q, int64_t gap, bool planar, uint64_t
         assert_true(a->out[i] > 0);
     }
     int64_t pixels = product(a->in);
-    a->x_channel = planar ? pixels : 1;
-    a->x_stride[2] = planar ? 1 : q->c_in + gap;
+    bool planes = planar && seed % 3;
+    a->x_channel = planes ? pixels : 1;
+    a->x_stride[2] = planes ? 1 : q->c_in + gap;
     a->x_stride[1] = a->in[2] * a->x_stride[2];
     a->x_stride[0] = a->in[1] * a->x_stride[1];
-    a->x_batch = planar ? pixels * q->c_in : pixels * (q->c_in + gap);
+    a->x_batch = pixels * (q->c_in + gap);
     a->ldy = q->c_out + gap;
     int64_t rows = q->batch * product(a->out);
     uint64_t state = seed;
-    p.x = guarded_random(q->batch * a->x_batch - (planar ? 0 : gap), &state);
+    p.x = guarded_random(q->batch * a->x_batch - gap, &state);
     p.weights = guarded_random(q->c_in * q->c_out / q->groups * product(a->kernel), &state);
     p.bias = guarded_random(q->c_out, &state);
     p.residual = guarded_random(rows * a->ldy - gap, &state);
@@ -348,6 +350,34 @@ static void test_conv_shapes(void **unused) {
     }
 }
 
+/* Few output channels, whose vectors lie along W. */
+static void test_few_channels(void **unused) {
+    (void)unused;
+    static const flat shapes[] = {
+        {1, 1, 3, 3, 18, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},
+        {2, 1, 3, 3, 5, 71, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},
+        {1, 1, 16, 1, 9, 130, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},
+        {1, 1, 17, 2, 6, 47, 5, 5, 1, 1, 1, 1, 2, 2, 2, 2},
+        {2, 1, 33, 4, 5, 49, 3, 3, 1, 1, 1, 1, 0, 0, 1, 2},
+        {1, 1, 8, 3, 9, 600, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},
+        {1, 1, 130, 4, 4, 300, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},
+        {1, 1, 5, 3, 11, 64, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1},
+        {1, 1, 4, 2, 11, 70, 5, 4, 1, 3, 1, 1, 2, 1, 2, 3},
+        {2, 1, 6, 3, 12, 40, 3, 3, 1, 1, 3, 2, 3, 2, 3, 2},
+        {1, 1, 2, 4, 3, 40, 3, 5, 2, 2, 2, 3, 4, 9, 5, 7},
+        {1, 1, 7, 1, 6, 40, 3, 3, 1, 1, 1, 1, -1, -3, 2, -1},
+        {1, 1, 1, 1, 1, 90, 1, 31, 1, 1, 1, 1, 0, 15, 0, 15},
+        {3, 1, 20, 3, 1, 33, 1, 3, 1, 1, 1, 1, 0, 40, 0, 41},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        geometry q = from_flat(&shapes[i], false);
+        for (uint64_t seed = i; seed < i + 60; seed += 13) {
+            check_geometry(&q, false, seed + 1);
+            check_geometry(&q, true, seed + 2);
+        }
+    }
+}
+
 static void test_volumes(void **unused) {
     (void)unused;
     static const geometry shapes[] = {
@@ -513,9 +543,13 @@ static void test_random_geometries(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_conv_shapes),          cmocka_unit_test(test_volumes),
-        cmocka_unit_test(test_transposed_shapes),    cmocka_unit_test(test_depthwise_shapes),
-        cmocka_unit_test(test_depthwise_multiplier), cmocka_unit_test(test_post),
+        cmocka_unit_test(test_conv_shapes),
+        cmocka_unit_test(test_few_channels),
+        cmocka_unit_test(test_volumes),
+        cmocka_unit_test(test_transposed_shapes),
+        cmocka_unit_test(test_depthwise_shapes),
+        cmocka_unit_test(test_depthwise_multiplier),
+        cmocka_unit_test(test_post),
         cmocka_unit_test(test_random_geometries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

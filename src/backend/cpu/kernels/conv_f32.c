@@ -16,6 +16,7 @@ typedef struct conv_params {
     kiln_window window;
     kiln_conv_args args; /* what the weights' layout depends on; sizes follow at bind */
     bool depthwise;
+    bool few;    /* an image to few channels: lines are staged from either layout */
     bool planar; /* reads NCHW as it comes: few channels */
 } conv_params;
 
@@ -28,8 +29,9 @@ typedef struct conv_state {
     int64_t tiles;
 } conv_state;
 
-/* Input channels up to which a planar image is read in place rather than converted first. */
-enum { PLANAR_CHANNELS = 4 };
+/* Input channels up to which a planar image is read in place rather than converted first; where
+ * there are few output channels too, lines are staged, from either layout. */
+enum { PLANAR_CHANNELS = 4, FEW_CHANNELS = 4 };
 
 /* The form of the prims for a kernel. */
 static const kiln_conv_prims *form_of(const kiln_cpu_target *target, const kiln_claim *claim) {
@@ -80,6 +82,12 @@ static const char *why_not(int32_t tactic, const conv_params *p, bool is_image) 
     return tactic < TACTIC_BLOCKINGS && pointwise ? "there are no patches" : NULL;
 }
 
+/* An image whose convolution gives few channels. */
+static bool is_few(const conv_params *p) {
+    const kiln_conv_args *g = &p->args;
+    return g->c_out <= FEW_CHANNELS && p->window.n <= 2 && g->kernel[1] * g->kernel[2] > 1;
+}
+
 /* Which form the input comes in and how patches are made. False: refused. */
 static bool choose_form(kiln_claimer *c, conv_params *p, bool half) {
     static const kiln_conv_tactic forms[TACTIC_BLOCKINGS] = {[TACTIC_LINES] = KILN_CONV_LINES,
@@ -94,9 +102,11 @@ static bool choose_form(kiln_claimer *c, conv_params *p, bool half) {
         return false;
     }
     const bool ruled = c->tactic == TACTIC_RULES || c->tactic >= TACTIC_BLOCKINGS;
-    const bool lines = c->tactic == TACTIC_LINES || (ruled && is_image && p->window.n <= 2);
+    p->few = c->tactic == TACTIC_RULES && is_image && is_few(p);
+    const bool lines =
+        c->tactic == TACTIC_LINES || (ruled && is_image && p->window.n <= 2 && !p->few);
     p->planar = is_image && (lines || ruled || c->tactic == TACTIC_PLANAR);
-    g->planar = p->planar && !lines;
+    g->planar = p->planar && !lines && !p->few;
     g->tactic = lines ? KILN_CONV_LINES : ruled ? KILN_CONV_AUTO : forms[c->tactic];
     g->blocking = kiln_blocking_at(c->tactic - TACTIC_BLOCKINGS);
     return true;
@@ -120,7 +130,7 @@ static kiln_claim *claim_for(kiln_claimer *c, kiln_node *node, const kiln_kernel
     if (!choose_form(c, p, half)) {
         return NULL;
     }
-    r->in_layouts[0] = p->planar ? KILN_LAYOUT_ROW : KILN_LAYOUT_LAST;
+    r->in_layouts[0] = p->few ? KILN_LAYOUT_ANY : p->planar ? KILN_LAYOUT_ROW : KILN_LAYOUT_LAST;
     return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, kiln_node_in(node, 2),
                            KILN_LAYOUT_LAST, false)
                ? r

@@ -7,6 +7,9 @@
  */
 #include "backend/cpu/prims/conv_walk.h"
 #include "backend/cpu/prims/gemm_form.h"
+#if FORM_IS_F32
+#include "backend/cpu/prims/conv_few.h"
+#endif
 
 enum {
     PATCH_DEPTH = 16,            /* auto: fewer channels than this are copied as patches */
@@ -128,6 +131,12 @@ static int64_t lay_out(const conv_job *c, char *base, conv_scratch *s) {
 }
 
 static int64_t scratch_bytes(const kiln_conv_args *a) {
+#if FORM_IS_F32
+    if (is_few(a)) {
+        const few_job f = few_describe(a);
+        return few_lay_out(&f, NULL, NULL);
+    }
+#endif
     conv_job c = describe(a);
     return lay_out(&c, NULL, NULL);
 }
@@ -432,6 +441,12 @@ static int64_t conv_tiles(const kiln_conv_args *a) {
         kiln_gemm_args g = as_gemm(a);
         return gemm()->tiles(&g);
     }
+#if FORM_IS_F32
+    if (is_few(a)) {
+        const few_job f = few_describe(a);
+        return f.blocks * f.strips;
+    }
+#endif
     conv_job c = describe(a);
     return c.row_blocks * c.col_blocks * a->groups;
 }
@@ -445,6 +460,12 @@ static void conv_run(const kiln_conv_args *a, int64_t tile_begin, int64_t tile_e
         gemm()->run(&g, tile_begin, tile_end);
         return;
     }
+#if FORM_IS_F32
+    if (is_few(a)) {
+        few_run(a, tile_begin, tile_end, gemm()->nr, memory);
+        return;
+    }
+#endif
     const conv_job c = describe(a);
     conv_scratch s = {0};
     lay_out(&c, memory, &s);

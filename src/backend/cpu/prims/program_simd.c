@@ -603,11 +603,29 @@ static void post_patch(machine *m, const kiln_program_post_args *args, const pat
     }
 }
 
+/* All operands lie row after row without gaps, and none goes along columns or rows: the block is as
+ * good as one long row. */
+static bool is_dense(const kiln_program_post_args *args, int64_t ldc, int64_t col0, int64_t cols) {
+    bool dense = ldc == cols && col0 == 0 && (!args->bytes || args->ld_bytes == cols);
+    for (int32_t k = 0; k < args->program->inputs && dense; k++) {
+        const kiln_post_operand *o = &args->in[k];
+        dense = o->kind == KILN_POST_SELF || o->kind == KILN_POST_SCALAR ||
+                (o->kind == KILN_POST_MATRIX && o->ld == cols);
+    }
+    return dense;
+}
+
 /* Narrow blocks are packed, several rows to a register; wide ones go row by row in place. */
 static void post(const void *arg, float *c, int64_t ldc, int64_t row0, int64_t rows, int64_t col0,
                  int64_t cols) {
     const kiln_program_post_args *args = arg;
     machine m;
+    if (is_dense(args, ldc, col0, cols)) {
+        col0 = row0 * cols;
+        cols *= rows;
+        row0 = 0;
+        rows = 1;
+    }
     machine_begin(&m, args->program);
     int64_t width = cols < KILN_PROG_BLOCK ? cols : KILN_PROG_BLOCK;
     int64_t height = cols >= KILN_PROG_BLOCK / 4 ? 1 : KILN_PROG_BLOCK / (cols > 0 ? cols : 1);

@@ -13,6 +13,7 @@
 #ifndef KILN_BACKEND_CPU_PRIMS_Q8_STAGE_H
 #define KILN_BACKEND_CPU_PRIMS_Q8_STAGE_H
 
+#include "backend/cpu/prims/gemm.h"
 #include "backend/cpu/prims/simd.h"
 
 enum { STAGE_SLACK = 64 };

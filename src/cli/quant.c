@@ -87,7 +87,6 @@ static int run_data(cli *c, const kiln_model *model, const kiln_build_options *b
     kiln_context *context = NULL;
     kiln_build_options b = *build;
     b.portable = false;
-    b.off = off_for(options, build);
     kiln_context_options x = {.size = sizeof x, .threads = (int32_t)c->threads};
     kiln_status status = kiln_engine_build(&engine, model, &b, c->diag);
     status = status ? status : kiln_context_create(&context, engine, &x, c->diag);
@@ -203,7 +202,8 @@ static bool holds_ranges(const cli *c) {
 int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build,
                 const kiln_quantize_options *options, quant_made *out) {
     kiln_quantize_options o = *options;
-    o.off = off_for(options, build);
+    kiln_build_options b = *build; /* every network is made with the same passes */
+    b.off = o.off = off_for(options, build);
     if (c->weight_only) {
         return weights_alone(c, model, &o, out);
     }
@@ -220,11 +220,11 @@ int quant_model(cli *c, const kiln_model *model, const kiln_build_options *build
                            "int8 needs ranges: --calib PATH or --ranges FILE");
     }
     int failed = read_ranges(c, &out->given);
-    failed = failed ? failed : improve_float(c, model, build, out->smooth, &out->better);
+    failed = failed ? failed : improve_float(c, model, &b, out->smooth, &out->better);
     const kiln_model *from = out->better ? out->better : model;
-    failed = failed ? failed : quant_calibrate(c, from, build, &o, &out->calibration);
-    failed = failed ? failed : choose(c, from, build, &o, out);
-    failed = failed || out->timed ? failed : improve_int8(c, &out->model, from, build);
+    failed = failed ? failed : quant_calibrate(c, from, &b, &o, &out->calibration);
+    failed = failed ? failed : choose(c, from, &b, &o, out);
+    failed = failed || out->timed ? failed : improve_int8(c, &out->model, from, &b);
     print_findings(c);
     say_choice(c, out);
     return failed;

@@ -195,6 +195,11 @@ static bool may_want(const kiln_choice *c, const kiln_value *v, const kiln_node 
 
 /* ---- Nodes, from the outputs up ---- */
 
+static bool is_convolution(const kiln_node *n) {
+    return n->op == &kiln_op_conv || n->op == &kiln_op_conv_transpose;
+}
+
+/* ONNX Runtime's integer convolutions give 8 bits, its integer products floats too. */
 static void visit_layer(kiln_choice *c, const kiln_node *n) {
     kiln_layer_use use;
     if (kiln_layer_use_of(n, &use)) {
@@ -205,7 +210,8 @@ static void visit_layer(kiln_choice *c, const kiln_node *n) {
         want(c, n->in[use.x[i]]);
     }
     const kiln_value *y = n->out[0];
-    if (c->options->style == KILN_QDQ_ONNXRUNTIME && !c->values[y->id].feeds && y->n_users > 0) {
+    if (c->options->style == KILN_QDQ_ONNXRUNTIME && is_convolution(n) && !c->values[y->id].feeds &&
+        y->n_users > 0) {
         want(c, y);
     }
 }

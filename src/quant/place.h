@@ -15,6 +15,8 @@
  *
  *   - A value is quantized once, right after it is made; all its 8-bit readers share the pair.
  *   - Weights are int8 constants behind a DequantizeLinear along the output channels.
+ *   - What a convolution gives is quantized for ONNX Runtime, whoever reads it: its integer kernels
+ *     give nothing else, while those of products give floats too.
  *   - Biases stay float; for ONNX Runtime they are int32 of scale x_scale * w_scale, zero point 0,
  *     behind one, and weight scales are large enough that they fit.
  *   - Values that share a scale have the union of their ranges.

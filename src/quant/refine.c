@@ -133,8 +133,8 @@ static int64_t rows_wanted(const kiln_refiner *r, const kiln_refined *l, const k
     return n < l->rows.positions ? n : l->rows.positions;
 }
 
-/* What the range cuts off is few rows' own: it counts as read without, or the mean would answer for it
- * in all the others. */
+/* What the range cuts off is few rows' own: it counts as read without, or the mean would answer
+ * for it in all the others. */
 static void quantize_rows(const kiln_quant *q, float *x, float *out, int64_t n) {
     const int64_t zero = kiln_quant_zero(q, 0);
     for (int64_t i = 0; i < n; i++) {

@@ -5,8 +5,8 @@
  *          output (rounding.h)
  *   bias   the mean error of each output channel, W E[x] - Wq E[xq], goes into its bias: rounding
  *          shifts means, and shifts add up over layers (Nagel et al., ICCV 2019, section 4.2;
- *          here with the means of data instead of those that batch norms promise). What the range of
- *          x cuts off is no such shift, but few rows' own: it does not count
+ *          here with the means of data instead of those that batch norms promise). What the range
+ *          of x cuts off is no such shift, but few rows' own: it does not count
  *
  * Each layer is corrected for what its own rounding does to the float network's values, so that one
  * pass over the data does for all and no correction answers for another's. The sums of layers with

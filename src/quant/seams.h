@@ -20,8 +20,8 @@
  *     }
  *
  * Where a value belongs to no seam, for what makes it or for its other readers, its channels can
- * still be divided on the way to the products that read it, by a Mul of its own: an inlet. That costs
- * a factor for each element, which whatever makes the value can take along.
+ * still be divided on the way to the products that read it, by a Mul of its own: an inlet. That
+ * costs a factor for each element, which whatever makes the value can take along.
  *
  * Applied, the network is the same but for the rounding of its constants. */
 #ifndef KILN_QUANT_SEAMS_H
@@ -65,8 +65,8 @@ typedef struct kiln_seams {
 kiln_status kiln_seams_find(kiln_seams *out, const kiln_graph *graph, kiln_arena *arena);
 
 /* Divides and multiplies by s[channels], all finite and positive: the nodes get constants of their
- * own in the graph's arena, an inlet its Mul. The graph is to be sorted and indexed again. KILN_E_MEMORY and what evaluating
- * constants brings. */
+ * own in the graph's arena, an inlet its Mul. The graph is to be sorted and indexed again.
+ * KILN_E_MEMORY and what evaluating constants brings. */
 kiln_status kiln_seam_apply(kiln_seam *seam, const double *s, kiln_graph *graph, kiln_diag *diag);
 
 /* most[c] = max(most[c], |element|) over the elements of a part, which belong to channels c. */

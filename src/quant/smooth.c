@@ -314,8 +314,8 @@ static double next_range(const chooser *c, double under) {
     return most;
 }
 
-/* Inlets: channels that reach further than `most` are brought to it, the few that do, and the others
- * keep the room they have: what data has not shown is not cut off. */
+/* Inlets: channels that reach further than `most` are brought to it, the few that do, and the
+ * others keep the room they have: what data has not shown is not cut off. */
 static bool choose_outliers(chooser *c, double least) {
     const int64_t n = c->seam->channels;
     double most = next_range(c, INFINITY);

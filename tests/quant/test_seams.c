@@ -237,8 +237,8 @@ static void test_smooth(void **state) {
     }
 }
 
-/* A value that others read too: one channel in 48 gets a factor on the way to the products, which no
- * pass moves back; what is alike is left alone. */
+/* A value that others read too: one channel in 48 gets a factor on the way to the products, which
+ * no pass moves back; what is alike is left alone. */
 static void test_inlet(void **state) {
     (void)state;
     static const char source[] = "graph \"g\"\n"

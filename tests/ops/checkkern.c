@@ -32,9 +32,9 @@ enum {
     GUARD = 64,
     GUARD_BYTE = 0xA5,
     MAX_THREADS = 3,
-    /* Kernels that state an error relative to the norm: an element may be off by so many times that,
-     * relative to the largest. Errors spread like the outputs themselves, whose largest is some
-     * three to five times their mean. */
+    /* Kernels that state an error relative to the norm: an element may be off by so many times
+     * that, relative to the largest. Errors spread like the outputs themselves, whose largest is
+     * some three to five times their mean. */
     ELEMENT_ERROR = 2,
 };
 

@@ -47,7 +47,8 @@ enum {
     MARGIN = 20,       /* it must save one part in so many */
 };
 
-/* The time that one way takes: `tiles` products of `taps` taps, for each input and output channel. */
+/* The time that one way takes: `tiles` products of `taps` taps for each input and output
+ * channel. */
 static double cost(const kiln_conv_args *g, double tiles, double taps, double tile_cost) {
     const double pairs = (double)g->c_in * (double)g->c_out;
     return pairs * taps * (tiles + WEIGHT_COST) + tiles * tile_cost * (double)(g->c_in + g->c_out);

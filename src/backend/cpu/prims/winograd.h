@@ -3,8 +3,8 @@
  *
  * F(m x m, 3x3) computes m x m outputs from an input tile of t = m + 2 pixels squared with t * t
  * multiplications for each pair of channels, where the direct way takes 9 * m * m: 2.25 times fewer
- * for m = 2, four times fewer for m = 4 (S. Winograd, "Arithmetic Complexity of Computations", 1980;
- * A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Per tile
+ * for m = 2, four times fewer for m = 4 (S. Winograd, "Arithmetic Complexity of Computations",
+ * 1980; A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Per tile
  *
  *     Y = A^T [ sum over channels of (G g G^T) * (B^T d B) ] A        (* elementwise)
  *

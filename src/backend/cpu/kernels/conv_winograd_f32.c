@@ -21,6 +21,8 @@ typedef struct winograd_state {
     int64_t tile;
 } winograd_state;
 
+enum { MOST_CHANNELS = 4096 }; /* in: a thread's scratch stays below 8 MiB */
+
 /* True for the problems the prims take; else refuses. */
 static bool fits(kiln_claimer *c, const kiln_conv_args *g, int32_t spatial) {
     bool unit = true;
@@ -31,6 +33,10 @@ static bool fits(kiln_claimer *c, const kiln_conv_args *g, int32_t spatial) {
         !unit) {
         kiln_claim_refuse(c,
                           "it takes 3x3 kernels over two dims, one group, stride and dilation 1");
+        return false;
+    }
+    if (g->c_in > MOST_CHANNELS) {
+        kiln_claim_refuse(c, "it takes %d input channels at most", MOST_CHANNELS);
         return false;
     }
     return true;

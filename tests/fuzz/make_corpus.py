@@ -187,7 +187,7 @@ def build(kiln, name, data, *options):
         source, target = pathlib.Path(scratch) / "m.onnx", pathlib.Path(scratch) / "m.kiln"
         source.write_bytes(data)
         # The lowest instruction set, so that the seeds load on every machine.
-        command = [kiln, "build", source, "-o", target, "--max-isa", "portable", *options]
+        command = [kiln, "build", source, "-o", target, "--max-isa", "portable", "--no-timing", *options]
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode != 0:
             sys.exit(f"{name}: {run.stderr}")

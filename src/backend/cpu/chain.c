@@ -428,8 +428,11 @@ static uint8_t renumber(const kiln_chain *chain, const uint8_t *reg, uint8_t r) 
 /* A quantization that ends the chain happens as its result, `*out`, is written. */
 static kiln_prog_affine take_store(kiln_chain *chain, uint8_t *out) {
     kiln_prog_affine store = {0};
+    if (chain->n_instrs == 0) {
+        return store;
+    }
     const kiln_prog_instr *last = &chain->instr[chain->n_instrs - 1];
-    bool quantizes = chain->n_instrs > 0 && last->dst == *out &&
+    bool quantizes = last->dst == *out &&
                      (last->op == KILN_PROG_QUANT_U8 || last->op == KILN_PROG_QUANT_S8);
     if (quantizes) {
         store = (kiln_prog_affine){last->p, last->q};

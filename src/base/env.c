@@ -27,13 +27,15 @@ struct kiln_env {
 static void *system_alloc(size_t bytes) {
     size_t rounded;
     const bool huge = bytes >= HUGE_BLOCK;
-    if (!kiln_align_size(bytes ? bytes : 1, ALIGN, &rounded)) {
+    const size_t align = huge ? HUGE_PAGE : ALIGN;
+    if (!kiln_align_size(bytes ? bytes : 1, align, &rounded)) {
         return NULL;
     }
-    void *block = aligned_alloc(huge ? HUGE_PAGE : ALIGN, rounded);
+    void *block = aligned_alloc(align, rounded);
 #if defined(MADV_HUGEPAGE)
     if (block && huge) {
-        madvise(block, rounded / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+        /* Not what was rounded up: it is never touched, and stays without memory. */
+        madvise(block, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     }
 #endif
     return block;

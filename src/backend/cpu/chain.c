@@ -432,8 +432,8 @@ static kiln_prog_affine take_store(kiln_chain *chain, uint8_t *out) {
         return store;
     }
     const kiln_prog_instr *last = &chain->instr[chain->n_instrs - 1];
-    bool quantizes = last->dst == *out &&
-                     (last->op == KILN_PROG_QUANT_U8 || last->op == KILN_PROG_QUANT_S8);
+    bool quantizes =
+        last->dst == *out && (last->op == KILN_PROG_QUANT_U8 || last->op == KILN_PROG_QUANT_S8);
     if (quantizes) {
         store = (kiln_prog_affine){last->p, last->q};
         *out = last->a;

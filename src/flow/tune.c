@@ -97,7 +97,7 @@ static kiln_status open_engine(job *j, kiln_engine **out) {
 /* The network with the choices that are set. */
 static kiln_status open_network(job *j, network *n) {
     const kiln_context_options o = {.size = sizeof o, .pool = j->pool, .threads = j->pool ? 0 : 1};
-    KILN_TRY(open_engine(j, &n->engine));
+    KILN_TRY(n->engine ? KILN_OK : open_engine(j, &n->engine));
     n->timed.engine = n->engine;
     KILN_TRY(kiln_context_create(&n->timed.context, n->engine, &o, j->diag));
     return kiln_timed_inputs(&n->inputs, &n->timed, j->env, j->diag);
@@ -542,8 +542,7 @@ static kiln_status finish(job *j, kiln_engine **out) {
     return status;
 }
 
-static kiln_status tune(job *j, kiln_engine **out) {
-    KILN_TRY(kiln_timings_open(&j->timings, j->how.cache, j->env, j->diag));
+static kiln_status measure(job *j) {
     KILN_TRY(open_network(j, &j->rules));
     KILN_TRY(list_layers(j));
     if (choose_next(j) && !j->how.frozen) {
@@ -553,10 +552,24 @@ static kiln_status tune(job *j, kiln_engine **out) {
         KILN_TRY(measure_round(j));
     }
     choose_best(j);
-    if (j->n_choices > 0) {
-        KILN_TRY(prove(j));
+    return j->n_choices > 0 ? prove(j) : KILN_OK;
+}
+
+/* A network that made-up inputs do not fit (indices, shapes that the data decides) can be built, but
+ * not timed. */
+static kiln_status tune(job *j, kiln_engine **out) {
+    KILN_TRY(kiln_timings_open(&j->timings, j->how.cache, j->env, j->diag));
+    KILN_TRY(open_engine(j, &j->rules.engine));
+    const size_t said = kiln_diag_count(j->diag);
+    kiln_status status = measure(j);
+    if (status != KILN_OK && status != KILN_E_MEMORY && status != KILN_E_IO) {
+        kiln_diag_truncate(j->diag, said);
+        kiln_warn(j->diag, KILN_F_TIMING,
+                  "layers run as rules decide: the network does not run with made-up inputs");
+        forget_choices(j);
+        status = KILN_OK;
     }
-    return finish(j, out);
+    return status == KILN_OK ? finish(j, out) : status;
 }
 
 static kiln_status begin(job *j, const kiln_build_options *build, const kiln_tune_options *how) {

@@ -109,6 +109,19 @@ def export_says_when_types_are_widened(t):
     assert "exported in float32" not in done.stderr
 
 
+def builds_do_not_need_made_up_inputs_to_fit(t):
+    """Indices that only real data keeps in range, and an input of unknown rank."""
+    constants = [constant("t", np.zeros((1, 8), np.float32)), constant("w", np.eye(8, dtype=np.float32))]
+    gather = helper.make_node("Gather", ["t", "i"], ["r"])
+    product = helper.make_node("MatMul", ["r", "w"], ["y"])
+    shapes = [value("i", [4], TensorProto.INT64)], [value("y", [4, 8])]
+    net = save(t / "gather.onnx", [gather, product], *shapes, constants)
+    expect(kiln("build", net, "-o", t / "g.kiln"), 0, "as rules decide")
+    relu = helper.make_node("Relu", ["x"], ["y"])
+    open_rank = save(t / "rank.onnx", [relu], [value("x", None)], [value("y", None)], [])
+    expect(kiln("build", open_rank, "-o", t / "r.kiln"), 0, "as rules decide")
+
+
 if __name__ == "__main__":
     sys.exit(
         main(
@@ -118,6 +131,7 @@ if __name__ == "__main__":
                 sequences_are_generated,
                 optionals_are_generated,
                 eval_of_two_inputs,
+                builds_do_not_need_made_up_inputs_to_fit,
                 eval_names_what_is_missing,
                 eval_notes_arrays_left_over,
                 eval_of_raw_samples,

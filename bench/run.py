@@ -4,6 +4,7 @@
     run.py                                  every network, 1 and 2 threads; resumes where it stopped
     run.py resnet50 bert_base --threads 1 --quick
     run.py --int8 mobilenet_v2              8 bits against 8 bits, and against our own FP32
+    run.py --bf16 --batch 8 resnet50        bfloat16 where OpenVINO computes in it, too
     run.py --report                       tables from the stored results alone
 
 Rivals: ONNX Runtime, and OpenVINO where its package can be imported (`pip install openvino`). The
@@ -11,8 +12,9 @@ ratio is against the best of them, network by network.
 
 How it measures
 - All engines are loaded in processes of their own, pinned to the same cores, with the same
-  inputs (the zoo oracle's sample `a`, batch 1), and speak one line protocol: `run K` -> K wall
-  times. The clock runs inside the engine's process.
+  inputs (the zoo oracle's sample `a`; made alike for --batch N, which networks with a fixed batch
+  skip), and speak one line protocol: `run K` -> K wall times. The clock runs inside the engine's
+  process.
 - Turns alternate (A B C A B C ..., and backwards in every second round), so that drift of the
   machine hits all. Only one of them is alive at a time: the others are stopped (SIGSTOP), since a
   spinning pool would take its cores. A turn begins with untimed runs that bring caches and pool
@@ -32,201 +34,44 @@ Exit status: 0, 1 if a ratio is above --bound, 5 if an engine cannot run a netwo
 from __future__ import annotations
 
 import argparse
-import ctypes
 import hashlib
 import importlib.metadata
 import json
 import math
 import os
 import platform
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "oracle"))
 
+import numpy as np  # noqa: E402
+import onnx  # noqa: E402
+
 import common  # noqa: E402
 import zoo  # noqa: E402
+from interleave import EngineFailed, Plan, Served, measure, quiet_cores  # noqa: E402
 
-SCHEMA = "kiln.bench.rivals/2"
+SCHEMA = "kiln.bench.rivals/3"
 RIVALS = {"ort": "onnxruntime", "openvino": "openvino"}  # their packages
 MIN_SAMPLES, MIN_ROUNDS = 30, 5
 BUSY_LIMIT = 0.10
-SILENCE_S = 600
-PR_SET_PDEATHSIG = 1
 
 
-class EngineFailed(Exception):
-    """An engine could not be started or stopped answering."""
-
-
-class Served:
-    """A child process that speaks the line protocol, pinned to `cores`, stopped unless it is its
-    turn."""
-
-    def __init__(self, name: str, command: list[str], cores: list[int]):
-        def prepare() -> None:
-            # A stopped child must not outlive us.
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.sched_setaffinity(0, cores)
-
-        self.name = name
-        self.messages = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.messages,
-            text=True,
-            preexec_fn=prepare,
-        )
-        while self.line().strip() != "ready":
-            pass
-        self.stop()
-
-    def line(self) -> str:
-        """The next line; an engine that says nothing for SILENCE_S is killed."""
-        timer = threading.Timer(SILENCE_S, self.process.kill)
-        timer.start()
-        text = self.process.stdout.readline()
-        timer.cancel()
-        if not text:
-            self.process.kill()
-            code = self.process.wait()
-            self.messages.seek(0)
-            words = self.messages.read().strip().splitlines()
-            raise EngineFailed(
-                f"{self.name}: exit {code}: {' | '.join(words[-3:]) or 'no message'}"
-            )
-        return text
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-
-    def ask(self, count: int) -> list[float]:
-        try:
-            self.process.stdin.write(f"run {count}\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the missing answer says so
-        return json.loads(self.line())["times_ms"]
-
-    def turn(self, count: int, warm: int) -> list[float]:
-        self.process.send_signal(signal.SIGCONT)
-        self.ask(warm)
-        times = self.ask(count)
-        self.stop()
-        return times
-
-    def end(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-        try:
-            self.process.communicate("quit\n", timeout=10)
-        except (OSError, ValueError, subprocess.TimeoutExpired):
-            self.process.kill()
-            self.process.wait()
-        self.messages.close()
+class Fixed(Exception):
+    """A network does not take the batch."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How long to measure."""
+class Case:
+    """Options that name the inputs, and those that fix their shapes in an engine."""
 
-    turn_ms: float
-    rounds: int
-    min_samples: int
-
-
-def busy_shares(cores: list[int], seconds: float = 0.5) -> dict[int, float]:
-    """Part of the time that each core does not idle, nothing of ours running."""
-
-    def read() -> dict[int, tuple[int, int]]:
-        found = {}
-        for line in Path("/proc/stat").read_text().splitlines():
-            if line.startswith("cpu") and line[3].isdigit():
-                name, *ticks = line.split()
-                numbers = [int(v) for v in ticks[:8]]
-                found[int(name[3:])] = (sum(numbers), numbers[3] + numbers[4])
-        return found
-
-    before = read()
-    time.sleep(seconds)
-    after = read()
-    return {c: 1 - (after[c][1] - before[c][1]) / max(1, after[c][0] - before[c][0]) for c in cores}
-
-
-def quiet_cores(allowed: list[int], count: int, patience_s: float) -> tuple[list[int], float]:
-    """The quietest `count` cores, and how busy the worst of them is; waits while that is too
-    much."""
-    end = time.monotonic() + patience_s
-    while True:
-        shares = busy_shares(allowed)
-        cores = sorted(sorted(allowed, key=lambda c: shares[c])[:count])
-        worst = max(shares[c] for c in cores)
-        if worst <= BUSY_LIMIT or time.monotonic() > end:
-            return cores, worst
-        time.sleep(1)
-
-
-def summary(samples: list[float]) -> dict:
-    median = statistics.median(samples)
-    ordered = sorted(samples)
-    return {
-        "samples": len(samples),
-        "median_ms": median,
-        "mad_ms": statistics.median(abs(s - median) for s in samples),
-        "min_ms": ordered[0],
-        "p90_ms": ordered[min(len(ordered) - 1, math.ceil(0.9 * len(ordered)) - 1)],
-    }
-
-
-def compare(samples: dict[str, list[list[float]]], first: str, second: str) -> dict:
-    """The ratio of first to second, and how it spreads over the rounds."""
-    flat = {name: [t for turn in samples[name] for t in turn] for name in (first, second)}
-    ratios = [
-        statistics.median(a) / statistics.median(b)
-        for a, b in zip(samples[first], samples[second])
-    ]
-    middle = statistics.median(ratios)
-    return {
-        "ratio": statistics.median(flat[first]) / statistics.median(flat[second]),
-        "ratio_of_mins": min(flat[first]) / min(flat[second]),
-        "ratio_mad": statistics.median(abs(r - middle) for r in ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-    }
-
-
-def measure(engines: list[Served], plan: Plan) -> dict:
-    """Alternating turns; returns the summaries, the best rival, and the ratio of the first engine to
-    it and, under its name, to every other."""
-    counts = {}
-    for engine in engines:
-        probe = statistics.median(engine.turn(3, 3))
-        counts[engine.name] = max(1, min(2000, int(plan.turn_ms / max(probe, 1e-3))))
-    rounds = max(plan.rounds, math.ceil(plan.min_samples / min(counts.values())))
-    samples: dict[str, list[list[float]]] = {engine.name: [] for engine in engines}
-    for number in range(rounds):
-        for engine in engines if number % 2 == 0 else reversed(engines):
-            count = counts[engine.name]
-            samples[engine.name].append(engine.turn(count, max(2, count // 10)))
-    ours, *others = (engine.name for engine in engines)
-    found = {n: summary([t for turn in turns for t in turn]) for n, turns in samples.items()}
-    best = min((n for n in others if n in RIVALS), key=lambda n: found[n]["median_ms"])
-    return {
-        **found,
-        "rounds": rounds,
-        "best_rival": best,
-        **compare(samples, ours, best),
-        **{f"against_{name}": compare(samples, ours, name) for name in others},
-    }
+    feeds: list[str]
+    shapes: list[str]
 
 
 def version(package: str) -> str | None:
@@ -257,16 +102,45 @@ def machine(kiln: str) -> dict:
     }
 
 
-def build_engine(kiln: str, model: Path, engine: Path, threads: int) -> None:
+def build_engine(args, model: Path, engine: Path, threads: int, case: Case, bf16: bool) -> None:
     engine.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [kiln, "build", str(model), "-o", str(engine), "--threads", str(threads)],
-        capture_output=True,
-        text=True,
-    )
+    command = [args.kiln, "build", str(model), "-o", str(engine), "--threads", str(threads)]
+    command += ["--opt-level", str(args.opt_level), *case.shapes, *(["--bf16"] if bf16 else [])]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         words = done.stderr.strip().splitlines() or ["no message"]
         raise EngineFailed(f"kiln build: exit {done.returncode}: {words[-1]}")
+
+
+def variant(args) -> str:
+    """What of a network is measured, as part of file names."""
+    precision = "" if args.precision == "fp32" else f".{args.precision}"
+    return precision + (f".b{args.batch}" if args.batch > 1 else "")
+
+
+def rivals_of(args) -> list[str]:
+    """Those installed that compute in the precision."""
+    able = ["openvino"] if args.precision == "bf16" else RIVALS
+    return [r for r in args.rivals if r in able and version(RIVALS[r])]
+
+
+def make_case(name: str, args) -> Case:
+    cache = args.cache
+    zoo.prepare(name, cache, False)
+    inputs = json.loads((cache / name / "case.json").read_text())["inputs"]
+    sample = "a"
+    shapes = []
+    if args.batch > 1:
+        model = onnx.load(cache / f"{name}.onnx", load_external_data=False)
+        if not zoo.batch_symbol(model):
+            raise Fixed(f"{name}: its batch is fixed")
+        sample = f"batch{args.batch}"
+        arrays = zoo.make_inputs(model, name, sample, args.batch)
+        for j, n in enumerate(inputs):
+            np.save(cache / name / f"{sample}.in_{j}.npy", arrays[n])
+            shapes += ["--override-shape", f"{n}:{'x'.join(map(str, arrays[n].shape))}"]
+    files = [f"{n}={cache / name / f'{sample}.in_{j}.npy'}" for j, n in enumerate(inputs)]
+    return Case([part for f in files for part in ("--input", f)], shapes)
 
 
 def quantize(kiln: str, model: Path, qdq: Path, calib: str) -> None:
@@ -281,23 +155,25 @@ def quantize(kiln: str, model: Path, qdq: Path, calib: str) -> None:
         raise EngineFailed(f"kiln quantize: exit {done.returncode}: {words[-1]}")
 
 
-def serve_all(name: str, threads: int, args, feeds: list[str], cores: list[int]) -> dict:
+def serve_all(name: str, threads: int, args, case: Case, cores: list[int]) -> dict:
     """Starts the engines, measures, ends them."""
     model, folder = args.cache / f"{name}.onnx", args.out / "engines"
-    source, suffix = model, ""
-    if args.int8:
-        source, suffix = folder / f"{name}.qdq.onnx", ".int8"
+    source = model
+    if args.precision == "int8":
+        source = folder / f"{name}.qdq.onnx"
         quantize(args.kiln, model, source, args.calib)
-    engine = folder / f"{name}{suffix}.t{threads}.kiln"
-    build_engine(args.kiln, source, engine, threads)
-    options = ["--threads", str(threads), *feeds]
+    engine = folder / f"{name}{variant(args)}.t{threads}.kiln"
+    build_engine(args, source, engine, threads, case, args.precision == "bf16")
+    options = ["--threads", str(threads), *case.feeds]
     commands = [("kiln", [args.kiln, "bench", str(engine), *options, "--serve"])]
-    for rival in (r for r in args.rivals if version(RIVALS[r])):
+    options += ["--precision", "bf16" if args.precision == "bf16" else "f32"]
+    for rival in rivals_of(args):
         script = ROOT / "bench" / f"{rival}_serve.py"
         commands.append((rival, [sys.executable, str(script), str(source), *options]))
-    if args.int8:
-        floats = folder / f"{name}.t{threads}.kiln"
-        build_engine(args.kiln, model, floats, threads)
+    if args.precision != "fp32":
+        floats = folder / f"{name}.fp32{variant(args)}.t{threads}.kiln"
+        build_engine(args, model, floats, threads, case, False)
+        options = ["--threads", str(threads), *case.feeds]
         commands.append(("fp32", [args.kiln, "bench", str(floats), *options, "--serve"]))
     served: list[Served] = []
     try:
@@ -309,32 +185,26 @@ def serve_all(name: str, threads: int, args, feeds: list[str], cores: list[int])
                     raise
                 print(f"{name}: without {error}", file=sys.stderr)
         plan = Plan(60, 3, 9) if args.quick else Plan(250, MIN_ROUNDS, MIN_SAMPLES)
-        return measure(served, plan)
+        return measure(served, plan, RIVALS)
     finally:
         for child in served:
             child.end()
 
 
 def bench_one(name: str, threads: int, args, about: dict, allowed: list[int]) -> dict:
-    cache = args.cache
-    zoo.prepare(name, cache, False)
-    case = json.loads((cache / name / "case.json").read_text())
-    feeds = [
-        part
-        for j, n in enumerate(case["inputs"])
-        for part in ("--input", f"{n}={cache / name / f'a.in_{j}.npy'}")
-    ]
-    cores, share = quiet_cores(allowed, threads, args.patience)
+    case = make_case(name, args)
+    cores, share = quiet_cores(allowed, threads, args.patience, BUSY_LIMIT)
     if share > BUSY_LIMIT:
         word = f"{name}: cores {cores} are {share:.0%} busy before the start"
         if args.strict:
             raise SystemExit(f"refused: {word}")
         print(f"warning: {word}", file=sys.stderr)
-    result = serve_all(name, threads, args, feeds, cores)
+    result = serve_all(name, threads, args, case, cores)
     return {
         "schema": SCHEMA,
         "model": name,
-        "precision": "int8" if args.int8 else "fp32",
+        "precision": args.precision,
+        "batch": args.batch,
         "threads": threads,
         "cores": cores,
         "quick": args.quick,
@@ -345,12 +215,12 @@ def bench_one(name: str, threads: int, args, about: dict, allowed: list[int]) ->
 
 
 def table(records: list[dict]) -> str:
-    int8 = any("fp32" in r for r in records)
+    floats = any("fp32" in r for r in records)
     rivals = [name for name in RIVALS if any(name in r for r in records)]
     heads = ["network", "threads", "kiln median ms", "MAD", "min"]
     heads += [f"{name} {what}" for name in rivals for what in ("median ms", "MAD", "min")]
     heads += ["kiln / best", "rounds' spread", "of minima"]
-    heads += ["kiln FP32 median ms", "FP32 / kiln", "of minima"] if int8 else []
+    heads += ["kiln FP32 median ms", "FP32 / kiln", "of minima"] if floats else []
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for r in records:
         cells = [r["model"], str(r["threads"])]
@@ -358,24 +228,25 @@ def table(records: list[dict]) -> str:
             cells += [f"{e[k]:.3f}" if e else "" for k in ("median_ms", "mad_ms", "min_ms")]
         cells += [f"**{r['ratio']:.2f}**", f"{r['ratio_min']:.2f} to {r['ratio_max']:.2f}"]
         cells.append(f"{r['ratio_of_mins']:.2f}")
-        if int8:
-            floats = r["against_fp32"]
-            cells += [f"{r['fp32']['median_ms']:.3f}", f"{1 / floats['ratio']:.2f}"]
-            cells.append(f"{1 / floats['ratio_of_mins']:.2f}")
+        if floats:
+            own = r["against_fp32"]
+            cells += [f"{r['fp32']['median_ms']:.3f}", f"{1 / own['ratio']:.2f}"]
+            cells.append(f"{1 / own['ratio_of_mins']:.2f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def report(out: Path, bound: float, int8: bool) -> int:
+def report(args) -> int:
     """Writes results.json and results.md from the single files; prints the table and the
     verdict."""
-    suffix = ".int8.t*.json" if int8 else ".t*.json"
-    files = sorted(f for f in out.glob("*" + suffix) if int8 or ".int8." not in f.name)
-    records = [json.loads(f.read_text()) for f in files]
+    out, bound = args.out, args.bound
+    stored = [json.loads(f.read_text()) for f in sorted(out.glob("*.t*.json"))]
+    wanted = (args.precision, args.batch)
+    records = [r for r in stored if (r["precision"], r["batch"]) == wanted]
     if not records:
         print(f"{out}: no results", file=sys.stderr)
         return 5
-    stem = "results_int8" if int8 else "results"
+    stem = "results" + variant(args).replace(".", "_")
     (out / f"{stem}.json").write_text(
         json.dumps({"schema": SCHEMA, "results": records}, indent=1) + "\n"
     )
@@ -383,8 +254,9 @@ def report(out: Path, bound: float, int8: bool) -> int:
     about = records[0]["machine"]
     head = (
         f"{about['cpu']}, {about['cores']} cores, kernel {about['kernel']}; "
+        f"{args.precision}, batch {args.batch}; "
         f"ONNX Runtime {about['onnxruntime']}, all optimizations, spinning; "
-        f"OpenVINO {about.get('openvino', 'not measured')}, latency hint, f32; same threads; "
+        f"OpenVINO {about.get('openvino', 'not measured')}, latency hint; same threads; "
         f"interleaved by `bench/run.py`.\n\n"
     )
     (out / f"{stem}.md").write_text(head + text)
@@ -424,7 +296,16 @@ def main() -> int:
         default=list(RIVALS),
         help="those to measure, as far as they are installed (default: all)",
     )
-    parser.add_argument("--int8", action="store_true", help="8-bit engines of one QDQ network")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.set_defaults(precision="fp32")
+    for kind, what in (("int8", "8-bit engines of one QDQ network"), ("bf16", "bfloat16 engines")):
+        kinds.add_argument(
+            f"--{kind}", dest="precision", action="store_const", const=kind, help=what
+        )
+    parser.add_argument("--batch", type=int, default=1, help="samples of a run (default: 1)")
+    parser.add_argument(
+        "--opt-level", type=int, default=3, help="of `kiln build` (default: 3, as there)"
+    )
     parser.add_argument(
         "--calib", default="random:8", help="calibration data of --int8 (default: random:8)"
     )
@@ -447,7 +328,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="only print what is stored")
     args = parser.parse_intermixed_args()
     if args.report:
-        return report(args.out, args.bound, args.int8)
+        return report(args)
     common.warn_pins()
     args.out.mkdir(parents=True, exist_ok=True)
     args.cache.mkdir(parents=True, exist_ok=True)
@@ -463,13 +344,16 @@ def main() -> int:
                     file=sys.stderr,
                 )
                 continue
-            file = args.out / f"{name}{'.int8' if args.int8 else ''}.t{threads}.json"
+            file = args.out / f"{name}{variant(args)}.t{threads}.json"
             if file.is_file() and not args.again:
                 stored = json.loads(file.read_text())
                 if stored["machine"] == about and stored["quick"] <= args.quick:
                     continue
             try:
                 record = bench_one(name, threads, args, about, allowed)
+            except Fixed as error:
+                print(error, file=sys.stderr)
+                continue
             except EngineFailed as error:
                 failed.append(f"{name} t{threads}")
                 print(f"FAIL {name} t{threads}: {error}", file=sys.stderr, flush=True)
@@ -479,7 +363,7 @@ def main() -> int:
                 f"{n} {record[n]['median_ms']:9.3f} ms" for n in ("kiln", *RIVALS) if n in record
             )
             print(f"{name:24s} t{threads} {times}  ratio {record['ratio']:.2f}", flush=True)
-    status = report(args.out, args.bound, args.int8)
+    status = report(args)
     if failed:
         print(f"could not run: {', '.join(failed)}")
         return 5

@@ -17,17 +17,8 @@ static kiln_status check(const kiln_weight_options *o, kiln_diag *diag) {
                                      o->bits, (long long)o->block);
 }
 
-/* What each layer became, for kiln_model_precision; listed before it changes. */
-static kiln_status report(kiln_model *m, const kiln_weight_options *o, kiln_arena *arena) {
-    const kiln_graph *g = m->import.graph;
-    const char *done = kiln_arena_printf(arena,
-                                         o->block ? "its weights alone: %d bits in blocks of %lld"
-                                                  : "its weights alone: %d bits",
-                                         o->bits, (long long)o->block);
-    size_t cap = 0;
-    if (!done) {
-        return KILN_E_MEMORY;
-    }
+static kiln_status report_graph(kiln_model *m, const kiln_graph *g, const char *done,
+                                kiln_arena *arena) {
     for (size_t i = 0; i < g->n_nodes; i++) {
         const kiln_node *n = g->nodes[i];
         const kiln_value *w = n->n_in > 1 ? n->in[1] : NULL;
@@ -39,10 +30,22 @@ static kiln_status report(kiln_model *m, const kiln_weight_options *o, kiln_aren
                                     .layer = true,
                                     .reason = packed ? done : "it has no large constant matrix"};
         if (layer) {
-            KILN_PUSH(arena, m->placed.nodes, m->placed.n_nodes, cap, item);
+            KILN_PUSH(arena, m->placed.nodes, m->placed.n_nodes, m->placed.cap_nodes, item);
+        }
+        for (int32_t b = 0; b < n->n_bodies; b++) {
+            KILN_TRY(report_graph(m, n->bodies[b], done, arena));
         }
     }
     return KILN_OK;
+}
+
+/* What each layer became, for kiln_model_precision; listed before it changes. */
+static kiln_status report(kiln_model *m, const kiln_weight_options *o, kiln_arena *arena) {
+    const char *done = kiln_arena_printf(arena,
+                                         o->block ? "its weights alone: %d bits in blocks of %lld"
+                                                  : "its weights alone: %d bits",
+                                         o->bits, (long long)o->block);
+    return done ? report_graph(m, m->import.graph, done, arena) : KILN_E_MEMORY;
 }
 
 static kiln_status quantize(kiln_model *m, const kiln_model *from, const kiln_weight_options *o,

@@ -555,8 +555,8 @@ static kiln_status measure(job *j) {
     return j->n_choices > 0 ? prove(j) : KILN_OK;
 }
 
-/* A network that made-up inputs do not fit (indices, shapes that the data decides) can be built, but
- * not timed. */
+/* A network that made-up inputs do not fit (indices, shapes that the data decides) can be built,
+ * but not timed. */
 static kiln_status tune(job *j, kiln_engine **out) {
     KILN_TRY(kiln_timings_open(&j->timings, j->how.cache, j->env, j->diag));
     KILN_TRY(open_engine(j, &j->rules.engine));

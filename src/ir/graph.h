@@ -128,6 +128,13 @@ kiln_status kiln_graph_index(kiln_graph *graph);
  * producer each; arities fit the operators. The graph must be indexed. */
 kiln_status kiln_graph_verify(const kiln_graph *graph, kiln_diag *diag);
 
+/* The graph that no other stands around. */
+static inline const kiln_graph *kiln_graph_root(const kiln_graph *graph) {
+    while (graph->parent) {
+        graph = graph->parent;
+    }
+    return graph;
+}
 /* Number of nodes in the graph and all bodies. */
 size_t kiln_graph_count(const kiln_graph *graph);
 /* "prefix_12", unique among fresh names; arena string or NULL. */

@@ -5,6 +5,9 @@
 #include "ops/ops.h"
 #include "ops/util.h"
 
+const char kiln_body_reason[] =
+    "it stands in the body of a loop or branch, whose values are not calibrated";
+
 /* ---- Options ---- */
 
 kiln_layer_option kiln_layer_option_of(const kiln_place_options *options, const kiln_node *node) {
@@ -82,6 +85,21 @@ static kiln_status judge(kiln_choice *c, const kiln_node *n, bool kept, const ch
     return KILN_OK;
 }
 
+/* Scales of values in bodies are known at run time alone: a rule cannot have a layer there. */
+static kiln_status judge_body(const kiln_graph *g, const kiln_rules *rules, kiln_diag *diag) {
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const kiln_node *n = g->nodes[i];
+        const kiln_rule *rule = kiln_rules_find(rules, n);
+        if (is_layer(n) && rule && rule->kind == KILN_RULE_NAME && rule->dtype == KILN_DTYPE_I8) {
+            return refuse_demand(n, kiln_body_reason, diag);
+        }
+        for (int32_t b = 0; b < n->n_bodies; b++) {
+            KILN_TRY(judge_body(n->bodies[b], rules, diag));
+        }
+    }
+    return KILN_OK;
+}
+
 static kiln_status judge_all(kiln_choice *c, const char *barred_reason, kiln_diag *diag) {
     const kiln_graph *g = c->graph;
     int32_t layers = 0, seen = 0;
@@ -92,6 +110,9 @@ static kiln_status judge_all(kiln_choice *c, const char *barred_reason, kiln_dia
         bool pair = n->op == &kiln_op_quantize_linear || n->op == &kiln_op_dequantize_linear;
         if (pair && wanted) {
             return refuse_demand(n, "the graph is quantized already", diag);
+        }
+        for (int32_t b = 0; b < n->n_bodies && !c->options->dynamic; b++) {
+            KILN_TRY(judge_body(n->bodies[b], &c->options->rules, diag));
         }
     }
     for (size_t i = 0; i < g->n_nodes; i++) {
@@ -405,24 +426,12 @@ static void explain(kiln_choice *c) {
 
 /* Wishes only grow, so that this ends; one sweep settles all but what waits for a reader further
  * up. */
-kiln_status kiln_choose(kiln_choice *out, const kiln_graph *graph,
-                        const kiln_place_options *options, const bool *barred,
-                        const char *barred_reason, kiln_arena *arena, kiln_diag *diag) {
-    kiln_choice *c = out;
-    *c = (kiln_choice){.graph = graph, .options = options, .barred = barred};
-    KILN_ALLOC(c->nodes, arena, graph->n_nodes);
-    KILN_ALLOC(c->may, arena, graph->n_nodes);
-    KILN_ALLOC(c->values, arena, graph->n_values);
-    for (int32_t i = 0; i < graph->n_values; i++) {
-        c->values[i].group = i;
-    }
-    bool *marked;
-    KILN_ALLOC(marked, arena, graph->n_nodes);
-    KILN_TRY(judge_all(c, barred_reason, diag));
+static void settle(kiln_choice *c, bool *marked) {
+    const kiln_graph *g = c->graph;
     do {
         c->changed = false;
-        for (size_t i = graph->n_nodes; i > 0; i--) {
-            const kiln_node *n = graph->nodes[i - 1];
+        for (size_t i = g->n_nodes; i > 0; i--) {
+            const kiln_node *n = g->nodes[i - 1];
             if (c->may[n->id]) {
                 visit(c, n);
             }
@@ -431,6 +440,39 @@ kiln_status kiln_choose(kiln_choice *out, const kiln_graph *graph,
             choose_together(c, marked);
         }
     } while (c->changed);
+}
+
+/* Layers that find their scales themselves do not look at what is around them, which may be outside
+ * this graph. */
+static void choose_layers(kiln_choice *c) {
+    for (size_t i = 0; i < c->graph->n_nodes; i++) {
+        const kiln_node *n = c->graph->nodes[i];
+        if (c->may[n->id] && is_layer(n)) {
+            visit_layer(c, n);
+        }
+    }
+}
+
+kiln_status kiln_choose(kiln_choice *out, const kiln_graph *graph,
+                        const kiln_place_options *options, const bool *barred,
+                        const char *barred_reason, kiln_arena *arena, kiln_diag *diag) {
+    kiln_choice *c = out;
+    *c = (kiln_choice){.graph = graph, .options = options, .barred = barred};
+    KILN_ALLOC(c->nodes, arena, graph->n_nodes);
+    KILN_ALLOC(c->may, arena, graph->n_nodes);
+    const int32_t n_values = kiln_graph_root(graph)->n_values;
+    KILN_ALLOC(c->values, arena, n_values);
+    for (int32_t i = 0; i < n_values; i++) {
+        c->values[i].group = i;
+    }
+    bool *marked;
+    KILN_ALLOC(marked, arena, graph->n_nodes);
+    KILN_TRY(judge_all(c, barred_reason, diag));
+    if (options->dynamic) {
+        choose_layers(c);
+    } else {
+        settle(c, marked);
+    }
     explain(c);
     return KILN_OK;
 }

@@ -31,7 +31,7 @@ typedef struct kiln_place_options {
     size_t n_keep;
 } kiln_place_options;
 
-/* What becomes of a node, by its id in the root graph. */
+/* What becomes of a node, by its id in its graph. */
 typedef struct kiln_node_choice {
     bool int8;
     bool asked;         /* a rule names it int8 */
@@ -47,15 +47,18 @@ typedef struct kiln_value_choice {
 typedef struct kiln_choice {
     const kiln_graph *graph;
     const kiln_place_options *options;
-    kiln_node_choice *nodes;   /* per node of the root graph */
+    kiln_node_choice *nodes;   /* per node of the graph */
     kiln_value_choice *values; /* per value id */
     const bool *barred;        /* per node, or NULL: not to be chosen */
     bool *may;                 /* per node: nothing speaks against int8 but its surroundings */
     bool changed;              /* by the sweep */
 } kiln_choice;
 
-/* Chooses for an indexed, inferred root graph; bodies stay float. Nodes with barred[id] (may be
- * NULL) stay float, for `barred_reason`. KILN_F_PRECISION when a rule demands int8 of a node or
+/* Why layers in bodies stay float where scales come from calibration. */
+extern const char kiln_body_reason[];
+
+/* Chooses for an indexed, inferred graph, apart from the bodies in it. Nodes with barred[id] (may
+ * be NULL) stay float, for `barred_reason`. KILN_F_PRECISION when a rule demands int8 of a node or
  * type that cannot have it, and when int8 is wanted of a graph that is quantized already. */
 kiln_status kiln_choose(kiln_choice *out, const kiln_graph *graph,
                         const kiln_place_options *options, const bool *barred,

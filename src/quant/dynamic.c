@@ -259,11 +259,12 @@ static kiln_status place_recurrent(placer *p, kiln_node *n, const kiln_layer_use
     return kiln_rewrite_append(&p->r, n);
 }
 
-static kiln_status place_all(placer *p, kiln_placed *out) {
+static kiln_status place_graph(placer *p, kiln_placed *out) {
     kiln_graph *g = p->r.graph;
+    const int32_t n_values = kiln_graph_root(g)->n_values;
     KILN_TRY(kiln_choose(&p->choice, g, p->options, NULL, NULL, &p->r.scratch, p->r.diag));
     KILN_TRY(restrict_choice(p));
-    KILN_ALLOC(p->quantized, &p->r.scratch, g->n_values);
+    KILN_ALLOC(p->quantized, &p->r.scratch, n_values);
     KILN_TRY(kiln_mark_nodes(&p->choice, p->r.diag));
     KILN_TRY(kiln_placed_report(out, &p->choice, g->arena));
     for (size_t i = 0; i < g->n_nodes; i++) {
@@ -275,18 +276,46 @@ static kiln_status place_all(placer *p, kiln_placed *out) {
             KILN_TRY(is_recurrent(n) ? place_recurrent(p, n, &layer) : place_product(p, n, &layer));
         }
     }
-    for (int32_t i = 0; i < g->n_values; i++) {
+    for (int32_t i = 0; i < n_values; i++) {
         out->n_quantized += p->quantized[i] ? 1 : 0;
     }
-    return kiln_rewrite_finish(&p->r);
+    return KILN_OK;
+}
+
+static kiln_status place_bodies(kiln_placed *out, const kiln_graph *g,
+                                const kiln_place_options *options, kiln_diag *diag);
+
+/* The root is verified when its bodies are done. */
+static kiln_status place_all(kiln_placed *out, kiln_graph *g, const kiln_place_options *options,
+                             kiln_diag *diag) {
+    placer p = {.r = {.graph = g, .diag = diag}, .options = options};
+    kiln_arena_init(&p.r.scratch, g->env);
+    kiln_status status = place_graph(&p, out);
+    status = status ? status : place_bodies(out, g, options, diag);
+    if (status == KILN_OK && g->parent) {
+        kiln_rewrite_take(&p.r);
+    } else if (status == KILN_OK) {
+        status = kiln_rewrite_finish(&p.r);
+    }
+    kiln_arena_free(&p.r.scratch);
+    return status;
+}
+
+/* The network's first and last layers are those of the root. */
+static kiln_status place_bodies(kiln_placed *out, const kiln_graph *g,
+                                const kiln_place_options *options, kiln_diag *diag) {
+    kiln_place_options inside = *options;
+    inside.keep_first = inside.keep_last = 0;
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        for (int32_t b = 0; b < g->nodes[i]->n_bodies; b++) {
+            KILN_TRY(place_all(out, g->nodes[i]->bodies[b], &inside, diag));
+        }
+    }
+    return KILN_OK;
 }
 
 kiln_status kiln_place_dynamic(kiln_placed *out, kiln_graph *graph,
                                const kiln_place_options *options, kiln_diag *diag) {
-    placer p = {.r = {.graph = graph, .diag = diag}, .options = options};
     *out = (kiln_placed){0};
-    kiln_arena_init(&p.r.scratch, graph->env);
-    kiln_status status = place_all(&p, out);
-    kiln_arena_free(&p.r.scratch);
-    return status;
+    return place_all(out, graph, options, diag);
 }

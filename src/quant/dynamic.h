@@ -21,9 +21,9 @@
 
 #include "quant/place.h"
 
-/* Rewrites an indexed, inferred root graph, which is so again afterwards. Errors: as of
- * kiln_choose; KILN_F_PRECISION when a rule demands int8 of what has no such form, and for weights
- * that are not finite; MEMORY. */
+/* Rewrites an indexed, inferred root graph and its bodies, which are so again afterwards. Errors:
+ * as of kiln_choose; KILN_F_PRECISION when a rule demands int8 of what has no such form, and for
+ * weights that are not finite; MEMORY. */
 kiln_status kiln_place_dynamic(kiln_placed *out, kiln_graph *graph,
                                const kiln_place_options *options, kiln_diag *diag);
 

@@ -64,6 +64,28 @@ static kiln_status mark(kiln_precision *out, const char **reason, const kiln_nod
     return KILN_OK;
 }
 
+static kiln_status mark_node(kiln_node *n, const char **reason, const kiln_place_options *options,
+                             const kiln_graph *g, kiln_diag *diag) {
+    kiln_arena weights;
+    kiln_arena_init(&weights, g->env);
+    kiln_status status = mark(&n->precision, reason, n, options, &weights, diag);
+    kiln_arena_free(&weights);
+    return status;
+}
+
+static kiln_status mark_bodies(const kiln_node *around, const kiln_place_options *options,
+                               kiln_diag *diag) {
+    for (int32_t b = 0; b < around->n_bodies; b++) {
+        const kiln_graph *g = around->bodies[b];
+        for (size_t i = 0; i < g->n_nodes; i++) {
+            const char *unused;
+            KILN_TRY(mark_node(g->nodes[i], &unused, options, g, diag));
+            KILN_TRY(mark_bodies(g->nodes[i], options, diag));
+        }
+    }
+    return KILN_OK;
+}
+
 kiln_status kiln_mark_nodes(const kiln_choice *choice, kiln_diag *diag) {
     const kiln_graph *g = choice->graph;
     kiln_status status = KILN_OK;
@@ -71,10 +93,10 @@ kiln_status kiln_mark_nodes(const kiln_choice *choice, kiln_diag *diag) {
         kiln_node *n = g->nodes[i];
         kiln_node_choice *c = &choice->nodes[n->id];
         if (!c->int8) {
-            kiln_arena weights;
-            kiln_arena_init(&weights, g->env);
-            status = mark(&n->precision, &c->reason, n, choice->options, &weights, diag);
-            kiln_arena_free(&weights);
+            status = mark_node(n, &c->reason, choice->options, g, diag);
+        }
+        if (status == KILN_OK && !choice->options->dynamic) {
+            status = mark_bodies(n, choice->options, diag);
         }
     }
     return status;

@@ -9,9 +9,10 @@
 
 #include "quant/choose.h"
 
-/* Gives every node that is not int8 its precision; dtype NONE: float32. KILN_F_PRECISION when a
- * layer that must be obeyed has weights too large for float16; others with such weights stay
- * float32, and their reason says so. */
+/* Gives every node that is not int8 its precision; dtype NONE: float32. With scales found at run
+ * time bodies are chosen for apart, else they are marked with the nodes around them.
+ * KILN_F_PRECISION when a layer that must be obeyed has weights too large for float16; others with
+ * such weights stay float32, and their reason says so. */
 kiln_status kiln_mark_nodes(const kiln_choice *choice, kiln_diag *diag);
 
 #endif

@@ -265,33 +265,55 @@ static kiln_status place_node(placer *p, kiln_node *n) {
     return KILN_OK;
 }
 
-kiln_status kiln_placed_report(kiln_placed *out, const kiln_choice *choice, kiln_arena *arena) {
-    const kiln_graph *g = choice->graph;
-    size_t cap = 0;
-    out->nodes = NULL;
+/* ---- The report ---- */
+
+static kiln_status add_report(kiln_placed *out, const kiln_node *n, const kiln_node_choice *c,
+                              kiln_arena *arena) {
+    kiln_node_precision item = {.name = n->name,
+                                .op = n->op->name,
+                                .layer = kiln_op_rule_of(n->op)->kind == KILN_QUANT_WEIGHTED,
+                                .int8 = c->int8,
+                                .asked = c->asked,
+                                .reason = c->int8 ? NULL : c->reason};
+    if (item.reason) {
+        item.reason = kiln_arena_text(arena, item.reason, strlen(item.reason));
+        KILN_TRY(item.reason ? KILN_OK : KILN_E_MEMORY);
+    }
+    bool half = n->precision.dtype != KILN_DTYPE_NONE;
+    item.dtype = c->int8 ? KILN_DTYPE_I8 : half ? n->precision.dtype : KILN_DTYPE_F32;
+    out->n_layers += item.layer ? 1 : 0;
+    out->n_int8_layers += item.layer && item.int8 ? 1 : 0;
+    if (kiln_op_rule_of(n->op)->kind != KILN_QUANT_NONE) {
+        KILN_PUSH(arena, out->nodes, out->n_nodes, out->cap_nodes, item);
+    }
+    return KILN_OK;
+}
+
+static kiln_status report_bodies(kiln_placed *out, const kiln_graph *g, kiln_arena *arena) {
+    const kiln_node_choice floats = {.reason = kiln_body_reason};
     for (size_t i = 0; i < g->n_nodes; i++) {
-        const kiln_node *n = g->nodes[i];
-        const kiln_node_choice *c = &choice->nodes[n->id];
-        kiln_node_precision item = {.name = n->name,
-                                    .op = n->op->name,
-                                    .layer = kiln_op_rule_of(n->op)->kind == KILN_QUANT_WEIGHTED,
-                                    .int8 = c->int8,
-                                    .asked = c->asked,
-                                    .reason = c->int8 ? NULL : c->reason};
-        if (item.reason) {
-            item.reason = kiln_arena_text(arena, item.reason, strlen(item.reason));
-            KILN_TRY(item.reason ? KILN_OK : KILN_E_MEMORY);
-        }
-        bool half = n->precision.dtype != KILN_DTYPE_NONE;
-        item.dtype = c->int8 ? KILN_DTYPE_I8 : half ? n->precision.dtype : KILN_DTYPE_F32;
-        out->n_layers += item.layer ? 1 : 0;
-        out->n_int8_layers += item.layer && item.int8 ? 1 : 0;
-        if (kiln_op_rule_of(n->op)->kind != KILN_QUANT_NONE) {
-            KILN_PUSH(arena, out->nodes, out->n_nodes, cap, item);
+        for (int32_t b = 0; b < g->nodes[i]->n_bodies; b++) {
+            const kiln_graph *body = g->nodes[i]->bodies[b];
+            for (size_t k = 0; k < body->n_nodes; k++) {
+                bool layer = kiln_op_rule_of(body->nodes[k]->op)->kind == KILN_QUANT_WEIGHTED;
+                KILN_TRY(layer ? add_report(out, body->nodes[k], &floats, arena) : KILN_OK);
+            }
+            KILN_TRY(report_bodies(out, body, arena));
         }
     }
     return KILN_OK;
 }
+
+kiln_status kiln_placed_report(kiln_placed *out, const kiln_choice *choice, kiln_arena *arena) {
+    const kiln_graph *g = choice->graph;
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const kiln_node *n = g->nodes[i];
+        KILN_TRY(add_report(out, n, &choice->nodes[n->id], arena));
+    }
+    return choice->options->dynamic ? KILN_OK : report_bodies(out, g, arena);
+}
+
+/* ---- All of it ---- */
 
 static kiln_status place_all(placer *p, kiln_placed *out) {
     kiln_graph *g = p->r.graph;

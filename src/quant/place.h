@@ -42,14 +42,16 @@ kiln_status kiln_place_needed(kiln_needed **out, size_t *n, const kiln_graph *gr
                               kiln_diag *diag);
 
 typedef struct kiln_placed {
-    kiln_node_precision *nodes; /* in the graph's order; those that have an 8-bit form */
-    size_t n_nodes;
+    kiln_node_precision *nodes; /* in the graph's order, bodies last; those that have an 8-bit
+                                  form */
+    size_t n_nodes, cap_nodes;
     size_t n_layers, n_int8_layers;
     size_t n_quantized; /* values */
     size_t n_missing;   /* layers left float because a range is missing */
 } kiln_placed;
 
-/* Fills the nodes and layers of *out, made in `arena`, by what was chosen. */
+/* Adds the nodes and layers that were chosen for to *out, made in `arena`; unless choices are made
+ * for bodies too, the layers there as well. */
 kiln_status kiln_placed_report(kiln_placed *out, const kiln_choice *choice, kiln_arena *arena);
 
 /* Rewrites an indexed, inferred root graph, which is so again afterwards. A value that has no range

@@ -72,11 +72,16 @@ kiln_status kiln_rewrite_weight_of(kiln_rewrite *r, kiln_value **out, const kiln
     return kiln_weight_keep(&r->cache, job, *out, &r->scratch);
 }
 
-kiln_status kiln_rewrite_finish(kiln_rewrite *r) {
+void kiln_rewrite_take(kiln_rewrite *r) {
     kiln_graph *g = r->graph;
     g->nodes = r->nodes;
     g->n_nodes = r->n_nodes;
     g->cap_nodes = r->cap_nodes;
+}
+
+kiln_status kiln_rewrite_finish(kiln_rewrite *r) {
+    kiln_graph *g = r->graph;
+    kiln_rewrite_take(r);
     KILN_TRY(kiln_graph_sort(g, r->diag));
     KILN_TRY(kiln_graph_verify(g, r->diag));
     return kiln_infer_graph(g, r->diag);

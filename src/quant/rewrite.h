@@ -44,6 +44,8 @@ kiln_status kiln_rewrite_weight(kiln_rewrite *r, kiln_weight *out, const kiln_we
 /* Both, for a job without bias; an equal job gives the same value again. */
 kiln_status kiln_rewrite_weight_of(kiln_rewrite *r, kiln_value **out, const kiln_weight_job *job,
                                    const kiln_node *node);
+/* The list becomes the graph's: for bodies, which are sorted and verified with their root. */
+void kiln_rewrite_take(kiln_rewrite *r);
 /* The list becomes the graph's, which is sorted, verified and inferred. */
 kiln_status kiln_rewrite_finish(kiln_rewrite *r);
 

@@ -168,7 +168,8 @@ static kiln_status place_matrix(placer *p, kiln_node *n, kiln_arena *scratch) {
     return dequantize(p, n, &m, &code, &scale);
 }
 
-static kiln_status place_all(placer *p) {
+/* The nodes of p's graph, then those of its bodies. */
+static kiln_status place_graph(placer *p) {
     kiln_graph *g = p->graph;
     for (size_t i = 0; i < g->n_nodes; i++) {
         kiln_node *n = g->nodes[i];
@@ -189,9 +190,20 @@ static kiln_status place_all(placer *p) {
     g->nodes = p->nodes;
     g->n_nodes = p->n;
     g->cap_nodes = p->cap;
-    KILN_TRY(kiln_graph_sort(g, p->diag));
-    KILN_TRY(kiln_graph_verify(g, p->diag));
-    return kiln_infer_graph(g, p->diag);
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        for (int32_t b = 0; b < g->nodes[i]->n_bodies; b++) {
+            placer inside = {.job = p->job, .graph = g->nodes[i]->bodies[b], .diag = p->diag};
+            KILN_TRY(place_graph(&inside));
+        }
+    }
+    return KILN_OK;
+}
+
+static kiln_status place_all(placer *p) {
+    KILN_TRY(place_graph(p));
+    KILN_TRY(kiln_graph_sort(p->graph, p->diag));
+    KILN_TRY(kiln_graph_verify(p->graph, p->diag));
+    return kiln_infer_graph(p->graph, p->diag);
 }
 
 kiln_status kiln_weight_only_place(kiln_weight_only *job, kiln_graph *graph, kiln_diag *diag) {

@@ -22,9 +22,9 @@ typedef struct kiln_weight_only {
     int64_t weights;
 } kiln_weight_only;
 
-/* Rewrites the Gemm and MatMul nodes of an indexed, inferred root graph that read a constant
- * float32 matrix; it is so again afterwards. KILN_F_PRECISION for weights that are not finite and
- * graphs that are quantized already; KILN_E_MEMORY. */
+/* Rewrites the Gemm and MatMul nodes of an indexed, inferred root graph and its bodies that read a
+ * constant float32 matrix; they are so again afterwards. KILN_F_PRECISION for weights that are not
+ * finite and graphs that are quantized already; KILN_E_MEMORY. */
 kiln_status kiln_weight_only_place(kiln_weight_only *job, kiln_graph *graph, kiln_diag *diag);
 
 #endif

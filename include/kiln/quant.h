@@ -349,8 +349,14 @@ typedef struct kiln_study_options {
     const char *eval_labels;
     int64_t eval_samples; /* of it, spread evenly [all] */
     double max_drop;      /* of the metric that is allowed, in percentage points */
-    bool no_timing;       /* count multiply-accumulates instead of milliseconds */
+    bool no_timing;       /* count multiply-accumulates instead of milliseconds; one in bfloat16
+                             saves half of what one in 8 bits does */
+    uint32_t precisions;  /* KILN_SEARCH_... that layers are offered besides float32 [INT8, and
+                             BF16 where the processor has instructions for it] */
+    bool calibrators;     /* layers get the calibrator that each errs least by */
 } kiln_study_options;
+
+enum { KILN_SEARCH_INT8 = 1, KILN_SEARCH_BF16 = 2 };
 
 /* A layer with weights. Numbers are NaN where they were not measured. */
 typedef struct kiln_layer_cost {
@@ -363,12 +369,15 @@ typedef struct kiln_layer_cost {
     double input_sqnr_db;
     /* In context, its share of what runs at its place; by kiln_search. */
     double float_ms, int8_ms;
-    bool int8; /* in the best choice */
+    double bf16_sqnr_db, bf16_ms; /* alone in bfloat16; where that is offered and pays */
+    kiln_calibrator calibrator;   /* that errs least; AUTO: as the options say */
+    double percentile;            /* of PERCENTILE */
+    kiln_dtype dtype;             /* in the best choice: I8, BF16 or F32 */
 } kiln_layer_cost;
 
 /* A choice of layers that kiln_search has measured. */
 typedef struct kiln_tried {
-    size_t int8_layers;
+    size_t int8_layers, bf16_layers;
     double metric, drop, sqnr_db; /* on the evaluation samples */
     double ms, float_ms;          /* of a run, in turn with the float network; NaN without timing */
     double time_ratio;            /* median of the one over the other */

@@ -10,7 +10,6 @@
 
 enum { LEAST_SAMPLES = 32, MOST_SAMPLES = 256 };
 static const int64_t macs_a_layer = INT64_C(100000000000);
-static const char keep_reason[] = "the study leaves it float";
 
 /* ---- Metrics ---- */
 
@@ -24,28 +23,7 @@ double kiln_study_drop(const kiln_study_job *job, const kiln_gauged *g) {
     return 100 * (exact - kiln_study_metric(job, g));
 }
 
-/* ---- Networks ---- */
-
-kiln_status kiln_study_quantize(kiln_study_job *job, const bool *int8, kiln_model **out) {
-    kiln_quantize_options o = job->options;
-    const kiln_study *s = job->study;
-    size_t n = o.n_keep, said = kiln_diag_count(job->diag);
-    for (size_t i = 0; int8 && i < s->n_layers; i++) {
-        if (!int8[i]) {
-            job->keep[n++] = (kiln_float_node){s->layers[i].name, keep_reason};
-        }
-    }
-    if (int8) {
-        o.keep = job->keep;
-        o.n_keep = n;
-    }
-    const kiln_ranges *ranges = job->ranges ? job->ranges : job->how.ranges;
-    kiln_status status = kiln_quantize(out, job->model, job->calibration, ranges, &o, job->diag);
-    if (status == KILN_OK && int8) {
-        kiln_diag_truncate(job->diag, said); /* it warns of the same each time */
-    }
-    return status;
-}
+/* ---- Layers ---- */
 
 /* The layers of the network with all of them quantized. */
 static kiln_status list_layers(kiln_study_job *job, const kiln_model *model) {
@@ -65,7 +43,10 @@ static kiln_status list_layers(kiln_study_job *job, const kiln_model *model) {
                              .drop = NAN,
                              .input_sqnr_db = NAN,
                              .float_ms = NAN,
-                             .int8_ms = NAN};
+                             .int8_ms = NAN,
+                             .bf16_sqnr_db = NAN,
+                             .bf16_ms = NAN,
+                             .dtype = KILN_DTYPE_F32};
         KILN_TRY(c.name && c.op ? KILN_OK : KILN_E_MEMORY);
         KILN_PUSH(&s->arena, s->layers, s->n_layers, s->cap_layers, c);
     }
@@ -105,7 +86,7 @@ static kiln_status open_gauge(kiln_study_job *job) {
     return KILN_OK;
 }
 
-/* Ranges once for all networks, unless layers find theirs in their own ways. */
+/* Ranges once for all networks, unless layers find theirs in their own forms. */
 static kiln_status find_ranges(kiln_study_job *job) {
     const kiln_quantize_options *o = &job->options;
     kiln_calibrate_options how;
@@ -222,13 +203,16 @@ kiln_status kiln_study_begin(kiln_study_job *job, const kiln_model *model,
 
 /* ---- One layer after the other ---- */
 
-static kiln_status measure(kiln_study_job *job, size_t i, kiln_gauged *g) {
+static kiln_status measure(kiln_study_job *job, size_t i, const kiln_form *form, kiln_gauged *g) {
     kiln_model *model = NULL;
-    bool *int8;
+    kiln_form *forms;
     kiln_study *s = job->study;
-    KILN_ALLOC(int8, &s->arena, s->n_layers);
-    int8[i] = true;
-    KILN_TRY(kiln_study_quantize(job, int8, &model));
+    KILN_ALLOC(forms, &s->arena, s->n_layers);
+    for (size_t k = 0; k < s->n_layers; k++) {
+        forms[k].dtype = KILN_DTYPE_F32;
+    }
+    forms[i] = *form;
+    KILN_TRY(kiln_study_quantize(job, forms, &model));
     kiln_gauge_span(job->gauge, (double)i / (double)s->n_layers,
                     (double)(i + 1) / (double)s->n_layers);
     kiln_status status = kiln_gauge_model(job->gauge, model, g, job->diag);
@@ -236,34 +220,55 @@ static kiln_status measure(kiln_study_job *job, size_t i, kiln_gauged *g) {
     return status;
 }
 
-static kiln_status study_layer(kiln_study_job *job, size_t i) {
-    kiln_layer_cost *c = &job->study->layers[i];
+/* The item of the journal: that of 8 bits by the options' own calibrator has no more words. */
+static const char *name_item(kiln_study_job *job, size_t i, const kiln_form *form) {
+    kiln_arena *arena = &job->study->arena;
+    const char *name = job->study->layers[i].name;
+    if (form->dtype != KILN_DTYPE_I8) {
+        return kiln_arena_printf(arena, "%s layer %s", kiln_dtype_name(form->dtype), name);
+    }
+    const kiln_study_calibrator *c = &job->calibrators[form->calibrator - 1];
+    return form->calibrator == 0
+               ? kiln_arena_printf(arena, "layer %s", name)
+               : kiln_arena_printf(arena, "%s %g layer %s", kiln_calibrator_name(c->calibrator),
+                                   c->percentile, name);
+}
+
+kiln_status kiln_study_layer_in(kiln_study_job *job, size_t i, const kiln_form *form,
+                                kiln_gauged *out) {
     kiln_gauged g = {0};
-    const char *item = kiln_arena_printf(&job->study->arena, "layer %s", c->name);
+    const char *item = name_item(job, i, form);
     KILN_TRY(item ? KILN_OK : KILN_E_MEMORY);
     const double *known = kiln_journal_find(job->journal, item);
     if (!known) {
-        KILN_TRY(measure(job, i, &g));
+        KILN_TRY(measure(job, i, form, &g));
         const double numbers[] = {g.noise, g.cosine, g.agreement, g.top1};
         KILN_TRY(kiln_journal_add(job->journal, item, numbers, KILN_COUNT_OF(numbers), job->diag));
         known = kiln_journal_find(job->journal, item);
     }
-    g = (kiln_gauged){.noise = isnan(known[0]) ? INFINITY : known[0],
-                      .cosine = known[1],
-                      .agreement = known[2],
-                      .top1 = known[3]};
-    c->sqnr_db = -10 * log10(g.noise);
-    c->cosine = g.cosine;
-    c->agreement = g.agreement;
-    c->top1 = g.top1;
-    c->drop = kiln_study_drop(job, &g);
-    job->study->info.measured++;
+    *out = (kiln_gauged){.noise = isnan(known[0]) ? INFINITY : known[0],
+                         .cosine = known[1],
+                         .agreement = known[2],
+                         .top1 = known[3]};
     return KILN_OK;
 }
 
+void kiln_study_tell(kiln_study_job *job, size_t i, const kiln_gauged *g) {
+    kiln_layer_cost *c = &job->study->layers[i];
+    c->sqnr_db = -10 * log10(g->noise);
+    c->cosine = g->cosine;
+    c->agreement = g->agreement;
+    c->top1 = g->top1;
+    c->drop = kiln_study_drop(job, g);
+}
+
 kiln_status kiln_study_layers(kiln_study_job *job) {
+    const kiln_form int8 = {.dtype = KILN_DTYPE_I8};
     for (size_t i = 0; i < job->study->n_layers; i++) {
-        KILN_TRY(study_layer(job, i));
+        kiln_gauged g;
+        KILN_TRY(kiln_study_layer_in(job, i, &int8, &g));
+        kiln_study_tell(job, i, &g);
+        job->study->info.measured++;
     }
     return KILN_OK;
 }
@@ -283,6 +288,7 @@ kiln_status kiln_study_end(kiln_study_job *job, kiln_status status, kiln_study *
     kiln_gauge_close(job->gauge);
     kiln_journal_close(job->journal);
     kiln_ranges_destroy(job->ranges);
+    kiln_study_calibrators_free(job);
     if (status == KILN_OK || status == KILN_E_CANCELLED) {
         if (job->study->n_layers > 1) {
             qsort(job->study->layers, job->study->n_layers, sizeof *job->study->layers, by_noise);

@@ -42,8 +42,10 @@ static kiln_status read_choice(choice *c, const json_t *from, kiln_arena *arena)
                   .front = json_is_true(json_object_get(from, "front")),
                   .best = json_is_true(json_object_get(from, "best")),
                   .within = json_is_true(json_object_get(from, "within"))};
-    c->tooltip = kiln_arena_printf(arena, "%g layers in int8: %.1f %%, loses %.2f points",
-                                   number(from, "int8_layers"), c->cost, c->drop);
+    double half = number(from, "bf16_layers");
+    c->tooltip =
+        kiln_arena_printf(arena, "%g layers in int8, %g in bf16: %.1f %%, loses %.2f points",
+                          number(from, "int8_layers"), isnan(half) ? 0 : half, c->cost, c->drop);
     return c->tooltip ? KILN_OK : KILN_E_MEMORY;
 }
 

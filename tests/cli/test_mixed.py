@@ -7,6 +7,7 @@ that in float nothing changes and in 8 bits the neighbours are lost.
 """
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -154,6 +155,66 @@ def search_leaves_the_planted_layer_float(t):
     expect(kiln("search", net, *common, *more, "--max-drop", "much"), 2, "percentage points")
 
 
+def search_gives_the_planted_layer_bfloat16(t):
+    """Where it is offered: its 8 bits of mantissa do not mind large neighbours."""
+    net = planted(t)
+    data = samples(t, net)
+    best = t / "best.kiln"
+    common = ["--calib", data, "--calibrator", "max", "--improve", "none"]
+    more = ["--eval", data, "--no-timing", "--format", "json", "-o", best, "--plot", t / "p.svg"]
+    more += ["--max-drop", "1.5pt"]
+    d = records(kiln("search", net, *common, *more, "--precisions", "fp32,bf16,int8"))
+    layers = {r["name"]: r for r in d["layers"]}
+    assert layers["bad"]["precision"] == "bf16", d
+    assert layers["bad"]["bf16_sqnr_db"] > layers["bad"]["sqnr_db"] + 20, d
+    chosen = next(r for r in d["tried"] if r["best"])
+    assert chosen["bf16_layers"] >= 1 and chosen["int8_layers"] >= 3, d
+    float_alone = records(kiln("search", net, *common, *more, "--precisions", "fp32,int8"))
+    assert chosen["cost"] < next(r for r in float_alone["tried"] if r["best"])["cost"], (d, float_alone)
+
+    d = records(kiln("search", net, *common, *more, "--precisions", "fp32,bf16,int8"))
+    rules = (t / "best.kiln.rules").read_text()
+    assert "\nname:bad=bf16\n" in rules, rules
+    again = ["--int8=force", "--precision", f"@{t / 'best.kiln.rules'}", "--opt-level", 0, "-o", t / "again.kiln"]
+    expect(kiln("build", net, *common, *again), 0)
+    assert best.read_bytes() == (t / "again.kiln").read_bytes(), "the rules give another engine"
+    assert "in bf16" in (t / "p.svg").read_text()
+
+    d = records(kiln("search", net, *common, *more, "--precisions", "bf16"))
+    assert {r["precision"] for r in d["layers"]} == {"bf16"}, d
+    assert all(r["int8_layers"] == 0 for r in d["tried"]), d
+    expect(kiln("search", net, *common, *more, "--precisions", "int4"), 2, "--precisions takes")
+    expect(kiln("search", net, *common, *more, "--precisions", "fp32"), 2, "nothing to choose")
+
+
+def search_gives_layers_their_calibrator(t):
+    """One sample far out: the greatest value is the worst range for the first layer."""
+    net = planted(t, 1.0)
+    data = samples(t, net)
+    x = np.load(data)["x"]
+    x[0] *= 40
+    np.savez(t / "far.npz", x=x)
+    best = t / "best.kiln"
+    expect(kiln("calibrate", net, "--calib", t / "far.npz", "--save-calib", t / "far.calib"), 0)
+    common = ["--calib", t / "far.calib", "--calibrator", "max", "--improve", "none"]
+    more = ["--eval", data, "--no-timing", "--format", "json", "-o", best, "--max-drop", "100pt"]
+    plain = records(kiln("search", net, *common, *more))
+    assert not any(r["calibrator"] for r in plain["layers"]), plain
+    d = records(kiln("search", net, *common, *more, "--layer-calibrators"))
+    before = {r["name"]: r["sqnr_db"] for r in plain["layers"]}
+    gained = [r for r in d["layers"] if r["calibrator"]]
+    assert len(gained) >= 3 and all(r["sqnr_db"] > before[r["name"]] for r in gained), d
+    last = [r["tried"][-1] for r in (plain, d)]
+    assert last[1]["sqnr_db"] > last[0]["sqnr_db"] + 3, last
+
+    head = (t / "best.kiln.rules").read_text().splitlines()[0]
+    words = shlex.split(head.removeprefix("# kiln ").removesuffix(" ..."))
+    assert words.count("--layer") == len(gained), head
+    again = ["--calib", t / "far.calib", "--improve", "none", "--opt-level", 0, "-o", t / "again.kiln"]
+    expect(kiln(*words, *again), 0)
+    assert best.read_bytes() == (t / "again.kiln").read_bytes(), "the command gives another engine"
+
+
 def a_signal_leaves_the_state_and_says_how_to_go_on(t):
     net = planted(t)
     data = samples(t, net, 60000)
@@ -226,6 +287,8 @@ if __name__ == "__main__":
                 sensitivity_ranks_the_planted_layer_first,
                 a_study_goes_on_where_it_stopped,
                 search_leaves_the_planted_layer_float,
+                search_gives_the_planted_layer_bfloat16,
+                search_gives_layers_their_calibrator,
                 a_signal_leaves_the_state_and_says_how_to_go_on,
                 layers_that_lose_time_stay_float,
                 rules_alone_repeat_byte_for_byte,

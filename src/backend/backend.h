@@ -39,13 +39,18 @@ kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target,
 
 /* "rules", or the name of the way that was asked for. */
 const char *kiln_tactic_name(const kiln_claim *claim);
-/* Other ways to run exactly the nodes of claim `at` of a covered plan in the same precision:
- * (kernel, tactic) pairs made in arena. */
+/* One other way to run what a claim runs; the strings are the kernel's own. */
 typedef struct kiln_candidate {
     const char *kernel, *tactic;
 } kiln_candidate;
-kiln_status kiln_cpu_candidates(kiln_candidate **out, size_t *n, const kiln_plan *plan, size_t at,
-                                const kiln_cpu_target *target, kiln_arena *arena);
+/* Finds such ways for the claims of a covered plan, one after the other: what they have in common
+ * is made once. Lives in `arena`; plan and target must outlive it. */
+typedef struct kiln_finder kiln_finder;
+kiln_status kiln_finder_create(kiln_finder **out, const kiln_plan *plan,
+                               const kiln_cpu_target *target, kiln_arena *arena);
+/* Other ways to run exactly the nodes of claim `at` in the same precision; the list is valid until
+ * the next call. KILN_E_MEMORY. */
+kiln_status kiln_finder_ways(kiln_finder *finder, size_t at, const kiln_candidate **out, size_t *n);
 
 /* Slots and steps of a covered plan. Fails only when out of memory. */
 kiln_status kiln_cpu_compile(kiln_plan *plan, kiln_arena *arena);

@@ -5,6 +5,7 @@
 
 #include "base/diag.h"
 #include "base/env.h"
+#include "base/text.h"
 #include "kiln/quant.h"
 #include "ops/cost.h"
 
@@ -82,19 +83,24 @@ bool kiln_ios_get(const kiln_io *items, size_t n, size_t i, kiln_io *out) {
 
 /* ---- Layers ---- */
 
-/* "Conv+Relu+Add"; sources joined by ", ". */
+/* "Conv+Relu+Add"; sources joined by ", ". NULL: out of memory. */
 static const char *join(kiln_arena *arena, const kiln_claim *claim, bool sources) {
-    const char *text = "";
-    for (int32_t i = 0; i < claim->n_nodes && text; i++) {
+    kiln_text t;
+    kiln_text_init(&t, arena->env);
+    for (int32_t i = 0; i < claim->n_nodes; i++) {
         const kiln_node *n = claim->nodes[i];
         if (!sources) {
-            text = kiln_arena_printf(arena, "%s%s%s", text, i ? "+" : "", n->op->name);
-            continue;
+            kiln_text_puts(&t, i ? "+" : "");
+            kiln_text_puts(&t, n->op->name);
         }
-        for (int32_t k = 0; k < n->n_sources && text; k++) {
-            text = kiln_arena_printf(arena, "%s%s%s", text, *text ? ", " : "", n->sources[k]);
+        for (int32_t k = 0; sources && k < n->n_sources; k++) {
+            kiln_text_puts(&t, t.len ? ", " : "");
+            kiln_text_puts(&t, n->sources[k]);
         }
     }
+    const char *text =
+        kiln_text_ok(&t) ? kiln_arena_text(arena, t.data ? t.data : "", t.len) : NULL;
+    kiln_text_free(&t);
     return text;
 }
 
@@ -240,8 +246,10 @@ bool kiln_engine_tried(const kiln_engine *engine, size_t i, kiln_tried_way *out)
 
 static kiln_status list_choices(kiln_way **out, size_t *n, const kiln_engine *e,
                                 const kiln_step *step, kiln_arena *arena) {
-    kiln_candidate *ways;
-    KILN_TRY(kiln_cpu_candidates(&ways, n, e->plan, (size_t)step->claim_index, &e->target, arena));
+    kiln_finder *finder;
+    const kiln_candidate *ways;
+    KILN_TRY(kiln_finder_create(&finder, e->plan, &e->target, arena));
+    KILN_TRY(kiln_finder_ways(finder, (size_t)step->claim_index, &ways, n));
     if (*n == 0) {
         return KILN_OK;
     }

@@ -8,11 +8,11 @@
 
 #include "base/cpu.h"
 #include "base/env.h"
+#include "base/lookup.h"
 #include "base/options.h"
+#include "base/text.h"
 #include "base/timer.h"
-#include "engine/engine.h"
-#include "flow/timings.h"
-#include "ir/text.h"
+#include "flow/ways.h"
 #include "kiln/tools.h"
 #include "ops/util.h"
 
@@ -30,23 +30,12 @@ static const struct {
 } levels[] = {{0, 0, 0, 0},      {2, 100, 100, 5},      {4, 200, 200, 15},
               {8, 400, 400, 45}, {16, 1500, 1500, 300}, {1 << 20, 5000, 5000, INFINITY}};
 
-typedef struct way {
-    const char *kernel, *tactic;
-    kiln_timing timing;
-    bool known;
-} way;
-
-/* A layer that can run in more than one way. */
-typedef struct layer {
-    const char *name, *output;
-    kiln_hash128 key;
-    way *ways;
-    size_t n_ways;
-    int64_t chosen; /* of the ways, or -1 */
+/* What a layer gives. */
+typedef struct answer {
     double *sample; /* of its output, as rules compute it */
     int64_t n_sample;
-    bool wrong;
-} layer;
+    bool wrong; /* as it was last computed */
+} answer;
 
 typedef struct network {
     kiln_engine *engine;
@@ -64,10 +53,12 @@ typedef struct job {
     kiln_timings *timings;
     int64_t begin_ns;
     network rules;
-    layer *layers;
-    size_t n_layers, cap_layers;
-    const char **names; /* of layers that are timed */
-    size_t *timed;      /* their numbers */
+    kiln_text place; /* what all layers' times depend on */
+    kiln_ways ways;
+    answer *answers;     /* per layer */
+    kiln_lookup outputs; /* the layers by their outputs */
+    const char **names;  /* of layers that are timed */
+    size_t *timed;       /* their numbers */
     kiln_way *choices;
     size_t n_choices;
     kiln_diag *diag;
@@ -105,8 +96,8 @@ static kiln_status open_network(job *j, network *n) {
 
 /* ---- Keys ---- */
 
-/* What all layers' times depend on. */
-static kiln_status put_place(job *j, kiln_text *t) {
+static kiln_status put_place(job *j) {
+    kiln_text *t = &j->place;
     kiln_cpu_info cpu;
     kiln_cpu_describe(&cpu);
     kiln_text_printf(t, "%s %s %s %d\n", kiln_version(), cpu.model,
@@ -120,27 +111,17 @@ static kiln_status put_place(job *j, kiln_text *t) {
     return kiln_text_ok(t) ? KILN_OK : KILN_E_MEMORY;
 }
 
-static void put_layouts(kiln_text *t, const kiln_plan *plan, const kiln_step *step) {
-    for (int32_t i = 0; i < step->claim->n_in; i++) {
-        kiln_text_printf(t, " %d", step->in[i] >= 0 ? (int)plan->slots[step->in[i]].layout : 0);
-    }
-    for (int32_t i = 0; i < step->claim->n_out; i++) {
-        kiln_text_printf(t, " %d", (int)plan->slots[step->out[i]].layout);
-    }
-}
-
-static kiln_status key_of(job *j, const kiln_step *step, kiln_hash128 *out) {
-    const kiln_plan *plan = j->rules.engine->plan;
+/* The key of all choices together. */
+static kiln_status key_of_all(job *j, kiln_hash128 *out) {
     kiln_text t;
     kiln_text_init(&t, j->env);
-    kiln_status status = put_place(j, &t);
-    for (int32_t i = 0; i < step->claim->n_nodes && status == KILN_OK; i++) {
-        status = kiln_node_describe(&t, plan->graph, step->claim->nodes[i]);
-        kiln_text_char(&t, '\n');
+    kiln_text_append(&t, j->place.data, j->place.len);
+    for (size_t i = 0; i < j->ways.n_layers; i++) {
+        const kiln_layer_kind *k = j->ways.layers[i].kind;
+        kiln_text_append(&t, &k->key, sizeof k->key);
+        kiln_text_printf(&t, "%s\n", k->chosen >= 0 ? k->ways[k->chosen].name : "/");
     }
-    put_layouts(&t, plan, step);
-    kiln_text_puts(&t, step->claim->kernel->name);
-    status = status == KILN_OK && !kiln_text_ok(&t) ? KILN_E_MEMORY : status;
+    kiln_status status = kiln_text_ok(&t) ? KILN_OK : KILN_E_MEMORY;
     *out = status == KILN_OK ? kiln_hash_128(t.data, t.len) : (kiln_hash128){0};
     kiln_text_free(&t);
     return status;
@@ -148,72 +129,49 @@ static kiln_status key_of(job *j, const kiln_step *step, kiln_hash128 *out) {
 
 /* ---- Layers ---- */
 
-static const char *way_name(job *j, const way *w) {
-    return kiln_arena_printf(&j->arena, "%s/%s", w->kernel, w->tactic);
-}
-
-static kiln_status look_up(job *j, const layer *l, way *w) {
-    const char *name = way_name(j, w);
-    KILN_TRY(name ? KILN_OK : KILN_E_MEMORY);
-    const kiln_timing *t = kiln_timings_find(j->timings, l->key, name);
-    w->known = t != NULL;
-    w->timing = t ? *t : (kiln_timing){0};
-    return KILN_OK;
-}
-
-static kiln_status list_layer(job *j, const kiln_step *step) {
-    kiln_engine *e = j->rules.engine;
-    kiln_candidate *ways;
-    size_t n;
-    KILN_TRY(
-        kiln_cpu_candidates(&ways, &n, e->plan, (size_t)step->claim_index, &e->target, &j->arena));
-    n = n < (size_t)levels[j->how.level].ways ? n : (size_t)levels[j->how.level].ways;
-    if (n == 0) {
-        return KILN_OK;
+static void look_up(const job *j, const kiln_layer_kind *k) {
+    for (size_t i = 0; i < k->n_ways; i++) {
+        const kiln_timing *t = kiln_timings_find(j->timings, k->key, k->ways[i].name);
+        k->ways[i].known = t != NULL;
+        k->ways[i].timing = t ? *t : (kiln_timing){0};
     }
-    layer l = {.name = step->claim->anchor->name,
-               .output = step->claim->out[0]->name,
-               .n_ways = n,
-               .chosen = -1};
-    KILN_TRY(key_of(j, step, &l.key));
-    KILN_ALLOC(l.ways, &j->arena, n);
-    for (size_t i = 0; i < n; i++) {
-        l.ways[i] = (way){.kernel = ways[i].kernel, .tactic = ways[i].tactic};
-        KILN_TRY(look_up(j, &l, &l.ways[i]));
-    }
-    KILN_PUSH(&j->arena, j->layers, j->n_layers, j->cap_layers, l);
-    return KILN_OK;
 }
 
 static kiln_status list_layers(job *j) {
-    const kiln_plan *plan = j->rules.engine->plan;
-    for (size_t s = 0; s < plan->n_steps; s++) {
-        const kiln_step *step = &plan->steps[s];
-        if (step->claim_index >= 0 && step->claim->n_out > 0 && !step->claim->alias) {
-            KILN_TRY(list_layer(j, step));
-        }
+    kiln_ways *w = &j->ways;
+    const char **outputs;
+    KILN_TRY(kiln_ways_list(w, j->rules.engine, &j->place, (size_t)levels[j->how.level].ways,
+                            &j->arena));
+    if (w->n_left_out > 0) {
+        kiln_note(j->diag, KILN_F_TIMING,
+                  "%zu layers run as rules decide: those with the most multiply-adds are timed, %d "
+                  "of a network",
+                  w->n_left_out, (int)KILN_MOST_TIMED_LAYERS);
     }
-    KILN_ALLOC(j->names, &j->arena, j->n_layers + 1);
-    KILN_ALLOC(j->timed, &j->arena, j->n_layers + 1);
-    KILN_ALLOC(j->choices, &j->arena, j->n_layers + 1);
-    return KILN_OK;
+    for (size_t i = 0; i < w->n_kinds; i++) {
+        look_up(j, &w->kinds[i]);
+    }
+    KILN_ALLOC(j->answers, &j->arena, w->n_layers);
+    KILN_ALLOC(j->names, &j->arena, w->n_layers);
+    KILN_ALLOC(j->timed, &j->arena, w->n_layers);
+    KILN_ALLOC(j->choices, &j->arena, w->n_layers);
+    KILN_ALLOC(outputs, &j->arena, w->n_layers);
+    for (size_t i = 0; i < w->n_layers; i++) {
+        outputs[i] = w->layers[i].output;
+    }
+    return kiln_lookup_make(&j->outputs, outputs, w->n_layers, &j->arena);
 }
 
 /* ---- Answers ---- */
 
 enum { SAMPLED = 4096 };
 
-static layer *layer_of_output(const job *j, const char *name) {
-    for (size_t i = 0; i < j->n_layers; i++) {
-        if (strcmp(j->layers[i].output, name) == 0) {
-            return &j->layers[i];
-        }
-    }
-    return NULL;
+static bool wants(void *user, const char *name) {
+    return kiln_lookup_find(&((const job *)user)->outputs, name) >= 0;
 }
 
-static bool wants(void *user, const char *name) {
-    return layer_of_output(user, name) != NULL;
+static answer *answer_of(const job *j, const char *name) {
+    return &j->answers[kiln_lookup_find(&j->outputs, name)];
 }
 
 /* Element i of those that are compared, evenly spread. */
@@ -230,7 +188,7 @@ static bool is_number(const kiln_tensor *t) {
 static kiln_status keep_sample(void *user, const char *name, const char *node,
                                const kiln_tensor *tensor, bool replayed) {
     job *j = user;
-    layer *l = layer_of_output(j, name);
+    answer *a = answer_of(j, name);
     (void)node;
     (void)replayed;
     int64_t n = kiln_tensor_count(tensor) < SAMPLED ? kiln_tensor_count(tensor) : SAMPLED;
@@ -242,8 +200,8 @@ static kiln_status keep_sample(void *user, const char *name, const char *node,
     for (int64_t i = 0; i < n; i++) {
         data[i] = sampled(tensor, i, n);
     }
-    l->sample = data;
-    l->n_sample = n;
+    a->sample = data;
+    a->n_sample = n;
     return KILN_OK;
 }
 
@@ -251,18 +209,18 @@ static kiln_status keep_sample(void *user, const char *name, const char *node,
 static kiln_status compare_sample(void *user, const char *name, const char *node,
                                   const kiln_tensor *tensor, bool replayed) {
     job *j = user;
-    layer *l = layer_of_output(j, name);
+    answer *a = answer_of(j, name);
     double most = 0, error = 0;
     (void)node;
     (void)replayed;
-    for (int64_t i = 0; i < l->n_sample; i++) {
-        const double want = l->sample[i], have = sampled(tensor, i, l->n_sample);
+    for (int64_t i = 0; i < a->n_sample; i++) {
+        const double want = a->sample[i], have = sampled(tensor, i, a->n_sample);
         const bool same = have == want || (isnan(have) && isnan(want));
         most = fmax(most, isfinite(want) ? fabs(want) : 0);
         error = same ? error : isfinite(have - want) ? fmax(error, fabs(have - want)) : INFINITY;
     }
     const bool whole = !kiln_dtype_is_float(tensor->dtype);
-    l->wrong = error > (whole ? 1 : float_tolerance * most);
+    a->wrong = error > (whole ? 1 : float_tolerance * most);
     return KILN_OK;
 }
 
@@ -279,115 +237,132 @@ static kiln_status run_tapped(job *j, const network *n,
 
 /* ---- Rounds ---- */
 
-/* The first way of each layer that has not been timed; false when none is left. */
-static bool choose_next(job *j) {
+/* Makes a list of what is chosen. */
+static void list_choices(job *j) {
     j->n_choices = 0;
-    for (size_t i = 0; i < j->n_layers; i++) {
-        layer *l = &j->layers[i];
-        l->chosen = -1;
-        for (size_t w = 0; w < l->n_ways && l->chosen < 0; w++) {
-            l->chosen = l->ways[w].known ? -1 : (int64_t)w;
-        }
-        if (l->chosen >= 0) {
-            const way *w = &l->ways[l->chosen];
+    for (size_t i = 0; i < j->ways.n_layers; i++) {
+        const kiln_timed_layer *l = &j->ways.layers[i];
+        if (l->kind->chosen >= 0) {
+            const kiln_layer_way *w = &l->kind->ways[l->kind->chosen];
             j->names[j->n_choices] = l->name;
             j->timed[j->n_choices] = i;
             j->choices[j->n_choices++] = (kiln_way){l->name, w->kernel, w->tactic, true};
         }
     }
+}
+
+/* The first way of each layer that has not been timed; false when none is left. */
+static bool choose_next(job *j) {
+    for (size_t i = 0; i < j->ways.n_kinds; i++) {
+        kiln_layer_kind *k = &j->ways.kinds[i];
+        k->chosen = -1;
+        for (size_t w = 0; w < k->n_ways && k->chosen < 0; w++) {
+            k->chosen = k->ways[w].known ? -1 : (int64_t)w;
+        }
+    }
+    list_choices(j);
     return j->n_choices > 0;
 }
 
-static bool is_same(const layer *a, const layer *b) {
-    return a->key.low == b->key.low && a->key.high == b->key.high;
+/* What was found of the way that is chosen. */
+static kiln_status note(job *j, kiln_layer_kind *k, const kiln_timing *timing) {
+    kiln_layer_way *w = &k->ways[k->chosen];
+    w->timing = *timing;
+    w->known = true;
+    return kiln_timings_add(j->timings, k->key, w->name, timing, j->diag);
 }
 
-/* Layers alike in all that their times depend on share what is found of their ways. */
-static kiln_status note(job *j, const layer *of, int64_t at, const kiln_timing *timing) {
-    const char *name = way_name(j, &of->ways[at]);
-    for (size_t i = 0; i < j->n_layers; i++) {
-        layer *l = &j->layers[i];
-        if (is_same(l, of)) {
-            l->ways[at].timing = *timing;
-            l->ways[at].known = true;
-        }
-    }
-    return name ? kiln_timings_add(j->timings, of->key, name, timing, j->diag) : KILN_E_MEMORY;
-}
-
-static kiln_status refuse(job *j, const layer *l, const char *reason) {
+static kiln_status refuse(job *j, kiln_layer_kind *k, const char *reason) {
     const kiln_timing none = {.race = {.ratio = 1}, .refused = reason};
-    return note(j, l, l->chosen, &none);
+    return note(j, k, &none);
 }
 
-/* The layer runs in the way that was chosen, and runs the same nodes. */
-static bool runs_so(const network *n, const layer *l) {
-    const kiln_plan *plan = n->engine->plan;
-    const way *w = &l->ways[l->chosen];
-    for (size_t s = 0; s < plan->n_steps; s++) {
-        const kiln_claim *c = plan->steps[s].claim;
-        if (c->anchor && strcmp(c->anchor->name, l->name) == 0) {
-            return strcmp(c->kernel->name, w->kernel) == 0 &&
-                   strcmp(kiln_tactic_name(c), w->tactic) == 0;
-        }
+/* The layers of a network by their anchors: places among its claims. */
+static kiln_status list_anchors(kiln_lookup *out, const kiln_plan *plan, kiln_arena *arena) {
+    const char **names;
+    KILN_ALLOC(names, arena, plan->n_claims);
+    for (size_t i = 0; i < plan->n_claims; i++) {
+        names[i] = plan->claims[i]->anchor->name;
     }
-    return false;
+    return kiln_lookup_make(out, names, plan->n_claims, arena);
+}
+
+/* The layer runs in the way that was chosen. */
+static bool runs_so(const network *n, const kiln_lookup *anchors, const kiln_timed_layer *l) {
+    const kiln_layer_way *w = &l->kind->ways[l->kind->chosen];
+    int64_t at = kiln_lookup_find(anchors, l->name);
+    const kiln_claim *c = at >= 0 ? n->engine->plan->claims[at] : NULL;
+    return c && strcmp(c->kernel->name, w->kernel) == 0 &&
+           strcmp(kiln_tactic_name(c), w->tactic) == 0;
 }
 
 /* A wrong answer makes those of the layers after it wrong: only the first is refused for it, and
  * the others wait for a round without it. */
-static kiln_status check_answers(job *j, const network *n, bool *right) {
-    for (size_t i = 0; i < j->n_layers; i++) {
-        j->layers[i].wrong = false;
+static kiln_status check_answers(job *j, const network *n, bool *right, kiln_arena *scratch) {
+    kiln_lookup anchors;
+    for (size_t i = 0; i < j->ways.n_layers; i++) {
+        j->answers[i].wrong = false;
     }
     KILN_TRY(run_tapped(j, n, compare_sample));
+    KILN_TRY(list_anchors(&anchors, n->engine->plan, scratch));
     *right = true;
-    for (size_t i = 0; i < j->n_layers && *right; i++) {
-        layer *l = &j->layers[i];
-        if (l->chosen >= 0 && !runs_so(n, l)) {
-            KILN_TRY(refuse(j, l, "the layers around it do not leave it its nodes"));
-        } else if (l->wrong && l->chosen >= 0) {
-            KILN_TRY(refuse(j, l, "its answer differs from that of the rules' way"));
+    for (size_t i = 0; i < j->ways.n_layers && *right; i++) {
+        const kiln_timed_layer *l = &j->ways.layers[i];
+        if (l->kind->chosen < 0) {
+            continue;
+        }
+        if (!runs_so(n, &anchors, l)) {
+            KILN_TRY(refuse(j, l->kind, "the layers around it do not leave it its nodes"));
+        } else if (j->answers[i].wrong) {
+            KILN_TRY(refuse(j, l->kind, "its answer differs from that of the rules' way"));
             *right = false;
         }
     }
     return KILN_OK;
 }
 
-/* What the round showed of the way that `of` was timed in: the mean over layers that are alike. */
-static kiln_race mean_race(const job *j, const layer *of, const kiln_cell_time *cells) {
-    kiln_race sum = {0};
-    double n = 0;
-    for (size_t i = 0; i < j->n_choices; i++) {
-        const layer *l = &j->layers[j->timed[i]];
-        const kiln_race *r = &cells[i].race;
-        if (is_same(l, of) && l->chosen == of->chosen && r->rounds > 0) {
-            sum.a_ms += r->a_ms;
-            sum.b_ms += r->b_ms;
-            sum.ratio += r->ratio;
-            sum.wins += r->wins;
-            sum.rounds += r->rounds;
-            n++;
-        }
-    }
-    n = n > 0 ? n : 1;
-    return (kiln_race){.a_ms = sum.a_ms / n,
-                       .b_ms = sum.b_ms / n,
-                       .ratio = sum.ratio / n,
-                       .wins = sum.wins / n,
-                       .rounds = sum.rounds};
+/* What a round showed of kinds: sums over their layers. */
+typedef struct tally {
+    kiln_race sum;
+    double n;
+} tally;
+
+static kiln_race mean_race(const tally *t) {
+    const double n = t->n > 0 ? t->n : 1;
+    return (kiln_race){.a_ms = t->sum.a_ms / n,
+                       .b_ms = t->sum.b_ms / n,
+                       .ratio = t->n > 0 ? t->sum.ratio / n : 1,
+                       .wins = t->sum.wins / n,
+                       .rounds = t->sum.rounds};
 }
 
-static kiln_status time_round(job *j, const network *n) {
+static void count(tally *t, const kiln_race *r) {
+    t->sum.a_ms += r->a_ms;
+    t->sum.b_ms += r->b_ms;
+    t->sum.ratio += r->ratio;
+    t->sum.wins += r->wins;
+    t->sum.rounds += r->rounds;
+    t->n++;
+}
+
+static kiln_status time_round(job *j, const network *n, kiln_arena *scratch) {
     kiln_cell_time *cells;
-    KILN_ALLOC(cells, &j->arena, j->n_choices);
+    tally *tallies;
+    KILN_ALLOC(cells, scratch, j->n_choices);
+    KILN_ALLOC(tallies, scratch, j->ways.n_kinds);
     KILN_TRY(kiln_time_cells(cells, j->names, j->n_choices, &j->rules.timed, &n->timed,
                              levels[j->how.level].way_ms, j->env, j->diag));
     for (size_t i = 0; i < j->n_choices; i++) {
-        layer *l = &j->layers[j->timed[i]];
-        if (!l->ways[l->chosen].known) {
-            const kiln_timing t = {.race = mean_race(j, l, cells)};
-            KILN_TRY(note(j, l, l->chosen, &t));
+        const kiln_layer_kind *k = j->ways.layers[j->timed[i]].kind;
+        if (cells[i].race.rounds > 0) {
+            count(&tallies[k - j->ways.kinds], &cells[i].race);
+        }
+    }
+    for (size_t i = 0; i < j->ways.n_kinds; i++) {
+        kiln_layer_kind *k = &j->ways.kinds[i];
+        if (k->chosen >= 0 && !k->ways[k->chosen].known) {
+            const kiln_timing t = {.race = mean_race(&tallies[i])};
+            KILN_TRY(note(j, k, &t));
         }
     }
     return KILN_OK;
@@ -396,10 +371,13 @@ static kiln_status time_round(job *j, const network *n) {
 static kiln_status measure_round(job *j) {
     network n = {0};
     bool right = false;
+    kiln_arena scratch;
+    kiln_arena_init(&scratch, j->env);
     kiln_status status = open_network(j, &n);
-    status = status ? status : check_answers(j, &n, &right);
-    status = status == KILN_OK && right ? time_round(j, &n) : status;
+    status = status ? status : check_answers(j, &n, &right, &scratch);
+    status = status == KILN_OK && right ? time_round(j, &n, &scratch) : status;
     close_network(&n);
+    kiln_arena_free(&scratch);
     return status;
 }
 
@@ -409,10 +387,10 @@ static double spent_s(const job *j) {
 
 static bool go_on(job *j) {
     size_t ways = 0, known = 0;
-    for (size_t i = 0; i < j->n_layers; i++) {
-        for (size_t w = 0; w < j->layers[i].n_ways; w++) {
+    for (size_t i = 0; i < j->ways.n_kinds; i++) {
+        for (size_t w = 0; w < j->ways.kinds[i].n_ways; w++) {
             ways++;
-            known += j->layers[i].ways[w].known;
+            known += j->ways.kinds[i].ways[w].known;
         }
     }
     const kiln_progress *p = j->how.progress;
@@ -423,49 +401,28 @@ static bool go_on(job *j) {
 /* ---- Choosing ---- */
 
 static void choose_best(job *j) {
-    j->n_choices = 0;
-    for (size_t i = 0; i < j->n_layers; i++) {
-        layer *l = &j->layers[i];
+    for (size_t i = 0; i < j->ways.n_kinds; i++) {
+        kiln_layer_kind *k = &j->ways.kinds[i];
         double best = INFINITY;
-        l->chosen = -1;
-        for (size_t w = 0; w < l->n_ways; w++) {
-            const kiln_timing *t = &l->ways[w].timing;
-            bool won = l->ways[w].known && !t->refused && t->race.rounds > 0 &&
+        k->chosen = -1;
+        for (size_t w = 0; w < k->n_ways; w++) {
+            const kiln_timing *t = &k->ways[w].timing;
+            bool won = k->ways[w].known && !t->refused && t->race.rounds > 0 &&
                        kiln_race_is_won(&t->race, layer_margin);
             if (won && t->race.ratio < best) {
                 best = t->race.ratio;
-                l->chosen = (int64_t)w;
+                k->chosen = (int64_t)w;
             }
         }
-        if (l->chosen >= 0) {
-            const way *w = &l->ways[l->chosen];
-            j->choices[j->n_choices++] = (kiln_way){l->name, w->kernel, w->tactic, true};
-        }
     }
-}
-
-/* The key of all choices together. */
-static kiln_status key_of_all(job *j, kiln_hash128 *out) {
-    kiln_text t;
-    kiln_text_init(&t, j->env);
-    kiln_status status = put_place(j, &t);
-    for (size_t i = 0; i < j->n_layers; i++) {
-        const layer *l = &j->layers[i];
-        const way *w = l->chosen >= 0 ? &l->ways[l->chosen] : NULL;
-        kiln_text_append(&t, &l->key, sizeof l->key);
-        kiln_text_printf(&t, "%s/%s\n", w ? w->kernel : "", w ? w->tactic : "");
-    }
-    status = status == KILN_OK && !kiln_text_ok(&t) ? KILN_E_MEMORY : status;
-    *out = status == KILN_OK ? kiln_hash_128(t.data, t.len) : (kiln_hash128){0};
-    kiln_text_free(&t);
-    return status;
+    list_choices(j);
 }
 
 static void forget_choices(job *j) {
-    j->n_choices = 0;
-    for (size_t i = 0; i < j->n_layers; i++) {
-        j->layers[i].chosen = -1;
+    for (size_t i = 0; i < j->ways.n_kinds; i++) {
+        j->ways.kinds[i].chosen = -1;
     }
+    list_choices(j);
 }
 
 /* Layers that are fast each may be slow together, by what they leave in the caches: the network as
@@ -497,18 +454,19 @@ static kiln_status prove(job *j) {
 
 static kiln_status keep_tried(const job *j, kiln_engine *e) {
     size_t n = 0;
-    for (size_t i = 0; i < j->n_layers; i++) {
-        n += j->layers[i].n_ways;
+    for (size_t i = 0; i < j->ways.n_layers; i++) {
+        n += j->ways.layers[i].kind->n_ways;
     }
     KILN_ALLOC(e->tried, &e->arena, n);
-    for (size_t i = 0; i < j->n_layers; i++) {
-        const layer *l = &j->layers[i];
-        for (size_t k = 0; k < l->n_ways; k++) {
-            const way *w = &l->ways[k];
+    for (size_t i = 0; i < j->ways.n_layers; i++) {
+        const kiln_timed_layer *l = &j->ways.layers[i];
+        const char *name = kiln_arena_text(&e->arena, l->name, strlen(l->name));
+        KILN_TRY(name ? KILN_OK : KILN_E_MEMORY);
+        for (size_t k = 0; k < l->kind->n_ways; k++) {
+            const kiln_layer_way *w = &l->kind->ways[k];
             const char *refused = w->timing.refused;
-            const char *name = kiln_arena_text(&e->arena, l->name, strlen(l->name));
             refused = refused ? kiln_arena_text(&e->arena, refused, strlen(refused)) : NULL;
-            KILN_TRY(name && (refused || !w->timing.refused) ? KILN_OK : KILN_E_MEMORY);
+            KILN_TRY(refused || !w->timing.refused ? KILN_OK : KILN_E_MEMORY);
             if (w->known) {
                 e->tried[e->n_tried++] = (kiln_tried_way){.layer = name,
                                                           .kernel = w->kernel,
@@ -516,7 +474,7 @@ static kiln_status keep_tried(const job *j, kiln_engine *e) {
                                                           .ms = w->timing.race.b_ms,
                                                           .rules_ms = w->timing.race.a_ms,
                                                           .refused = refused,
-                                                          .chosen = l->chosen == (int64_t)k};
+                                                          .chosen = l->kind->chosen == (int64_t)k};
             }
         }
     }
@@ -544,6 +502,7 @@ static kiln_status finish(job *j, kiln_engine **out) {
 
 static kiln_status measure(job *j) {
     KILN_TRY(open_network(j, &j->rules));
+    KILN_TRY(put_place(j));
     KILN_TRY(list_layers(j));
     if (choose_next(j) && !j->how.frozen) {
         KILN_TRY(run_tapped(j, &j->rules, keep_sample));
@@ -598,6 +557,7 @@ kiln_status kiln_engine_build_timed(kiln_engine **out, const kiln_model *model,
                                     const kiln_env *env, kiln_diag *diag) {
     job j = {.env = env, .model = model, .begin_ns = kiln_now_ns(), .diag = diag};
     kiln_arena_init(&j.arena, env);
+    kiln_text_init(&j.place, env);
     kiln_diag_enter(diag, "timing layers");
     kiln_status status = begin(&j, build, how);
     status = status == KILN_OK ? tune(&j, out) : status;
@@ -605,6 +565,7 @@ kiln_status kiln_engine_build_timed(kiln_engine **out, const kiln_model *model,
     close_network(&j.rules);
     kiln_timings_close(j.timings);
     kiln_pool_destroy(j.pool);
+    kiln_text_free(&j.place);
     kiln_arena_free(&j.arena);
     return kiln_diag_close(diag, status);
 }

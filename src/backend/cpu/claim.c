@@ -93,23 +93,30 @@ kiln_claim *kiln_claim_new(kiln_claimer *c, const kiln_kernel *kernel, kiln_node
     return claim;
 }
 
+/* A list of n nodes has room for the next power of two, so that a region of n nodes costs n and not
+ * n squared to make. What goes in before the last makes a new list: callers may go back to the old
+ * one and its count. */
 bool kiln_claim_add(kiln_claimer *c, kiln_claim *claim, kiln_node *node) {
-    kiln_node **nodes = kiln_arena_array(c->arena, (size_t)claim->n_nodes + 1, sizeof *nodes);
-    if (!nodes) {
-        c->status = KILN_E_MEMORY;
-        return false;
+    const int32_t n = claim->n_nodes;
+    int32_t at = n, cap = 1;
+    while (at > 0 && claim->nodes[at - 1]->id >= node->id) {
+        at--;
     }
-    int32_t at = 0;
-    while (at < claim->n_nodes && claim->nodes[at]->id < node->id) {
-        nodes[at] = claim->nodes[at];
-        at++;
+    while (cap < n + 1) {
+        cap *= 2;
     }
-    nodes[at] = node;
-    for (int32_t i = at; i < claim->n_nodes; i++) {
-        nodes[i + 1] = claim->nodes[i];
+    if (at < n || cap == 2 * n) {
+        kiln_node **nodes = kiln_arena_array(c->arena, (size_t)cap, sizeof *nodes);
+        if (!nodes) {
+            c->status = KILN_E_MEMORY;
+            return false;
+        }
+        memcpy(nodes, claim->nodes, (size_t)at * sizeof *nodes);
+        memcpy(nodes + at + 1, claim->nodes + at, (size_t)(n - at) * sizeof *nodes);
+        claim->nodes = nodes;
     }
-    claim->nodes = nodes;
-    claim->n_nodes++;
+    claim->nodes[at] = node;
+    claim->n_nodes = n + 1;
     return true;
 }
 

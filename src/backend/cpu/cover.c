@@ -3,10 +3,12 @@
 
 #include "backend/cpu/kernel.h"
 #include "base/diag.h"
+#include "base/lookup.h"
 #include "ops/ops.h"
 
 typedef struct cover {
-    kiln_claim **owner; /* per node id: the claim it is in, or NULL */
+    kiln_claim **owner;  /* per node id: the claim it is in, or NULL */
+    kiln_lookup choices; /* of the target, by layer */
 } cover;
 
 static bool is_free(const kiln_claimer *self, const kiln_node *node) {
@@ -80,14 +82,20 @@ static kiln_claim *try_named(kiln_claimer *c, const char *kernel_name, const cha
                        : kiln_claim_refuse(c, "there is no kernel or tactic of that name");
 }
 
-/* What was chosen for the node; NULL: nothing. */
-static const kiln_way *choice_for(const kiln_cpu_target *target, const kiln_node *node) {
+static kiln_status list_choices(cover *cv, const kiln_cpu_target *target, kiln_arena *arena) {
+    const char **layers;
+    KILN_ALLOC(layers, arena, target->n_choices);
     for (size_t i = 0; i < target->n_choices; i++) {
-        if (strcmp(target->choices[i].layer, node->name) == 0) {
-            return &target->choices[i];
-        }
+        layers[i] = target->choices[i].layer;
     }
-    return NULL;
+    return kiln_lookup_make(&cv->choices, layers, target->n_choices, arena);
+}
+
+/* What was chosen for the node; NULL: nothing. */
+static const kiln_way *choice_for(const cover *cv, const kiln_cpu_target *target,
+                                  const kiln_node *node) {
+    int64_t at = kiln_lookup_find(&cv->choices, node->name);
+    return at >= 0 ? &target->choices[at] : NULL;
 }
 
 /* ---- Covering ---- */
@@ -101,7 +109,7 @@ static bool waits(const kiln_node *node) {
 static kiln_status cover_node(kiln_plan *plan, cover *cv, kiln_claimer *c, kiln_node *node,
                               kiln_refusal_fn refused, void *user, kiln_diag *diag) {
     kiln_claim *claim = NULL;
-    const kiln_way *choice = is_free(c, node) ? choice_for(c->target, node) : NULL;
+    const kiln_way *choice = is_free(c, node) ? choice_for(cv, c->target, node) : NULL;
     if (choice) {
         claim = try_named(c, choice->kernel, choice->tactic, node);
         KILN_TRY(c->status);
@@ -132,6 +140,7 @@ kiln_status kiln_cpu_cover(kiln_plan *plan, const kiln_cpu_target *target, kiln_
     cover cv;
     kiln_claimer c;
     KILN_TRY(start(plan, target, arena, &cv, &c));
+    KILN_TRY(list_choices(&cv, target, arena));
     for (int round = 0; round < 2; round++) {
         for (size_t i = 0; i < plan->graph->n_nodes; i++) {
             if (waits(plan->graph->nodes[i]) == (round == 1)) {
@@ -212,6 +221,34 @@ kiln_status kiln_cpu_reclaim(kiln_plan *plan, const kiln_cpu_target *target,
 
 /* ---- Candidates ---- */
 
+struct kiln_finder {
+    const kiln_plan *plan;
+    cover cv; /* all of the plan's claims but the one that is looked at */
+    kiln_claimer c;
+    kiln_arena scratch; /* claims and list of one call */
+};
+
+static void set_owner(kiln_finder *f, const kiln_claim *claim, kiln_claim *owner) {
+    for (int32_t i = 0; i < claim->n_nodes; i++) {
+        f->cv.owner[claim->nodes[i]->id] = owner;
+    }
+}
+
+kiln_status kiln_finder_create(kiln_finder **out, const kiln_plan *plan,
+                               const kiln_cpu_target *target, kiln_arena *arena) {
+    kiln_finder *f;
+    KILN_ALLOC(f, arena, 1);
+    f->plan = plan;
+    kiln_arena_within(&f->scratch, arena);
+    KILN_TRY(start(plan, target, arena, &f->cv, &f->c));
+    f->c.arena = &f->scratch;
+    for (size_t i = 0; i < plan->n_claims; i++) {
+        set_owner(f, plan->claims[i], plan->claims[i]);
+    }
+    *out = f;
+    return KILN_OK;
+}
+
 static bool covers_same(const kiln_claim *a, const kiln_claim *b) {
     bool same = a && a->n_nodes == b->n_nodes;
     for (int32_t i = 0; same && i < a->n_nodes; i++) {
@@ -235,27 +272,29 @@ static kiln_status list_ways(kiln_candidate **out, size_t *n, size_t *cap,
     return KILN_OK;
 }
 
-kiln_status kiln_cpu_candidates(kiln_candidate **out, size_t *n, const kiln_plan *plan, size_t at,
-                                const kiln_cpu_target *target, kiln_arena *arena) {
-    const kiln_claim *own = plan->claims[at];
-    cover cv;
-    kiln_claimer c;
+static kiln_status list_kernels(kiln_candidate **out, size_t *n, const kiln_claim *own,
+                                kiln_claimer *c) {
     size_t cap = 0;
     *out = NULL;
     *n = 0;
-    KILN_TRY(start(plan, target, arena, &cv, &c));
-    for (size_t i = 0; i < plan->n_claims; i++) {
-        for (int32_t k = 0; i != at && k < plan->claims[i]->n_nodes; k++) {
-            cv.owner[plan->claims[i]->nodes[k]->id] = plan->claims[i];
-        }
-    }
     /* The last kernel is the reference, which no other is slower than. */
     for (size_t k = 0; k + 1 < kiln_kernel_count(); k++) {
         if (kiln_kernel_at(k)->computes == own->kernel->computes) {
-            KILN_TRY(list_ways(out, n, &cap, kiln_kernel_at(k), own, &c));
+            KILN_TRY(list_ways(out, n, &cap, kiln_kernel_at(k), own, c));
         }
     }
     return KILN_OK;
+}
+
+kiln_status kiln_finder_ways(kiln_finder *f, size_t at, const kiln_candidate **out, size_t *n) {
+    kiln_claim *own = f->plan->claims[at];
+    kiln_candidate *list;
+    kiln_arena_recycle(&f->scratch);
+    set_owner(f, own, NULL);
+    kiln_status status = list_kernels(&list, n, own, &f->c);
+    set_owner(f, own, own);
+    *out = list;
+    return status;
 }
 
 /* ---- Weights ---- */

@@ -116,6 +116,13 @@ typedef struct kiln_call {
     void *shared;
 } kiln_call;
 
+/* Who helps a step that only the data can size. */
+typedef struct kiln_late {
+    const kiln_cpu_target *target;
+    kiln_pool *pool; /* with at most `threads` of it, as kiln_pool_run takes them */
+    int32_t threads;
+} kiln_late;
+
 struct kiln_kernel {
     const char *name;
     /* Returns the claim, or NULL with c->reason set. */
@@ -130,6 +137,10 @@ struct kiln_kernel {
     kiln_status (*parts)(kiln_binder *b, kiln_parts *parts);
     kiln_status (*bind)(kiln_binder *b);
     void (*run)(const kiln_call *call, const kiln_team *team);
+    /* For regions of one node whose outputs may be sized by data: does where they are what
+     * kiln_op.ref does, called by one thread that may run a team of its own. NULL: such steps run
+     * by the reference. */
+    kiln_status (*late)(kiln_ref *c, const kiln_late *by);
     /* What the operands of its products are held in: I8, BF16, F16; NONE: what the graph says. A
      * kernel of BF16 or F16 claims only nodes whose precision is that. */
     kiln_dtype computes;

@@ -1,5 +1,5 @@
-/* late.c - steps that only the data can size, run by the reference; references of other steps; and
- * replays for taps. */
+/* late.c - steps that only the data can size, run by the reference or a kernel that knows how;
+ * references of other steps; and replays for taps. */
 #include <string.h>
 
 #include "exec/frame.h"
@@ -134,7 +134,19 @@ static kiln_status run_body(kiln_ref *self, const kiln_graph *graph, const kiln_
     return KILN_OK;
 }
 
-static kiln_status run_node(region *r, const kiln_node *n, kiln_diag *diag) {
+/* A kernel of its own for a step that the data sizes. */
+typedef struct late_kernel {
+    const kiln_kernel *kernel;
+    kiln_late by;
+} late_kernel;
+
+static kiln_status run_late(kiln_ref *c) {
+    const late_kernel *k = c->driver;
+    return k->kernel->late(c, &k->by);
+}
+
+/* by_kernel: where it has one; taps and comparisons ask for references. */
+static kiln_status run_node(region *r, const kiln_node *n, bool by_kernel, kiln_diag *diag) {
     kiln_datum *in;
     KILN_ALLOC(in, r->arena, n->n_in + n->n_out);
     for (int32_t k = 0; k < n->n_in; k++) {
@@ -144,6 +156,12 @@ static kiln_status run_node(region *r, const kiln_node *n, kiln_diag *diag) {
                         .driver = r,
                         .seed = r->frame->exec->seed + (uint64_t)n->id,
                         .cancelled = &r->frame->exec->cancelled};
+    const kiln_exec *x = r->frame->exec;
+    late_kernel late = {r->step->claim->kernel, {x->target, x->pool, x->threads}};
+    if (by_kernel && late.kernel->late && x->regions != KILN_REGIONS_REFERENCE) {
+        hooks.instead = run_late;
+        hooks.driver = &late;
+    }
     KILN_TRY(kiln_eval_node(n, in, in + n->n_in, &hooks, r->arena, diag));
     for (int32_t k = 0; k < n->n_out; k++) {
         KILN_TRY(know(r, n->out[k], &in[n->n_in + k]));
@@ -199,7 +217,7 @@ kiln_status kiln_frame_late(kiln_frame *f, int32_t s, kiln_diag *diag) {
     KILN_TRY(start(&r, f, s, &f->late));
     const kiln_claim *claim = r.step->claim;
     for (int32_t i = 0; i < claim->n_nodes; i++) {
-        KILN_TRY(run_node(&r, claim->nodes[i], diag));
+        KILN_TRY(run_node(&r, claim->nodes[i], true, diag));
     }
     for (int32_t i = 0; i < claim->n_out; i++) {
         kiln_datum d;
@@ -242,7 +260,7 @@ kiln_status kiln_frame_reference(kiln_frame *f, int32_t s, kiln_datum *out, kiln
         return eval_stated(&r, out, diag);
     }
     for (int32_t i = 0; i < claim->n_nodes; i++) {
-        KILN_TRY(run_node(&r, claim->nodes[i], diag));
+        KILN_TRY(run_node(&r, claim->nodes[i], false, diag));
     }
     for (int32_t i = 0; i < claim->n_out; i++) {
         KILN_TRY(find(&r, claim->out[i], &out[i], diag));
@@ -283,7 +301,7 @@ kiln_status kiln_frame_tap(kiln_frame *f, int32_t s, kiln_diag *diag) {
     kiln_status status = start(&r, f, s, &arena);
     for (int32_t i = 0; i < claim->n_nodes && status == KILN_OK; i++) {
         const kiln_node *n = claim->nodes[i];
-        status = run_node(&r, n, diag);
+        status = run_node(&r, n, false, diag);
         for (int32_t k = 0; k < n->n_out && status == KILN_OK; k++) {
             if (!is_output(claim, n->out[k])) {
                 status = see(f, n->out[k], &r.known[r.n - (size_t)n->n_out + (size_t)k], true);

@@ -214,6 +214,14 @@ typedef struct kiln_attention_attrs {
     int64_t softmax_precision;     /* a dtype; KILN_ABSENT: the input's */
 } kiln_attention_attrs;
 
+typedef struct kiln_top_k_attrs {
+    int64_t axis, largest, sorted;
+} kiln_top_k_attrs;
+
+typedef struct kiln_nms_attrs { /* NonMaxSuppression */
+    int64_t center_point_box; /* x and y of the middle, width, height; else two corners, y first */
+} kiln_nms_attrs;
+
 typedef struct kiln_rotary_attrs { /* RotaryEmbedding, both domains */
     int64_t interleaved;
     int64_t is_packed_batching; /* com.microsoft */

@@ -148,7 +148,7 @@ kiln_status kiln_eval_node(const kiln_node *node, const kiln_datum *in, kiln_dat
                   .body = hooks ? hooks->body : NULL,
                   .driver = hooks ? hooks->driver : NULL};
     kiln_diag_at_node(diag, node->name, node->op->name);
-    KILN_TRY(node->op->ref(&c));
+    KILN_TRY(hooks && hooks->instead ? hooks->instead(&c) : node->op->ref(&c));
     kiln_diag_at_node(diag, NULL, NULL);
     return KILN_OK;
 }

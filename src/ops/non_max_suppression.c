@@ -2,13 +2,10 @@
  * overlap a better one. */
 #include <math.h>
 
+#include "ops/attrs.h"
 #include "ops/order.h"
 
-typedef struct nms_attrs {
-    int64_t center_point_box;
-} nms_attrs;
-
-static const kiln_attr table[] = {KILN_A_INT(nms_attrs, center_point_box, 0)};
+static const kiln_attr table[] = {KILN_A_INT(kiln_nms_attrs, center_point_box, 0)};
 enum { BOXES, SCORES, MOST, IOU, LEAST };
 
 static kiln_status infer(kiln_infer *c) {
@@ -140,7 +137,7 @@ static kiln_status run(kiln_ref *c, job *j) {
     box *all;
     KILN_ALLOC(all, c->arena, j->n);
     j->boxes = all;
-    bool center = ((const nms_attrs *)c->attrs)->center_point_box != 0;
+    bool center = ((const kiln_nms_attrs *)c->attrs)->center_point_box != 0;
     for (int64_t p = 0; p < scores->dims[0] * classes; p++) {
         for (int64_t i = 0; i < j->n && p % classes == 0; i++) {
             all[i] = read_box(boxes, p / classes * j->n + i, center);
@@ -184,7 +181,7 @@ const kiln_op kiln_op_non_max_suppression = {
     .min_out = 1,
     .max_out = 1,
     .flags = KILN_OP_DATA_SIZED,
-    KILN_OP_ATTRS(table, nms_attrs),
+    KILN_OP_ATTRS(table, kiln_nms_attrs),
     .tolerance = KILN_TOL_EXACT,
     .infer = infer,
     .ref = ref,

@@ -43,8 +43,9 @@ kiln_status kiln_datum_type(const kiln_datum *datum, kiln_arena *arena, kiln_typ
  * arena). */
 kiln_status kiln_datum_fact(const kiln_datum *datum, kiln_arena *arena, kiln_fact *out);
 
-/* What a node with bodies, or a random one, needs while it runs. */
+/* What a node with bodies, or a random one, needs while it runs, and who runs it. */
 typedef struct kiln_hooks {
+    kiln_status (*instead)(kiln_ref *self); /* of the operator's ref; NULL: that */
     kiln_status (*body)(kiln_ref *self, const kiln_graph *body, const kiln_datum *inputs,
                         int32_t n_inputs, kiln_datum *outputs);
     void *driver; /* kiln_ref's driver */

@@ -1,15 +1,12 @@
 /* top_k.c - TopK: the K largest or smallest elements along an axis; of equals, the lower index. */
+#include "ops/attrs.h"
 #include "ops/index.h"
 #include "ops/order.h"
 
-typedef struct top_k_attrs {
-    int64_t axis, largest, sorted;
-} top_k_attrs;
-
 static const kiln_attr table[] = {
-    KILN_A_INT(top_k_attrs, axis, -1),
-    KILN_A_INT(top_k_attrs, largest, 1),
-    KILN_A_INT(top_k_attrs, sorted, 1),
+    KILN_A_INT(kiln_top_k_attrs, axis, -1),
+    KILN_A_INT(kiln_top_k_attrs, largest, 1),
+    KILN_A_INT(kiln_top_k_attrs, sorted, 1),
 };
 
 static kiln_status infer(kiln_infer *c) {
@@ -24,7 +21,8 @@ static kiln_status infer(kiln_infer *c) {
         return KILN_INFER_FAIL(c, SHAPE, "K has %lld elements, needs 1", (long long)len);
     }
     if (rank >= 0) {
-        KILN_TRY(kiln_infer_axis(c, ((const top_k_attrs *)c->attrs)->axis, rank, "axis", &axis));
+        KILN_TRY(
+            kiln_infer_axis(c, ((const kiln_top_k_attrs *)c->attrs)->axis, rank, "axis", &axis));
     }
     const kiln_dim *v = kiln_infer_contents(c, 1, &n);
     kiln_dim size = rank < 0 ? KILN_DIM_UNKNOWN : kiln_infer_dim(c, 0, axis);
@@ -49,7 +47,7 @@ static kiln_status infer(kiln_infer *c) {
 }
 
 static kiln_status ref(kiln_ref *c) {
-    const top_k_attrs *a = c->attrs;
+    const kiln_top_k_attrs *a = c->attrs;
     const kiln_tensor *x = kiln_ref_in(c, 0);
     kiln_tensor *values = kiln_ref_out(c, 0), *indices = kiln_ref_out(c, 1);
     int32_t axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
@@ -85,7 +83,7 @@ const kiln_op kiln_op_top_k = {
     .max_in = 2,
     .min_out = 1,
     .max_out = 2,
-    KILN_OP_ATTRS(table, top_k_attrs),
+    KILN_OP_ATTRS(table, kiln_top_k_attrs),
     .tolerance = KILN_TOL_EXACT,
     .infer = infer,
     .ref = ref,

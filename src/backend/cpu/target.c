@@ -15,6 +15,7 @@
     X(attention)              \
     X(rnn)                    \
     X(quantize)               \
+    X(boxes)                  \
     X(probe)
 
 /* Families with a form of their own for 8-bit dot products. */

@@ -2,9 +2,10 @@
  *
  * It claims everything. Captures of bodies are operands too, so that the plan keeps them at hand.
  * Nodes whose outputs the data sizes never get here: the runner treats them as late steps. */
+#include "backend/cpu/kernels/reference.h"
+
 #include <string.h>
 
-#include "backend/cpu/kernel.h"
 #include "base/env.h"
 #include "ops/util.h"
 
@@ -17,15 +18,17 @@ static bool has_input(const kiln_claim *claim, const kiln_value *v) {
     return false;
 }
 
-static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
-    kiln_claim *r = kiln_claim_new(c, &kiln_kernel_reference, node, node->n_in, node->n_out, 0);
-    if (!r) {
-        return NULL;
-    }
-    for (int32_t i = 0; i < node->n_in; i++) {
+kiln_claim *kiln_reference_claim(kiln_claimer *c, const kiln_kernel *kernel, kiln_node *node) {
+    kiln_claim *r = kiln_claim_new(c, kernel, node, node->n_in, node->n_out, 0);
+    for (int32_t i = 0; r && i < node->n_in; i++) {
         r->in[i] = node->in[i];
     }
-    for (int32_t b = 0; b < node->n_bodies; b++) {
+    return r;
+}
+
+static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
+    kiln_claim *r = kiln_reference_claim(c, &kiln_kernel_reference, node);
+    for (int32_t b = 0; r && b < node->n_bodies; b++) {
         const kiln_graph *body = node->bodies[b];
         for (size_t i = 0; i < body->n_captures; i++) {
             if (!has_input(r, body->captures[i]) &&
@@ -52,7 +55,7 @@ static void set_datum(kiln_datum *d, const kiln_operand *operand) {
     }
 }
 
-static kiln_status bind(kiln_binder *b) {
+kiln_status kiln_reference_bind(kiln_binder *b) {
     const kiln_node *node = b->claim->anchor;
     reference_state *s;
     KILN_ALLOC(s, b->arena, 1);
@@ -113,7 +116,7 @@ static kiln_status run_once(const kiln_call *call, const reference_state *s) {
     return KILN_OK;
 }
 
-static void run(const kiln_call *call, const kiln_team *team) {
+void kiln_reference_run(const kiln_call *call, const kiln_team *team) {
     if (team->rank == 0) {
         call->env->status = run_once(call, call->state);
         kiln_arena_recycle(call->env->arena);
@@ -123,6 +126,6 @@ static void run(const kiln_call *call, const kiln_team *team) {
 const kiln_kernel kiln_kernel_reference = {
     .name = "reference",
     .claim = claim,
-    .bind = bind,
-    .run = run,
+    .bind = kiln_reference_bind,
+    .run = kiln_reference_run,
 };

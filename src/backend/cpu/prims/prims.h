@@ -22,6 +22,7 @@ typedef struct kiln_prims {
     const struct kiln_attention_prims *attention;
     const struct kiln_rnn_prims *rnn;
     const struct kiln_quantize_prims *quantize;
+    const struct kiln_boxes_prims *boxes;
     const struct kiln_probe_prims *probe;
     const struct kiln_gemm_q8_prims *gemm_q8;
     const struct kiln_conv_q8_prims *conv_q8;

@@ -1,11 +1,9 @@
 /* gather.c - Gather: rows of x chosen by index. Every member copies its share; member 0 looks at
  * all indices first and ends the run when one is out of range. */
-#include "backend/cpu/axes.h"
+#include "backend/cpu/kernels/indexed.h"
 #include "backend/cpu/prims/move.h"
 #include "ops/attrs.h"
-#include "ops/index.h"
 #include "ops/ops.h"
-#include "ops/util.h"
 
 typedef struct gather_state {
     const kiln_move_prims *prims;
@@ -50,22 +48,12 @@ static kiln_status bind(kiln_binder *b) {
     return KILN_OK;
 }
 
-static kiln_status check(const kiln_call *call, const gather_state *s) {
-    int64_t k;
-    kiln_diag_at_node(call->env->diag, s->node->name, s->node->op->name);
-    for (int64_t i = 0; i < s->args.count; i++) {
-        KILN_TRY(kiln_index_in(call->env->diag, kiln_get_i64(s->index_dtype, call->in[1], i),
-                               s->args.n, &k));
-    }
-    kiln_diag_at_node(call->env->diag, NULL, NULL);
-    return KILN_OK;
-}
-
 static void run(const kiln_call *call, const kiln_team *team) {
     const gather_state *s = call->state;
     int64_t begin, end;
     if (team->rank == 0) {
-        call->env->status = check(call, s);
+        call->env->status = kiln_indexed_check(call, s->node, s->index_dtype, call->in[1],
+                                               s->args.count, 1, &s->args.n);
     }
     kiln_team_split(team, s->rows, &begin, &end);
     if (begin >= end) {

@@ -88,6 +88,53 @@ static void copy_slices(const gather_nd_state *s, const int64_t *index, const ch
     }
 }
 
+/* Slices [begin, end) of a few bytes. `bytes`, and depth where it is 1, are constants once this is
+ * inlined. */
+static inline void copy_short(const gather_nd_state *s, const int64_t *index, const char *x,
+                              char *y, int64_t begin, int64_t end, int64_t bytes, int32_t depth) {
+    int64_t batch = begin / s->per_batch, left = (batch + 1) * s->per_batch - begin;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t at = kiln_indexed_slice(index + i * depth, depth, s->dims, batch);
+        if (at >= 0) {
+            memcpy(y + i * bytes, x + at * bytes, (size_t)bytes);
+        }
+        if (--left == 0) {
+            left = s->per_batch;
+            batch++;
+        }
+    }
+}
+
+#define KILN_SHORT(n)                                            \
+    case n:                                                      \
+        if (s->depth == 1) {                                     \
+            copy_short(s, index, x, y, begin, end, n, 1);        \
+        } else {                                                 \
+            copy_short(s, index, x, y, begin, end, n, s->depth); \
+        }                                                        \
+        break;
+
+static void run_slices(const gather_nd_state *s, const kiln_call *call, const kiln_team *team) {
+    const int64_t *index = call->in[1];
+    const char *x = call->in[0];
+    char *y = call->out[0];
+    int64_t begin, end, bytes = s->inner_bytes;
+    bool few = bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8 || bytes == 16;
+    kiln_team_split(team, few ? s->tuples : s->tuples * bytes, &begin, &end);
+    if (begin >= end) {
+        return;
+    }
+    switch (bytes) {
+        KILN_SHORT(1)
+        KILN_SHORT(2)
+        KILN_SHORT(4)
+        KILN_SHORT(8)
+        KILN_SHORT(16)
+    default:
+        copy_slices(s, index, x, y, begin, end);
+    }
+}
+
 static void run(const kiln_call *call, const kiln_team *team) {
     const gather_nd_state *s = call->state;
     int64_t begin, end;
@@ -95,13 +142,12 @@ static void run(const kiln_call *call, const kiln_team *team) {
         call->env->status = kiln_indexed_check(call, s->node, s->lanes.index_dtype, call->in[1],
                                                s->tuples, s->depth, s->dims);
     }
-    kiln_team_split(team, s->slices ? s->tuples * s->inner_bytes : s->lanes.lanes, &begin, &end);
-    if (begin >= end) {
+    if (s->slices) {
+        run_slices(s, call, team);
         return;
     }
-    if (s->slices) {
-        copy_slices(s, call->in[1], call->in[0], call->out[0], begin, end);
-    } else {
+    kiln_team_split(team, s->lanes.lanes, &begin, &end);
+    if (begin < end) {
         kiln_indexed_walk(&s->lanes, s->fn, call->in[1], call->in[0], call->out[0], begin, end);
     }
 }

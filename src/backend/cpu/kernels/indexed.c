@@ -125,23 +125,25 @@ void kiln_indexed_walk(const kiln_indexed *s, kiln_indexed_fn *fn, const void *i
 
 /* ---- Checks ---- */
 
-/* Whether every index is in range; without a branch for each. */
-#define KILN_ALL_IN(type)                                     \
-    for (int32_t d = 0; d < depth; d++) {                     \
-        int64_t lo = -dims[d], hi = dims[d] - 1;              \
-        for (int64_t i = 0; i < count; i++) {                 \
-            int64_t v = ((const type *)index)[i * depth + d]; \
-            bad |= (unsigned)(v < lo) | (unsigned)(v > hi);   \
-        }                                                     \
+/* Whether every index is in range; without a branch for each. `step` is depth. */
+#define KILN_ALL_IN(type, step)                                \
+    for (int32_t d = 0; d < depth; d++) {                      \
+        int64_t lo = -dims[d], hi = dims[d] - 1;               \
+        for (int64_t i = 0; i < count; i++) {                  \
+            int64_t v = ((const type *)index)[i * (step) + d]; \
+            bad |= (unsigned)(v < lo) | (unsigned)(v > hi);    \
+        }                                                      \
     }
 
 static bool all_in(kiln_dtype dtype, const void *index, int64_t count, int32_t depth,
                    const int64_t *dims) {
     unsigned bad = 0;
     if (dtype == KILN_DTYPE_I32) {
-        KILN_ALL_IN(int32_t)
+        KILN_ALL_IN(int32_t, depth)
+    } else if (depth == 1) {
+        KILN_ALL_IN(int64_t, 1)
     } else {
-        KILN_ALL_IN(int64_t)
+        KILN_ALL_IN(int64_t, depth)
     }
     return !bad;
 }

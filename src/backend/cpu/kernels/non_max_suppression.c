@@ -46,6 +46,15 @@ typedef struct box {
     double y[2], x[2], area; /* 0: it touches nothing */
 } box;
 
+/* fmin and fmax without a call: NaN gives way. */
+static double lower(double a, double b) {
+    return b < a || a != a ? b : a;
+}
+
+static double upper(double a, double b) {
+    return b > a || a != a ? b : a;
+}
+
 /* As the reference reads it. */
 static box read_box(const float *v, bool center) {
     box b;
@@ -54,7 +63,8 @@ static box read_box(const float *v, bool center) {
                   {v[0] - (double)v[2] / 2, v[0] + (double)v[2] / 2},
                   0};
     } else {
-        b = (box){{fmin(v[0], v[2]), fmax(v[0], v[2])}, {fmin(v[1], v[3]), fmax(v[1], v[3])}, 0};
+        b = (box){
+            {lower(v[0], v[2]), upper(v[0], v[2])}, {lower(v[1], v[3]), upper(v[1], v[3])}, 0};
     }
     if (b.y[1] > b.y[0] && b.x[1] > b.x[0]) {
         b.area = (b.y[1] - b.y[0]) * (b.x[1] - b.x[0]);
@@ -63,9 +73,8 @@ static box read_box(const float *v, bool center) {
 }
 
 static bool overlap(const box *a, const box *b, double limit) {
-    double common =
-        ((a->y[1] < b->y[1] ? a->y[1] : b->y[1]) - (a->y[0] > b->y[0] ? a->y[0] : b->y[0])) *
-        ((a->x[1] < b->x[1] ? a->x[1] : b->x[1]) - (a->x[0] > b->x[0] ? a->x[0] : b->x[0]));
+    double h = lower(a->y[1], b->y[1]) - upper(a->y[0], b->y[0]);
+    double w = lower(a->x[1], b->x[1]) - upper(a->x[0], b->x[0]), common = h * w;
     bool touch = a->y[1] > b->y[0] && b->y[1] > a->y[0] && a->x[1] > b->x[0] && b->x[1] > a->x[0];
     return touch && common / (a->area + b->area - common) > limit;
 }
@@ -112,9 +121,9 @@ typedef struct extent {
 } extent;
 
 static void extend(extent *e, const double *of) {
-    e->low = fmin(e->low, of[0]);
-    e->high = fmax(e->high, of[0]);
-    e->longest = fmax(e->longest, of[1] - of[0]);
+    e->low = lower(e->low, of[0]);
+    e->high = upper(e->high, of[0]);
+    e->longest = upper(e->longest, of[1] - of[0]);
 }
 
 static grid cut(const extent *e, int64_t n) {

@@ -5,7 +5,7 @@
 enum {
     DIGIT = 8, /* bits a pass of the sort looks at */
     FEW = 24,  /* pairs that insertion sorts sooner */
-    TOP = 11,  /* bits of a key by which the first k are told from the rest */
+    TOP = 11,  /* the first k are told from the rest by 2^TOP parts of the range */
 };
 
 size_t kiln_ranking_bytes(int64_t n) {
@@ -160,23 +160,37 @@ void kiln_ranking_sort(kiln_ranking *r) {
     }
 }
 
-void kiln_ranking_first(kiln_ranking *r, int64_t k) {
+/* Leaves what may be among the first k: everything up to the part of the keys' range, cut into
+ * 2^TOP, in which the k-th lies. */
+static void leave_first(kiln_ranking *r, int64_t k) {
     int32_t counts[1 << TOP] = {0};
+    uint32_t low = UINT32_MAX, high = 0, last = 0;
+    for (int64_t i = 0; i < r->n; i++) {
+        low = r->keys[i] < low ? r->keys[i] : low;
+        high = r->keys[i] > high ? r->keys[i] : high;
+    }
+    int shift = 0;
+    while ((high - low) >> shift >= 1 << TOP) {
+        shift++;
+    }
+    for (int64_t i = 0; i < r->n; i++) {
+        counts[(r->keys[i] - low) >> shift]++;
+    }
+    for (int64_t sum = counts[0]; sum < k; sum += counts[last]) {
+        last++;
+    }
+    int64_t n = 0;
+    for (int64_t i = 0; i < r->n; i++) {
+        r->keys[n] = r->keys[i];
+        r->items[n] = r->items[i];
+        n += (r->keys[i] - low) >> shift <= last;
+    }
+    r->n = n;
+}
+
+void kiln_ranking_first(kiln_ranking *r, int64_t k) {
     if (k < r->n && r->n > FEW) {
-        for (int64_t i = 0; i < r->n; i++) {
-            counts[r->keys[i] >> (32 - TOP)]++;
-        }
-        uint32_t last = 0;
-        for (int64_t sum = counts[0]; sum < k; sum += counts[last]) {
-            last++;
-        }
-        int64_t n = 0;
-        for (int64_t i = 0; i < r->n; i++) {
-            r->keys[n] = r->keys[i];
-            r->items[n] = r->items[i];
-            n += r->keys[i] >> (32 - TOP) <= last;
-        }
-        r->n = n;
+        leave_first(r, k);
     }
     kiln_ranking_sort(r);
     r->n = k < r->n ? k : r->n;

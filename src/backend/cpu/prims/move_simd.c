@@ -243,19 +243,42 @@ static void pad(const kiln_pad_args *a, int64_t row0, int64_t row1) {
     }
 }
 
-static int64_t gather(const kiln_gather_args *a, int64_t row0, int64_t row1) {
+/* Rows of `bytes` each: a constant once this is inlined, for the short ones. */
+KILN_INLINE int64_t gather_rows(const kiln_gather_args *a, int64_t row0, int64_t row1,
+                                int64_t bytes) {
+    const char *x = (const char *)a->x + row0 / a->count * a->n * bytes;
+    int64_t k = row0 % a->count;
     for (int64_t r = row0; r < row1; r++) {
-        int64_t k = r % a->count;
         int64_t i =
             a->index_bytes == 4 ? ((const int32_t *)a->index)[k] : ((const int64_t *)a->index)[k];
         i = i < 0 ? i + a->n : i;
         if (i < 0 || i >= a->n) {
             return r;
         }
-        memcpy((char *)a->y + r * a->row_bytes,
-               (const char *)a->x + (r / a->count * a->n + i) * a->row_bytes, (size_t)a->row_bytes);
+        memcpy((char *)a->y + r * bytes, x + i * bytes, (size_t)bytes);
+        if (++k == a->count) {
+            k = 0;
+            x += a->n * bytes;
+        }
     }
     return -1;
+}
+
+static int64_t gather(const kiln_gather_args *a, int64_t row0, int64_t row1) {
+    switch (a->row_bytes) {
+    case 1:
+        return gather_rows(a, row0, row1, 1);
+    case 2:
+        return gather_rows(a, row0, row1, 2);
+    case 4:
+        return gather_rows(a, row0, row1, 4);
+    case 8:
+        return gather_rows(a, row0, row1, 8);
+    case 16:
+        return gather_rows(a, row0, row1, 16);
+    default:
+        return gather_rows(a, row0, row1, a->row_bytes);
+    }
 }
 
 /* y (+)= w * x. */

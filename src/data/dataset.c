@@ -362,6 +362,10 @@ const char *kiln_dataset_input(const kiln_dataset *ds, int32_t i) {
     return ds->names[i];
 }
 
+bool kiln_dataset_has_batches(const kiln_dataset *ds) {
+    return ds->whole_batches;
+}
+
 bool kiln_dataset_is_ordered(const kiln_dataset *ds) {
     return ds->ordered;
 }

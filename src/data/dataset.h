@@ -88,7 +88,7 @@ typedef struct kiln_labels {
 
 /* Valid until the next call for the same data set. */
 typedef struct kiln_batch {
-    int64_t count; /* samples; 0 at the end */
+    int64_t count; /* samples; of sets that have batches, 1; 0 at the end */
     int64_t first; /* how many were visited before */
     int32_t input_count;
     const char *const *names;
@@ -120,6 +120,9 @@ int64_t kiln_dataset_total(const kiln_dataset *ds);
 /* Arrays of each sample; name of array i. */
 int32_t kiln_dataset_inputs(const kiln_dataset *ds);
 const char *kiln_dataset_input(const kiln_dataset *ds, int32_t i);
+/* Whether each of what the set counts is a batch of its own, whose samples the first dims of its
+ * arrays tell (pb, polygraphy). */
+bool kiln_dataset_has_batches(const kiln_dataset *ds);
 /* Whether the arrays stand in the order of a network's inputs, whatever their names (pb). */
 bool kiln_dataset_is_ordered(const kiln_dataset *ds);
 bool kiln_dataset_has_labels(const kiln_dataset *ds);

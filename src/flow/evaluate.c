@@ -158,7 +158,8 @@ static kiln_status run_batch(job *j, const kiln_fed *fed) {
     if (j->o.reference) {
         KILN_TRY(run_on(j, &j->reference));
         kiln_tensor e = real_rows(j->reference.y, fed), a = real_rows(j->own.y, fed);
-        j->versus.row = kiln_tensor_count(j->reference.y) / fed->rows;
+        int64_t values = kiln_tensor_count(j->reference.y);
+        j->versus.row = values % fed->rows == 0 ? values / fed->rows : values;
         KILN_TRY(kiln_compare_add(&j->versus, &e, &a, j->diag));
     }
     return score_batch(j, fed);

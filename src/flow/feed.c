@@ -334,13 +334,32 @@ static kiln_status fit(kiln_feed *f, channel *c, const kiln_tensor *from, kiln_d
     return fill_up(f, &c->last);
 }
 
+/* The samples of a batch that the set has whole: the first dim that all inputs share, else one. */
+static int64_t rows_of(const kiln_feed *f) {
+    int64_t rows = -1;
+    for (size_t i = 0; i < f->n_channels; i++) {
+        const kiln_tensor *t = &f->channels[i].last;
+        int64_t first = t->rank > 0 && t->dims[0] > 0 ? t->dims[0] : 1;
+        rows = rows < 0 || rows == first ? first : 1;
+    }
+    return rows;
+}
+
 static kiln_status next_of_set(kiln_feed *f, kiln_fed *out, kiln_diag *diag) {
-    kiln_batch b;
-    KILN_TRY(kiln_dataset_next(f->set, f->batch, &b, diag));
+    kiln_batch b = {0};
+    bool whole = kiln_dataset_has_batches(f->set);
+    if (!whole || f->spec.count <= 0 || f->done < f->spec.count) {
+        KILN_TRY(kiln_dataset_next(f->set, f->batch, &b, diag));
+    }
     for (size_t i = 0; i < f->n_channels && b.count > 0; i++) {
         KILN_TRY(fit(f, &f->channels[i], &b.inputs[f->channels[i].array], diag));
     }
     *out = (kiln_fed){b.count, b.count < f->least_batch ? f->least_batch : b.count, b.labels};
+    if (whole && b.count > 0) {
+        int64_t left = f->spec.count > 0 ? f->spec.count - f->done : INT64_MAX;
+        out->rows = rows_of(f);
+        out->count = out->rows < left ? out->rows : left;
+    }
     return KILN_OK;
 }
 
@@ -425,7 +444,10 @@ void kiln_feed_rewind(kiln_feed *feed) {
 }
 
 int64_t kiln_feed_count(const kiln_feed *feed) {
-    return feed->set ? kiln_dataset_count(feed->set) : feed->random > 0 ? feed->random : -1;
+    if (feed->set) {
+        return kiln_dataset_has_batches(feed->set) ? -1 : kiln_dataset_count(feed->set);
+    }
+    return feed->random > 0 ? feed->random : -1;
 }
 
 int64_t kiln_feed_classes(const kiln_feed *feed) {

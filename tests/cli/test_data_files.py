@@ -59,10 +59,31 @@ def against_itself(net, data, *words):
 def pb_files_are_batches(t):
     net = network(t)
     put_pb(t / "one.pb", samples(5), "a")
-    assert against_itself(net, t / "one.pb")["samples"] == 1
+    assert against_itself(net, t / "one.pb")["samples"] == 5
     for i in range(3):
         put_pb(t / "many" / f"x{i}.pb", samples(2 + i, seed=i))
-    assert against_itself(net, t / "many")["samples"] == 3
+    assert against_itself(net, t / "many")["samples"] == 9
+    assert against_itself(net, t / "many", "--count", 6)["samples"] == 6
+
+
+def pb_rows_are_compared_one_by_one(t):
+    """As those of an array are: agreement is a share of samples."""
+    rng = np.random.default_rng(9)
+    weights = rng.standard_normal((6, 4)).astype(np.float32)
+    noise = 0.7 * rng.standard_normal((6, 4)).astype(np.float32)
+    nets = []
+    for name, w in (("a", weights), ("b", weights + noise)):
+        nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+        shapes = [value("x", ["N", 6])], [value("y", ["N", 4])]
+        nets.append(save(t / f"{name}.onnx", nodes, *shapes, [constant("w", w)]))
+    put_pb(t / "x.pb", samples(40))
+    np.save(t / "x.npy", samples(40))
+    got = [
+        json.loads(expect(kiln("eval", nets[0], "--against", nets[1], "--data", t / f, "--format", "json"), 0).stdout)
+        for f in ("x.pb", "x.npy")
+    ]
+    assert got[0]["samples"] == got[1]["samples"] == 40, got
+    assert 0.2 < got[0]["agreement"] < 1 and got[0]["agreement"] == got[1]["agreement"], got
 
 
 def pb_folders_of_onnx_tests(t):
@@ -73,8 +94,8 @@ def pb_folders_of_onnx_tests(t):
         put_pb(t / "set" / f"test_data_set_{i}" / "input_1.pb", b)
         put_pb(t / "set" / f"test_data_set_{i}" / "output_0.pb", a - b)
     (t / "set" / "model.onnx").write_bytes(b"")
-    assert against_itself(net, t / "set")["samples"] == 2
-    assert against_itself(net, t / "set" / "test_data_set_1")["samples"] == 1
+    assert against_itself(net, t / "set")["samples"] == 8
+    assert against_itself(net, t / "set" / "test_data_set_1")["samples"] == 4
     # And by their names where they have some: b - a differs from a - b.
     for i, (array, name) in enumerate(((b, "b"), (a, "a"))):
         put_pb(t / "named" / f"input_{i}.pb", array, name)
@@ -86,7 +107,7 @@ def pb_folders_of_onnx_tests(t):
         0,
     )  # fmt: skip
     assert net_run and np.array_equal(np.load(t / "y.npy"), a - b)
-    assert against_itself(net, t / "named")["samples"] == 1
+    assert against_itself(net, t / "named")["samples"] == 4
 
 
 def pb_calibrates(t):
@@ -137,7 +158,7 @@ def polygraphy(**arrays):
 def good_polygraphy(t):
     net = network(t)
     (t / "in.json").write_text(json.dumps([polygraphy(a=samples(2)), polygraphy(a=samples(3))]))
-    assert against_itself(net, t / "in.json")["samples"] == 2
+    assert against_itself(net, t / "in.json")["samples"] == 5
 
 
 def bad_polygraphy(t):
@@ -316,6 +337,7 @@ if __name__ == "__main__":
         main(
             [
                 pb_files_are_batches,
+                pb_rows_are_compared_one_by_one,
                 pb_folders_of_onnx_tests,
                 pb_calibrates,
                 bad_pb_sets,

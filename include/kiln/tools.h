@@ -469,10 +469,11 @@ KILN_API const char *kiln_repair_kept(const kiln_repair *repair, size_t i, const
 
 /* ---- Reports -------------------------------------------------------------------------------- */
 
-/* Draws the record of a `kiln search` (its JSON) as an SVG file: cost against loss for every choice
- * tried, the front, and the loss allowed. Errors: MALFORMED for another record, IO, MEMORY. */
-KILN_API kiln_status kiln_report_pareto(const kiln_env *env, const char *json, size_t len,
-                                        const char *path, kiln_diag *diag);
+/* Draws a record (the JSON of a verb) as an SVG file. Of `kiln search`: cost against loss for every
+ * choice tried, the front, and the loss allowed; of `kiln eval --calib-sizes`: the metric by the
+ * size of the calibration set. Errors: MALFORMED for other records, IO, MEMORY. */
+KILN_API kiln_status kiln_report_plot(const kiln_env *env, const char *json, size_t len,
+                                      const char *path, kiln_diag *diag);
 
 /* ---- This machine --------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
  * 8-bit form. */
 #include <math.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -9,7 +10,7 @@
 #include "quant.h"
 
 typedef struct own {
-    const char *data, *labels, *metric, *output, *input, *kind, *against, *predictions;
+    const char *data, *labels, *metric, *output, *input, *kind, *against, *predictions, *plot;
     list calib_sizes;
     int64_t count, batch;
     double min;
@@ -222,9 +223,9 @@ typedef struct sized {
     scored n;
 } sized;
 
-static void show_sizes_json(const cli *c, const own *o, const sized *all, size_t n,
-                            const scored *other) {
-    json j = json_begin(c, "kiln.eval-sizes/1");
+static void write_sizes(const cli *c, const own *o, const sized *all, size_t n, const scored *other,
+                        FILE *to) {
+    json j = json_begin_to(c, "kiln.eval-sizes/1", to);
     json_key_text(&j, "data", o->data);
     json_key_text(&j, "model", other->s.path);
     json_key_number(&j, "top1", other->r.top1);
@@ -289,6 +290,21 @@ static int score_size(cli *c, const own *o, sized *z, scored *other) {
     return failed;
 }
 
+static kiln_status plot_sizes(cli *c, const own *o, const sized *all, size_t n,
+                              const scored *other) {
+    char *text = NULL;
+    size_t len = 0;
+    FILE *to = open_memstream(&text, &len);
+    kiln_status status = KILN_E_MEMORY;
+    if (to) {
+        write_sizes(c, o, all, n, other, to);
+        status =
+            fclose(to) == 0 ? kiln_report_plot(c->env, text, len, o->plot, c->diag) : KILN_E_MEMORY;
+    }
+    free(text);
+    return status;
+}
+
 static int evaluate_sizes(cli *c, const own *o, scored *other) {
     size_t n = o->calib_sizes.count;
     int64_t *samples = allocate(n * sizeof *samples);
@@ -304,9 +320,13 @@ static int evaluate_sizes(cli *c, const own *o, scored *other) {
         }
     }
     if (c->format == FORMAT_JSON) {
-        show_sizes_json(c, o, all, n, other);
+        write_sizes(c, o, all, n, other, stdout);
     } else {
         show_sizes(c, o, all, n, other);
+    }
+    kiln_status status = o->plot ? plot_sizes(c, o, all, n, other) : KILN_OK;
+    if (status != KILN_OK) {
+        return finish(c, status);
     }
     return passes(o, &all[n - 1].n) ? 0 : kiln_status_exit_code(KILN_E_CHECK);
 }
@@ -326,6 +346,9 @@ static int check_options(cli *c, own *o) {
     if (o->fake_quant && o->check_regions) {
         return usage_error(c, NULL,
                            "--fake-quant runs no kernels that --check-regions could check");
+    }
+    if (o->plot && o->calib_sizes.count == 0) {
+        return usage_error(c, NULL, "--plot shows what --calib-sizes measures");
     }
     if (!o->int8 && (c->calib.count > 0 || c->ranges_file)) {
         return usage_error(c, NULL, "--calib and --ranges belong to --int8");
@@ -436,6 +459,11 @@ static const opt options[] = {
      .value = "N[,N]",
      .at = offsetof(own, calib_sizes),
      .help = "quantize with so many samples each time: what does the size of the set change?"},
+    {.name = "plot",
+     .kind = OPT_TEXT,
+     .value = "FILE.svg",
+     .at = offsetof(own, plot),
+     .help = "a picture of what --calib-sizes shows"},
     {.name = "confusion",
      .kind = OPT_FLAG,
      .at = offsetof(own, confusion),
@@ -494,8 +522,8 @@ static const example examples[] = {
      "an 8-bit engine beside its float model"},
     {"kiln eval net.onnx --int8 --calib train/ --data val/ --scale 1/255 --confusion",
      "what 8 bits cost and bring"},
-    {"kiln eval net.onnx --calib-sizes 4,16,64,256 --calib train.npz --data test.npz",
-     "how many calibration samples are enough"},
+    {"kiln eval net.onnx --calib-sizes 4,16,64,256 --calib train.npz --data test.npz --plot s.svg",
+     "how many calibration samples are enough, as a table and a picture"},
     {"kiln eval mnist.onnx --data t10k-images-idx3-ubyte.gz --scale 1/255", "on the MNIST files"},
 };
 

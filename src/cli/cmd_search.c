@@ -178,8 +178,8 @@ static kiln_status write_plot(cli *c, const own *o, const found *f) {
     kiln_status status = KILN_E_MEMORY;
     if (to) {
         write_record(c, o, f, to);
-        status = fclose(to) == 0 ? kiln_report_pareto(c->env, text, len, o->plot, c->diag)
-                                 : KILN_E_MEMORY;
+        status =
+            fclose(to) == 0 ? kiln_report_plot(c->env, text, len, o->plot, c->diag) : KILN_E_MEMORY;
     }
     free(text);
     return status;

@@ -1,17 +1,8 @@
 /* pareto.c - a record of `kiln search` as a picture: what each choice of layers costs and loses. */
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "base/arena.h"
-#include "base/diag.h"
-#include "base/file.h"
-#include "kiln/tools.h"
-#include "report/plot.h"
-
-enum { MAX_CHOICES = 10000 };
-static const char schema[] = "kiln.search/1";
+#include "report/record.h"
 
 typedef struct choice {
     double cost, drop; /* percent, points */
@@ -26,43 +17,30 @@ typedef struct record {
     const char *model, *metric;
 } record;
 
-static double number(const json_t *of, const char *key) {
-    const json_t *x = json_object_get(of, key);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
-
-static const char *text(const json_t *of, const char *key) {
-    const char *s = json_string_value(json_object_get(of, key));
-    return s ? s : "";
-}
-
 static kiln_status read_choice(choice *c, const json_t *from, kiln_arena *arena) {
-    *c = (choice){.cost = 100 * number(from, "cost"),
-                  .drop = number(from, "drop_points"),
+    *c = (choice){.cost = 100 * kiln_record_number(from, "cost"),
+                  .drop = kiln_record_number(from, "drop_points"),
                   .front = json_is_true(json_object_get(from, "front")),
                   .best = json_is_true(json_object_get(from, "best")),
                   .within = json_is_true(json_object_get(from, "within"))};
-    double half = number(from, "bf16_layers");
-    c->tooltip =
-        kiln_arena_printf(arena, "%g layers in int8, %g in bf16: %.1f %%, loses %.2f points",
-                          number(from, "int8_layers"), isnan(half) ? 0 : half, c->cost, c->drop);
+    double half = kiln_record_number(from, "bf16_layers");
+    c->tooltip = kiln_arena_printf(
+        arena, "%g layers in int8, %g in bf16: %.1f %%, loses %.2f points",
+        kiln_record_number(from, "int8_layers"), isnan(half) ? 0 : half, c->cost, c->drop);
     return c->tooltip ? KILN_OK : KILN_E_MEMORY;
 }
 
-static kiln_status read_record(record *r, const json_t *root, kiln_arena *arena, kiln_diag *diag) {
-    const json_t *tried = json_object_get(root, "tried");
-    size_t n = json_array_size(tried);
-    if (strcmp(text(root, "schema"), schema) != 0 || n == 0 || n > MAX_CHOICES) {
-        return kiln_fail(diag, KILN_F_DATA_FORMAT, "the record is no %s with choices", schema);
+static kiln_status read_record(record *out, const kiln_record *r) {
+    const json_t *tried;
+    KILN_TRY(kiln_record_list(r, "tried", &tried));
+    out->n = json_array_size(tried);
+    KILN_ALLOC(out->items, r->arena, out->n);
+    for (size_t i = 0; i < out->n; i++) {
+        KILN_TRY(read_choice(&out->items[i], json_array_get(tried, i), r->arena));
     }
-    KILN_ALLOC(r->items, arena, n);
-    for (size_t i = 0; i < n; i++) {
-        KILN_TRY(read_choice(&r->items[i], json_array_get(tried, i), arena));
-    }
-    r->n = n;
-    r->max_drop = number(root, "max_drop_points");
-    r->model = text(root, "model");
-    r->metric = text(root, "metric");
+    out->max_drop = kiln_record_number(r->root, "max_drop_points");
+    out->model = kiln_record_text(r->root, "model");
+    out->metric = kiln_record_text(r->root, "metric");
     return KILN_OK;
 }
 
@@ -120,25 +98,11 @@ static kiln_status draw(kiln_text *out, record *r, kiln_arena *arena) {
                         c->best ? 6 : 4, c->tooltip);
     }
     kiln_plot_end(&p);
-    return kiln_text_ok(out) ? KILN_OK : KILN_E_MEMORY;
+    return KILN_OK;
 }
 
-kiln_status kiln_report_pareto(const kiln_env *env, const char *json, size_t len, const char *path,
-                               kiln_diag *diag) {
-    kiln_arena arena;
-    kiln_text svg;
-    record r = {0};
-    json_t *root = json && path ? json_loadb(json, len, 0, NULL) : NULL;
-    if (!root) {
-        return kiln_fail(diag, KILN_F_DATA_FORMAT, "the record is no JSON");
-    }
-    kiln_arena_init(&arena, env);
-    kiln_text_init(&svg, env);
-    kiln_status status = read_record(&r, root, &arena, diag);
-    status = status ? status : draw(&svg, &r, &arena);
-    status = status ? status : kiln_file_write(path, svg.data, svg.len, diag);
-    kiln_text_free(&svg);
-    kiln_arena_free(&arena);
-    json_decref(root);
-    return kiln_diag_close(diag, status);
+kiln_status kiln_draw_search(const kiln_record *r, kiln_text *svg) {
+    record own = {0};
+    KILN_TRY(read_record(&own, r));
+    return draw(svg, &own, r->arena);
 }

@@ -18,7 +18,15 @@ static kiln_axis axis_of(double lo, double hi) {
     return a;
 }
 
+/* The powers of two around lo to hi, as their exponents. */
+static kiln_axis doublings_of(double lo, double hi) {
+    kiln_axis a = {.lo = floor(log2(lo)), .hi = ceil(log2(hi)), .step = 1};
+    a.hi = a.hi > a.lo ? a.hi : a.lo + 1;
+    return a;
+}
+
 static double at_x(const kiln_plot *p, double x) {
+    x = p->log_x ? log2(x) : x;
     return LEFT + (x - p->axis[0].lo) / (p->axis[0].hi - p->axis[0].lo) * (WIDTH - LEFT - RIGHT);
 }
 
@@ -70,10 +78,11 @@ static void segment(kiln_plot *p, double x0, double y0, double x1, double y1, co
 static void draw_axis(kiln_plot *p, int which) {
     const kiln_axis *a = &p->axis[which];
     int n = (int)((a->hi - a->lo) / a->step + 0.5);
+    bool log = which == 0 && p->log_x;
     for (int i = 0; i <= n; i++) {
-        double v = a->lo + i * a->step;
+        double v = log ? exp2(a->lo + i * a->step) : a->lo + i * a->step;
         char text[32];
-        tick_text(text, v, a->step);
+        tick_text(text, v, log ? 1 : a->step);
         if (which == 0) {
             segment(p, at_x(p, v), TOP, at_x(p, v), HEIGHT - BOTTOM, "#e4e4e4");
             caption(p, at_x(p, v), HEIGHT - BOTTOM + 18, "text-anchor=\"middle\"", text);
@@ -89,7 +98,7 @@ static void draw_axis(kiln_plot *p, int which) {
 void kiln_plot_begin(kiln_plot *plot, kiln_text *text, double x_lo, double x_hi, double y_lo,
                      double y_hi) {
     plot->text = text;
-    plot->axis[0] = axis_of(x_lo, x_hi);
+    plot->axis[0] = plot->log_x ? doublings_of(x_lo, x_hi) : axis_of(x_lo, x_hi);
     plot->axis[1] = axis_of(y_lo, y_hi);
     kiln_text_printf(text,
                      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "

@@ -18,6 +18,7 @@ typedef struct kiln_axis {
 
 typedef struct kiln_plot {
     const char *title, *x, *y; /* captions */
+    bool log_x;                /* a doubling of x > 0 is a step: set before beginning */
     kiln_text *text;
     kiln_axis axis[2];
 } kiln_plot;

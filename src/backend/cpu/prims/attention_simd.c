@@ -157,6 +157,19 @@ KILN_INLINE kiln_vf finite_max(kiln_vf m) {
     return vf_select(vf_eq(m, vf_set1(-INFINITY)), vf_zero(), m);
 }
 
+/* n keys' scores become exp(score - shift); returns the sum over the keys. */
+KILN_INLINE kiln_vf exp_keys(float *s, int64_t ld, int n, kiln_vf shift) {
+    kiln_vf e[VF_TOGETHER];
+    VF_EACH(n) {
+        e[i] = vf_sub(vf_load(s + i * ld), shift);
+    }
+    vf_exp_n(e, n);
+    VF_EACH(n) {
+        vf_store(s + i * ld, e[i]);
+    }
+    return n == 1 ? e[0] : vf_add(vf_add(e[0], e[1]), vf_add(e[2], e[3]));
+}
+
 /* Scores become exp(score - max); max, sum and fix are brought up to date. */
 static void softmax_block(const block *b, int64_t keys, bool first) {
     for (int64_t i = 0; i < b->lanes; i += KILN_VLEN) {
@@ -172,10 +185,11 @@ static void softmax_block(const block *b, int64_t keys, bool first) {
         kiln_vf max = vf_max_nan(m0, m1);
         kiln_vf shift = finite_max(max);
         kiln_vf sum = vf_zero();
-        for (j = 0; j < keys; j++) {
-            kiln_vf e = vf_exp(vf_sub(vf_load(s + j * b->lanes), shift));
-            vf_store(s + j * b->lanes, e);
-            sum = vf_add(sum, e);
+        for (j = 0; j + VF_TOGETHER <= keys; j += VF_TOGETHER) {
+            sum = vf_add(sum, exp_keys(s + j * b->lanes, b->lanes, VF_TOGETHER, shift));
+        }
+        for (; j < keys; j++) {
+            sum = vf_add(sum, exp_keys(s + j * b->lanes, b->lanes, 1, shift));
         }
         if (!first) {
             kiln_vf fix = vf_exp(vf_sub(old, shift));

@@ -333,14 +333,16 @@ static float row_exp(float *y, const float *x, float max, int64_t n) {
     kiln_vf s0 = vf_zero(), s1 = vf_zero();
     kiln_vf k = vf_set1(max);
     int64_t i = 0;
-    for (; i + 2 * KILN_VLEN <= n; i += 2 * KILN_VLEN) {
-        kiln_vf e0 = vf_exp(vf_sub(vf_load(x + i), k));
-        kiln_vf e1 = vf_exp(vf_sub(vf_load(x + i + KILN_VLEN), k));
-        s0 = vf_add(s0, e0);
-        s1 = vf_add(s1, e1);
-        if (y != NULL) {
-            vf_store(y + i, e0);
-            vf_store(y + i + KILN_VLEN, e1);
+    for (; i + VF_TOGETHER * KILN_VLEN <= n; i += VF_TOGETHER * KILN_VLEN) {
+        kiln_vf e[VF_TOGETHER];
+        KILN_UNROLL(4) for (int j = 0; j < VF_TOGETHER; j++) {
+            e[j] = vf_sub(vf_load(x + i + j * KILN_VLEN), k);
+        }
+        vf_exp_n(e, VF_TOGETHER);
+        s0 = vf_add(s0, vf_add(e[0], e[1]));
+        s1 = vf_add(s1, vf_add(e[2], e[3]));
+        KILN_UNROLL(4) for (int j = 0; j < VF_TOGETHER && y != NULL; j++) {
+            vf_store(y + i + j * KILN_VLEN, e[j]);
         }
     }
     for (; i < n; i += KILN_VLEN) {

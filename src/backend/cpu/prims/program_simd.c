@@ -31,6 +31,26 @@ typedef void (*op_fn)(float *d, const float *a, const float *b, const float *c,
             vf_store_tail(d + i, n - i, expr);       \
         }                                            \
     }
+/* The same by a form for several vectors: f(v, count) works on v[0] to v[count - 1]. */
+#define OP1_N(name, f)                                                           \
+    OP_SIGNATURE(name) {                                                         \
+        OP_PROLOGUE                                                              \
+        kiln_vf v[VF_TOGETHER];                                                  \
+        for (; i + VF_TOGETHER * KILN_VLEN <= n; i += VF_TOGETHER * KILN_VLEN) { \
+            KILN_UNROLL(4) for (int k = 0; k < VF_TOGETHER; k++) {               \
+                v[k] = vf_load(a + i + k * KILN_VLEN);                           \
+            }                                                                    \
+            f(v, VF_TOGETHER);                                                   \
+            KILN_UNROLL(4) for (int k = 0; k < VF_TOGETHER; k++) {               \
+                vf_store(d + i + k * KILN_VLEN, v[k]);                           \
+            }                                                                    \
+        }                                                                        \
+        for (; i < n; i += KILN_VLEN) {                                          \
+            v[0] = vf_load_upto(a + i, n - i);                                   \
+            f(v, 1);                                                             \
+            vf_store_upto(d + i, n - i, v[0]);                                   \
+        }                                                                        \
+    }
 #define OP2(name, expr)                              \
     OP_SIGNATURE(name) {                             \
         OP_PROLOGUE                                  \
@@ -137,16 +157,17 @@ OP1(ABS, vf_abs(x))
 OP1(SQRT, vf_sqrt(x))
 OP1(RSQRT, vf_div(ONE, vf_sqrt(x)))
 OP1(RECIPROCAL, vf_div(ONE, x))
-OP1(EXP, vf_exp(x))
+OP1_N(EXP, vf_exp_n)
 OP1(LOG, vf_log(x))
 OP1(LOG1P, vf_log1p(x))
 OP1(EXPM1, vf_expm1(x))
-OP1(TANH, vf_tanh(x))
-OP1(SIGMOID, vf_sigmoid(x))
-OP1(ERF, vf_erf(x))
-OP1(GELU, vf_gelu(x))
-OP1(GELU_TANH, vf_gelu_tanh(x))
-OP1(SILU, vf_silu(x, P))
+OP1_N(TANH, vf_tanh_n)
+OP1_N(SIGMOID, vf_sigmoid_n)
+OP1_N(ERF, vf_erf_n)
+OP1_N(GELU, vf_gelu_n)
+OP1_N(GELU_TANH, vf_gelu_tanh_n)
+#define SILU_N(v, count) vf_silu_n(v, count, P)
+OP1_N(SILU, SILU_N)
 OP1(HARDSIGMOID, vf_clamp(vf_fma(P, x, Q), vf_zero(), ONE))
 OP1(HARDSWISH, vf_mul(x, vf_clamp(vf_fma(x, vf_set1(1.0f / 6.0f), vf_set1(0.5f)), vf_zero(), ONE)))
 OP1(MISH, vf_mish(x))
@@ -615,17 +636,31 @@ static bool is_dense(const kiln_program_post_args *args, int64_t ldc, int64_t co
     return dense;
 }
 
+/* One function of the block itself: it needs no registers. */
+static bool is_map(const kiln_program_post_args *args) {
+    const kiln_program *p = args->program;
+    return p->inputs == 1 && p->consts == 0 && p->instrs == 1 && !args->bytes &&
+           p->output[0] == p->instr[0].dst;
+}
+
 /* Narrow blocks are packed, several rows to a register; wide ones go row by row in place. */
 static void post(const void *arg, float *c, int64_t ldc, int64_t row0, int64_t rows, int64_t col0,
                  int64_t cols) {
     const kiln_program_post_args *args = arg;
-    machine m;
     if (is_dense(args, ldc, col0, cols)) {
         col0 = row0 * cols;
         cols *= rows;
         row0 = 0;
         rows = 1;
     }
+    if (is_map(args)) {
+        const kiln_prog_instr *in = args->program->instr;
+        for (int64_t i = 0; i < rows; i++) {
+            op_table[in->op](c + i * ldc, c + i * ldc, c + i * ldc, c + i * ldc, in, cols);
+        }
+        return;
+    }
+    machine m;
     machine_begin(&m, args->program);
     int64_t width = cols < KILN_PROG_BLOCK ? cols : KILN_PROG_BLOCK;
     int64_t height = cols >= KILN_PROG_BLOCK / 4 ? 1 : KILN_PROG_BLOCK / (cols > 0 ? cols : 1);

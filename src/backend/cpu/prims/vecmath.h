@@ -16,6 +16,11 @@
  *     vf_erf      4 ulp     odd; -1 and 1 at the infinities
  *     vf_sin/cos  4 ulp of 1 (absolute 2.5e-7) for |x| <= 8192, libm beyond
  *
+ * A chain of dependent steps leaves most of a core idle, and its window of instructions is too
+ * short to begin many of the next ones: loops should give several vectors at once to the forms that
+ * end in _n, which take their steps side by side (vf_silu_n(x, 4, alpha): x[0] to x[3]). A lane's
+ * result is the same in both forms. VF_TOGETHER is how many fit the registers.
+ *
  * Polynomials are weighted minimax fits (Lawson iteration on Chebyshev nodes in double precision).
  * Argument reduction for exp and log splits ln 2, and for sine pi/2, into parts with trailing zero
  * bits (Cody and Waite), so that it is as good without FMA.
@@ -40,13 +45,30 @@ KILN_INLINE void vf_store_upto(float *p, int64_t n, kiln_vf v) {
     }
 }
 
-/* p[0] + p[1] x + ... + p[n-1] x^(n-1) by Horner's rule; n is a constant at every call. */
-KILN_INLINE kiln_vf vf_poly(kiln_vf x, const float *p, int n) {
-    kiln_vf y = vf_set1(p[n - 1]);
-    KILN_UNROLL(12)
-    for (int i = n - 2; i >= 0; i--) {
-        y = vf_fma(y, x, vf_set1(p[i]));
+enum { VF_TOGETHER = 4 };
+/* Before a statement over the vectors i of a form for several. */
+#define VF_EACH(n) KILN_UNROLL(4) for (int i = 0; i < (n); i++)
+
+/* y = p[0] + p[1] x + ... + p[terms-1] x^(terms-1) by Horner's rule; terms and n are constants at
+ * every call. */
+KILN_INLINE void vf_poly_n(kiln_vf *y, const kiln_vf *x, int n, const float *p, int terms) {
+    VF_EACH(n) {
+        y[i] = vf_set1(p[terms - 1]);
     }
+    KILN_UNROLL(12)
+    for (int k = terms - 2; k >= 0; k--) {
+        VF_EACH(n) {
+            y[i] = vf_fma(y[i], x[i], vf_set1(p[k]));
+        }
+    }
+}
+#define VF_POLY_N(y, x, n, ...)                      \
+    vf_poly_n(y, x, n, (const float[]){__VA_ARGS__}, \
+              (int)(sizeof((const float[]){__VA_ARGS__}) / 4))
+
+KILN_INLINE kiln_vf vf_poly(kiln_vf x, const float *p, int terms) {
+    kiln_vf y;
+    vf_poly_n(&y, &x, 1, p, terms);
     return y;
 }
 #define VF_POLY(x, ...) \
@@ -58,35 +80,73 @@ KILN_INLINE kiln_vf vf_poly(kiln_vf x, const float *p, int n) {
 /* 1.5 * 2^23: adding it leaves round(x) in the low mantissa bits. */
 #define VF_ROUND_MAGIC 12582912.0f
 
-/* x = n ln 2 + r with |r| <= ln2 / 2; returns r and *n. Needs |x| < 2^21. */
-KILN_INLINE kiln_vf vf_exp_reduce(kiln_vf x, kiln_vi *n) {
+/* x = k ln 2 + r with |r| <= ln2 / 2; x becomes r. Needs |x| < 2^21. bits: k in the low nine bits,
+ * as a number modulo 512, so that bits << 23 is k << 23. */
+KILN_INLINE void vf_exp_reduce_n(kiln_vf *x, kiln_vi *bits, int n) {
     const kiln_vf magic = vf_set1(VF_ROUND_MAGIC);
-    kiln_vf t = vf_fma(x, vf_set1(VF_LOG2E), magic);
-    kiln_vf nf = vf_sub(t, magic);
-    *n = vi_sub(vf_bits(t), vf_bits(magic));
-    return vf_fnma(nf, vf_set1(VF_LN2_LO), vf_fnma(nf, vf_set1(VF_LN2_HI), x));
+    kiln_vf k[VF_TOGETHER];
+    VF_EACH(n) {
+        k[i] = vf_fma(x[i], vf_set1(VF_LOG2E), magic);
+        bits[i] = vf_bits(k[i]);
+        k[i] = vf_sub(k[i], magic);
+    }
+    VF_EACH(n) {
+        x[i] = vf_fnma(k[i], vf_set1(VF_LN2_HI), x[i]);
+    }
+    VF_EACH(n) {
+        x[i] = vf_fnma(k[i], vf_set1(VF_LN2_LO), x[i]);
+    }
 }
 
-/* exp(r) - 1 for |r| <= ln2 / 2. */
-KILN_INLINE kiln_vf vf_expm1_core(kiln_vf r) {
-    kiln_vf p = VF_POLY(r, 5.000000095e-01f, 1.666651884e-01f, 4.166620583e-02f, 8.368889558e-03f,
-                        1.395048916e-03f);
-    return vf_fma(vf_mul(r, r), p, r);
+/* 2^(k + shift), from bits as vf_exp_reduce_n leaves them; -126 <= k + shift <= 127. */
+KILN_INLINE kiln_vf vf_power2(kiln_vi bits, int32_t shift) {
+    return vi_as_vf(vi_add(vi_shl(bits, 23), vi_set1((127 + shift) * (1 << 23))));
 }
 
-KILN_INLINE kiln_vf vf_exp(kiln_vf x) {
-    kiln_vi n;
-    kiln_vf r = vf_exp_reduce(vf_clamp(x, vf_set1(-104.0f), vf_set1(88.75f)), &n);
-    return vf_scale2(vf_add(vf_expm1_core(r), vf_set1(1.0f)), n);
+/* The number k in those bits. */
+KILN_INLINE kiln_vi vf_exponent(kiln_vi bits) {
+    return vi_sub(bits, vf_bits(vf_set1(VF_ROUND_MAGIC)));
 }
+
+/* r becomes exp(r) - 1; |r| <= ln2 / 2. */
+KILN_INLINE void vf_expm1_core_n(kiln_vf *r, int n) {
+    kiln_vf p[VF_TOGETHER];
+    VF_POLY_N(p, r, n, 5.000000095e-01f, 1.666651884e-01f, 4.166620583e-02f, 8.368889558e-03f,
+              1.395048916e-03f);
+    VF_EACH(n) {
+        r[i] = vf_fma(vf_mul(r[i], r[i]), p[i], r[i]);
+    }
+}
+
+KILN_INLINE void vf_exp_n(kiln_vf *x, int n) {
+    kiln_vi bits[VF_TOGETHER];
+    VF_EACH(n) {
+        x[i] = vf_clamp(x[i], vf_set1(-104.0f), vf_set1(88.75f));
+    }
+    vf_exp_reduce_n(x, bits, n);
+    vf_expm1_core_n(x, n);
+    VF_EACH(n) {
+        x[i] = vf_scale2(vf_add(x[i], vf_set1(1.0f)), vf_exponent(bits[i]));
+    }
+}
+
+/* One vector by a form for several. */
+#define VF_SINGLE(name)                   \
+    KILN_INLINE kiln_vf name(kiln_vf x) { \
+        name##_n(&x, 1);                  \
+        return x;                         \
+    }
+VF_SINGLE(vf_exp)
 
 /* 2^n (e + 1) - 1 = 2 (2^(n-1) e + (2^(n-1) - 1/2)), which reaches n = 128 and is exact at n =
  * 0. */
 KILN_INLINE kiln_vf vf_expm1(kiln_vf x) {
-    kiln_vi n;
-    kiln_vf r = vf_exp_reduce(vf_clamp(x, vf_set1(-40.0f), vf_set1(89.0f)), &n);
-    kiln_vf s = vi_as_vf(vi_shl(vi_add(n, vi_set1(126)), 23));
-    kiln_vf half = vf_fma(s, vf_expm1_core(r), vf_sub(s, vf_set1(0.5f)));
+    kiln_vi bits;
+    kiln_vf r = vf_clamp(x, vf_set1(-40.0f), vf_set1(89.0f));
+    vf_exp_reduce_n(&r, &bits, 1);
+    vf_expm1_core_n(&r, 1);
+    kiln_vf s = vf_power2(bits, -1);
+    kiln_vf half = vf_fma(s, r, vf_sub(s, vf_set1(0.5f)));
     kiln_vf y = vf_add(half, half);
     return vf_select(vf_lt(vf_abs(x), vf_set1(1e-5f)), vf_fma(vf_mul(x, x), vf_set1(0.5f), x), y);
 }
@@ -122,37 +182,76 @@ KILN_INLINE kiln_vf vf_log1p(kiln_vf x) {
     return vf_select(vf_lt(vf_abs(x), vf_set1(1e-7f)), x, y);
 }
 
-KILN_INLINE kiln_vf vf_sigmoid(kiln_vf x) {
+/* x becomes 1 + exp(-x), reached as 2 (2^(k-1) e) + 1 so that k may be 128: up to infinity. */
+KILN_INLINE void vf_logistic_n(kiln_vf *x, int n) {
     const kiln_vf one = vf_set1(1.0f);
-    return vf_div(one, vf_add(one, vf_exp(vf_neg(x))));
+    kiln_vi bits[VF_TOGETHER];
+    VF_EACH(n) {
+        x[i] = vf_clamp(vf_neg(x[i]), vf_set1(-80.0f), vf_set1(88.75f));
+    }
+    vf_exp_reduce_n(x, bits, n);
+    vf_expm1_core_n(x, n);
+    VF_EACH(n) {
+        const kiln_vf half = vf_mul(vf_add(x[i], one), vf_power2(bits[i], -1));
+        x[i] = vf_fma(half, vf_set1(2.0f), one);
+    }
 }
+
+KILN_INLINE void vf_sigmoid_n(kiln_vf *x, int n) {
+    vf_logistic_n(x, n);
+    VF_EACH(n) {
+        x[i] = vf_div(vf_set1(1.0f), x[i]);
+    }
+}
+VF_SINGLE(vf_sigmoid)
 
 /* tanh |x| = t / (t + 2) with t = expm1(2 |x|); 1 from |x| = 10 on. */
-KILN_INLINE kiln_vf vf_tanh(kiln_vf x) {
-    kiln_vf a = vf_min(vf_set1(10.0f), vf_abs(x));
-    kiln_vi n;
-    kiln_vf r = vf_exp_reduce(vf_add(a, a), &n);
-    kiln_vf s = vi_as_vf(vi_shl(vi_add(n, vi_set1(127)), 23));
-    kiln_vf t = vf_fma(s, vf_expm1_core(r), vf_sub(s, vf_set1(1.0f)));
-    return vf_copysign(vf_div(t, vf_add(t, vf_set1(2.0f))), x);
+KILN_INLINE void vf_tanh_n(kiln_vf *x, int n) {
+    kiln_vf t[VF_TOGETHER];
+    kiln_vi bits[VF_TOGETHER];
+    VF_EACH(n) {
+        t[i] = vf_min(vf_set1(10.0f), vf_abs(x[i]));
+        t[i] = vf_add(t[i], t[i]);
+    }
+    vf_exp_reduce_n(t, bits, n);
+    vf_expm1_core_n(t, n);
+    VF_EACH(n) {
+        const kiln_vf s = vf_power2(bits[i], 0);
+        t[i] = vf_fma(s, t[i], vf_sub(s, vf_set1(1.0f)));
+    }
+    VF_EACH(n) {
+        x[i] = vf_copysign(vf_div(t[i], vf_add(t[i], vf_set1(2.0f))), x[i]);
+    }
 }
+VF_SINGLE(vf_tanh)
 
 /* Below 1: x P(x^2). From 1 on: 1 - exp(-Q(|x|)), Q = -log erfc; erf rounds to 1 before 4. */
-KILN_INLINE kiln_vf vf_erf(kiln_vf x) {
-    kiln_vf a = vf_min(vf_set1(4.0f), vf_abs(x));
-    kiln_vf small =
-        VF_POLY(vf_mul(a, a), 1.128379166e+00f, -3.761262714e-01f, 1.128360018e-01f,
-                -2.685444459e-02f, 5.189535340e-03f, -8.020841281e-04f, 7.889119535e-05f);
-    kiln_vf q = VF_POLY(a, -1.880402334e-04f, 1.129578424e+00f, 6.332198931e-01f, 1.084185774e-01f,
-                        -2.520825675e-02f, 4.204561877e-03f, -4.413363776e-04f, 2.168684998e-05f);
-    kiln_vi n;
-    kiln_vf r = vf_exp_reduce(vf_neg(q), &n);
-    kiln_vf s = vi_as_vf(vi_shl(vi_add(n, vi_set1(127)), 23));
-    kiln_vf erfc = vf_fma(s, vf_expm1_core(r), s);
-    kiln_vf large = vf_sub(vf_set1(1.0f), erfc);
-    kiln_vf y = vf_select(vf_lt(a, vf_set1(1.0f)), vf_mul(a, small), large);
-    return vf_copysign(y, x);
+KILN_INLINE void vf_erf_n(kiln_vf *x, int n) {
+    kiln_vf a[VF_TOGETHER], square[VF_TOGETHER], small[VF_TOGETHER], large[VF_TOGETHER];
+    kiln_vi bits[VF_TOGETHER];
+    VF_EACH(n) {
+        a[i] = vf_min(vf_set1(4.0f), vf_abs(x[i]));
+    }
+    VF_POLY_N(large, a, n, -1.880402334e-04f, 1.129578424e+00f, 6.332198931e-01f, 1.084185774e-01f,
+              -2.520825675e-02f, 4.204561877e-03f, -4.413363776e-04f, 2.168684998e-05f);
+    VF_EACH(n) {
+        large[i] = vf_neg(large[i]);
+    }
+    vf_exp_reduce_n(large, bits, n);
+    vf_expm1_core_n(large, n);
+    VF_EACH(n) {
+        const kiln_vf s = vf_power2(bits[i], 0);
+        large[i] = vf_sub(vf_set1(1.0f), vf_fma(s, large[i], s));
+        square[i] = vf_mul(a[i], a[i]);
+    }
+    VF_POLY_N(small, square, n, 1.128379166e+00f, -3.761262714e-01f, 1.128360018e-01f,
+              -2.685444459e-02f, 5.189535340e-03f, -8.020841281e-04f, 7.889119535e-05f);
+    VF_EACH(n) {
+        const kiln_vm below = vf_lt(a[i], vf_set1(1.0f));
+        x[i] = vf_copysign(vf_select(below, vf_mul(a[i], small[i]), large[i]), x[i]);
+    }
 }
+VF_SINGLE(vf_erf)
 
 /* sin(x + quarter * pi/2), quarter 0 or 1. */
 KILN_INLINE kiln_vf vf_sin_shifted(kiln_vf x, int quarter) {
@@ -203,24 +302,55 @@ KILN_INLINE kiln_vf vf_mish(kiln_vf x) {
     return vf_select(vf_eq(x, vf_set1(-INFINITY)), vf_zero(), y);
 }
 
-/* x Phi(x), Phi the normal distribution function. */
-KILN_INLINE kiln_vf vf_gelu(kiln_vf x) {
-    kiln_vf half = vf_mul(x, vf_set1(0.5f));
-    kiln_vf y = vf_fma(half, vf_erf(vf_mul(x, vf_set1(0.707106781f))), half);
-    return vf_select(vf_eq(x, vf_set1(-INFINITY)), vf_zero(), y);
+/* x Phi(x), Phi the normal distribution function: max(x, 0) - |x|/2 erfc(|x| / sqrt 2), erfc as
+ * exp(-a P(a)). P is fitted up to 5.8, where the difference falls below an ulp of its largest;
+ * beyond that a P(a) grows on. */
+KILN_INLINE void vf_gelu_n(kiln_vf *x, int n) {
+    kiln_vf a[VF_TOGETHER], q[VF_TOGETHER];
+    kiln_vi bits[VF_TOGETHER];
+    VF_EACH(n) {
+        a[i] = vf_min(vf_set1(30.0f), vf_abs(x[i]));
+    }
+    VF_POLY_N(q, a, n, 7.978873298e-01f, 3.182832317e-01f, 3.642348583e-02f, -4.922333244e-03f,
+              8.541720871e-05f, 1.537377143e-04f, -4.164723450e-05f, 5.703332482e-06f,
+              -4.225557288e-07f, 1.340479435e-08f);
+    VF_EACH(n) {
+        q[i] = vf_max(vf_set1(-86.0f), vf_neg(vf_mul(q[i], a[i])));
+    }
+    vf_exp_reduce_n(q, bits, n);
+    vf_expm1_core_n(q, n);
+    VF_EACH(n) {
+        const kiln_vf s = vf_mul(vf_power2(bits[i], -1), a[i]);
+        x[i] = vf_sub(vf_max(vf_zero(), x[i]), vf_fma(s, q[i], s));
+    }
 }
+VF_SINGLE(vf_gelu)
 
 /* 0.5 x (1 + tanh(z)) = x sigmoid(2 z), z = sqrt(2/pi) (x + 0.044715 x^3). */
-KILN_INLINE kiln_vf vf_gelu_tanh(kiln_vf x) {
-    kiln_vf c = vf_fma(vf_mul(x, x), vf_set1(0.0713548163f), vf_set1(1.59576912f));
-    kiln_vf y = vf_mul(x, vf_sigmoid(vf_mul(x, c)));
-    return vf_select(vf_eq(x, vf_set1(-INFINITY)), vf_zero(), y);
+KILN_INLINE void vf_gelu_tanh_n(kiln_vf *x, int n) {
+    kiln_vf d[VF_TOGETHER];
+    VF_EACH(n) {
+        d[i] = vf_fma(vf_mul(x[i], x[i]), vf_set1(0.0713548163f), vf_set1(1.59576912f));
+        d[i] = vf_mul(x[i], d[i]);
+    }
+    vf_logistic_n(d, n);
+    VF_EACH(n) {
+        x[i] = vf_div(vf_max(vf_set1(-1e4f), x[i]), d[i]);
+    }
 }
+VF_SINGLE(vf_gelu_tanh)
 
 /* x sigmoid(alpha x). */
-KILN_INLINE kiln_vf vf_silu(kiln_vf x, kiln_vf alpha) {
-    kiln_vf y = vf_mul(x, vf_sigmoid(vf_mul(alpha, x)));
-    return vf_select(vf_eq(x, vf_set1(-INFINITY)), vf_zero(), y);
+KILN_INLINE void vf_silu_n(kiln_vf *x, int n, kiln_vf alpha) {
+    kiln_vf d[VF_TOGETHER];
+    VF_EACH(n) {
+        d[i] = vf_mul(alpha, x[i]);
+    }
+    vf_logistic_n(d, n);
+    VF_EACH(n) {
+        x[i] = vf_div(x[i], d[i]);
+        x[i] = vf_select(vf_eq(d[i], vf_set1(INFINITY)), vf_zero(), x[i]);
+    }
 }
 
 /* max / min that return NaN when either operand is NaN. */

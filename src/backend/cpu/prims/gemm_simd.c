@@ -16,7 +16,9 @@
  * Blocking: a unit is a block of rows times a group of panels. Inside, K is cut so that a panel's
  * piece stays in the first-level cache while all row tiles of the unit pass over it, and the block
  * of A stays in the second level. Partial sums rest in C, which loses no bits. While a piece is in
- * use the next one is prefetched.
+ * use the next one is asked for, a line every few steps: in a burst the requests would fill the
+ * queue of misses and hold up the tile. A tile's own lines of C and of the residual are asked for
+ * as it begins, since few steps of the next tile fit the core's window.
  */
 #include "backend/cpu/prims/gemm_form.h"
 
@@ -24,14 +26,17 @@
 #define MR 6
 
 enum {
-    K_STRETCH = 320,                      /* longest piece of a panel: NR * 4 * 384 bytes */
-    BLOCK_BYTES = 160 * 1024,             /* of A in a unit */
-    GROUP_BYTES = 256 * 1024,             /* of B in a unit */
-    BLOCK_ROWS = 192,                     /* most rows of a unit */
-    UNITS_WANTED = 64,                    /* enough for 16 threads to share evenly */
-    UNIT_MACS = 128 * 1024,               /* no unit smaller than this for the sake of more units */
-    GATHER_STRETCH = 2048,                /* longest piece of a panel in a gathered block */
-    WIDE_VECS = 8,                        /* widest register tile */
+    K_STRETCH = 320,          /* longest piece of a panel: NR * 4 * 384 bytes */
+    BLOCK_BYTES = 160 * 1024, /* of A in a unit */
+    GROUP_BYTES = 256 * 1024, /* of B in a unit */
+    BLOCK_ROWS = 192,         /* most rows of a unit */
+    UNITS_WANTED = 64,        /* enough for 16 threads to share evenly */
+    UNIT_MACS = 128 * 1024,   /* no unit smaller than this for the sake of more units */
+    GATHER_STRETCH = 2048,    /* longest piece of a panel in a gathered block */
+    WIDE_VECS = 8,            /* widest register tile */
+    STEPS = 16,               /* of k between two requests for what comes next */
+    LINE = 64,                /* bytes */
+    STEP_BYTES = NR * (int)sizeof(form_item),
     TALL_MR = KILN_VREGS == 32 ? 12 : MR, /* rows of the strided register tile */
 };
 
@@ -42,7 +47,9 @@ typedef struct tile {
     int64_t taps;
     int64_t depth; /* floats of each piece */
     const form_item *b;
-    int64_t b_panel; /* items from one panel to the next */
+    int64_t b_panel;   /* items from one panel to the next */
+    const char *ahead; /* what is to come nearer meanwhile ... */
+    int64_t asks;      /* ... so many lines of it every STEPS steps */
     float *c;
     int64_t ldc;
     int64_t cols; /* valid columns: the last vector may be partial */
@@ -57,6 +64,12 @@ typedef void (*tile_fn)(const tile *t);
 typedef kiln_vf tile_sums[TALL_MR][WIDE_VECS];
 
 #define UNROLL KILN_UNROLL(16)
+/* Unrolled, a step's operands meet those of the next in too few registers. */
+#if defined(__clang__)
+#define ROLLED KILN_PRAGMA(nounroll)
+#else
+#define ROLLED KILN_UNROLL(1)
+#endif
 
 /* Loads vector v of a row; the last of a tile's vectors stops at the tile's last column. */
 KILN_INLINE kiln_vf load_vec(const float *row, int v, int vecs, kiln_vm mask, bool whole) {
@@ -68,8 +81,14 @@ KILN_INLINE void begin_tile(const tile *t, int rows, int vecs, tile_sums sum) {
     int64_t last = t->cols - (vecs - 1) * KILN_VLEN;
     bool whole = last == KILN_VLEN;
     UNROLL for (int i = 0; i < rows; i++) {
+        v_prefetch(t->c + i * t->ldc);
         UNROLL for (int v = 0; v < vecs; v++) {
             sum[i][v] = vf_zero();
+        }
+    }
+    if (t->finish && t->residual) {
+        UNROLL for (int i = 0; i < rows; i++) {
+            v_prefetch(t->residual + i * t->epilogue->ld_residual);
         }
     }
     if (t->resume) {
@@ -156,10 +175,31 @@ KILN_INLINE void load_b(int vecs, kiln_vf *bv, const form_item *b, int64_t b_pan
     }
 }
 
+KILN_INLINE const char *ask(const tile *t, const char *ahead) {
+    ROLLED for (int64_t i = 0; i < t->asks; i++, ahead += LINE) {
+        v_prefetch_l2(ahead);
+    }
+    return ahead;
+}
+
+/* Step k of one piece. */
+KILN_INLINE void gathered_step(const float *const *a, int64_t k, int rows, int vecs,
+                               const form_item *b, int64_t b_panel, tile_sums sum) {
+    kiln_vf bv[WIDE_VECS];
+    load_b(vecs, bv, b, b_panel);
+    UNROLL for (int i = 0; i < rows; i++) {
+        kiln_vf av = form_load_a(a[i] + k);
+        UNROLL for (int v = 0; v < vecs; v++) {
+            sum[i][v] = form_multiply(av, bv[v], sum[i][v]);
+        }
+    }
+}
+
 KILN_INLINE void gathered_tile(const tile *t, int rows, int vecs) {
     tile_sums sum;
     begin_tile(t, rows, vecs, sum);
     const form_item *b = t->b;
+    const char *ahead = t->ahead;
     const int64_t b_panel = t->b_panel;
     const int64_t depth = t->depth;
     for (int64_t tap = 0; tap < t->taps; tap++) {
@@ -167,16 +207,12 @@ KILN_INLINE void gathered_tile(const tile *t, int rows, int vecs) {
         UNROLL for (int i = 0; i < rows; i++) {
             a[i] = t->row[i * t->row_step + tap] + t->shift + i * t->lda;
         }
-        for (int64_t k = 0; k < depth; k++) {
-            kiln_vf bv[WIDE_VECS];
-            load_b(vecs, bv, b, b_panel);
-            UNROLL for (int i = 0; i < rows; i++) {
-                kiln_vf av = form_load_a(a[i] + k);
-                UNROLL for (int v = 0; v < vecs; v++) {
-                    sum[i][v] = form_multiply(av, bv[v], sum[i][v]);
-                }
+        for (int64_t k = 0; k < depth;) {
+            const int64_t end = i64_min(depth, k + STEPS);
+            ahead = ask(t, ahead);
+            ROLLED for (; k < end; k++, b += NR) {
+                gathered_step(a, k, rows, vecs, b, b_panel, sum);
             }
-            b += NR;
         }
     }
     end_tile(t, rows, vecs, sum);
@@ -184,29 +220,38 @@ KILN_INLINE void gathered_tile(const tile *t, int rows, int vecs) {
 
 /* Rows lda apart (row_step 0): every third has a pointer, the two after it are reached by index, so
  * that twelve rows need four registers. */
+KILN_INLINE void strided_step(const float *const *a, int64_t lda, int rows, int vecs,
+                              const form_item *b, tile_sums sum) {
+    kiln_vf bv[WIDE_VECS];
+    load_b(vecs, bv, b, 0);
+    UNROLL for (int i = 0; i < rows; i++) {
+        kiln_vf av = form_load_a(a[i / 3] + i % 3 * lda);
+        UNROLL for (int v = 0; v < vecs; v++) {
+            sum[i][v] = form_multiply(av, bv[v], sum[i][v]);
+        }
+    }
+}
+
 KILN_INLINE void strided_tile(const tile *t, int rows, int vecs) {
     tile_sums sum;
     begin_tile(t, rows, vecs, sum);
     const form_item *b = t->b;
-    const int64_t lda = t->lda;
+    const char *ahead = t->ahead;
+    const int64_t lda = t->lda, depth = t->depth;
     for (int64_t tap = 0; tap < t->taps; tap++) {
         const float *a[TALL_MR / 3];
         UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
             a[i] = t->row[tap] + t->shift + 3 * i * lda;
         }
-        for (int64_t k = 0; k < t->depth; k++) {
-            kiln_vf bv[WIDE_VECS];
-            load_b(vecs, bv, b, 0);
-            UNROLL for (int i = 0; i < rows; i++) {
-                kiln_vf av = form_load_a(a[i / 3] + i % 3 * lda);
-                UNROLL for (int v = 0; v < vecs; v++) {
-                    sum[i][v] = form_multiply(av, bv[v], sum[i][v]);
+        for (int64_t k = 0; k < depth;) {
+            const int64_t end = i64_min(depth, k + STEPS);
+            ahead = ask(t, ahead);
+            ROLLED for (; k < end; k++, b += NR) {
+                strided_step(a, lda, rows, vecs, b, sum);
+                UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
+                    a[i]++;
                 }
             }
-            UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
-                a[i]++;
-            }
-            b += NR;
         }
     }
     end_tile(t, rows, vecs, sum);
@@ -300,13 +345,6 @@ static stretch stretch_at(const block *k, int64_t i, int64_t n) {
     return s;
 }
 
-/* Asks for [p, end) to come to the second-level cache. */
-static void prefetch(const form_item *p, const form_item *end) {
-    for (; p < end; p += 64 / sizeof *p) {
-        v_prefetch_l2(p);
-    }
-}
-
 static tile_fn pick_tile(const block *k, int64_t rows, int64_t vecs) {
 #if KILN_VREGS == 32
     if (k->row_step == 0 && rows >= 4 && vecs <= 2) {
@@ -317,14 +355,17 @@ static tile_fn pick_tile(const block *k, int64_t rows, int64_t vecs) {
     return gathered_tiles[rows][vecs];
 }
 
-/* All row tiles of a block over one stretch of one pass of columns; meanwhile B's next piece comes
- * nearer, a share with each tile. */
-static void run_pass(const block *k, tile *t, const form_item *next, int64_t next_items) {
+/* All row tiles of a block over one stretch of one pass of columns; meanwhile B's next piece, as
+ * long as this one, comes nearer, a share with each tile. */
+static void run_pass(const block *k, tile *t, const form_item *next) {
     int64_t n = i64_ceil_div(k->m, k->tile_rows);
     int64_t height = k->m / n;
     int64_t higher = k->m % n; /* tiles that have a row more, the first ones */
     int64_t vecs = i64_ceil_div(t->cols, KILN_VLEN);
-    int64_t share = i64_ceil_div(next_items, n * 16) * 16;
+    /* The first tiles ask for all of it. */
+    const int64_t askers = n == 1 ? 0 : i64_min(n, STEPS);
+    const int64_t asks = askers ? i64_ceil_div(STEPS * STEP_BYTES / LINE, askers) : 0;
+    const int64_t share = i64_ceil_div(t->taps * t->depth, STEPS) * asks * LINE;
     int64_t rows = height + 1;
     tile_fn fn = higher ? pick_tile(k, rows, vecs) : NULL;
     for (int64_t i = 0; i < n; i++) {
@@ -332,8 +373,8 @@ static void run_pass(const block *k, tile *t, const form_item *next, int64_t nex
             rows = height;
             fn = pick_tile(k, rows, vecs);
         }
-        prefetch(next + i64_min(next_items, share * i),
-                 next + i64_min(next_items, share * (i + 1)));
+        t->ahead = (const char *)next + share * i;
+        t->asks = i < askers ? asks : 0;
         fn(t);
         t->c += rows * k->ldc;
         t->row += rows * k->row_step;
@@ -373,9 +414,11 @@ static void run_block(const block *k) {
                 .bias = k->bias ? k->bias + p * NR : NULL,
                 .residual = k->residual ? k->residual + p * NR : NULL,
             };
-            bool more = p + width < count && k->m > tallest;
-            const form_item *next = b + (more ? width * depth_all * NR : 0);
-            run_pass(k, &t, next, more ? s.taps * s.depth * NR : 0);
+            /* The next panel's, then the next stretch's, then the next group's. */
+            const form_item *next = p + width < count ? b + width * depth_all * NR
+                                    : i + 1 < n       ? k->b + (b_row + s.taps * s.depth) * NR
+                                                      : k->b + count * depth_all * NR;
+            run_pass(k, &t, next);
         }
     }
 }

@@ -199,7 +199,7 @@ struct kiln_tune_options {
     size_t size;
     int32_t level;     /* 1 to 5 [3] */
     int32_t threads;   /* that the engine is to run with [all] */
-    double budget_s;   /* begin no measurement after so long [by level] */
+    double budget_s;   /* that the build may take, as far as timing decides it [by level] */
     const char *cache; /* file of timings to read and to add to [none] */
     bool frozen;       /* measure nothing: what the cache does not know runs as rules decide */
     const kiln_progress *progress;
@@ -211,8 +211,9 @@ struct kiln_tune_options {
  * answers have been compared. A way is chosen when it gains 2 %, and what is chosen only if the
  * whole network gains by it. Of many layers the 1,024 with the most multiply-adds are timed. With a
  * cache that knows all of it nothing is timed and the engine is the same byte for byte.
- * kiln_engine_tried tells what was found. When the time is up or `progress` ends it, the best so
- * far is built. Errors: of building, running and the cache file; USAGE when build has choices. */
+ * kiln_engine_tried tells what was found. When the time is up the best so far is built; when
+ * `progress`, which is asked between runs, ends it, layers run as rules decide. Errors: of
+ * building, running and the cache file; USAGE when build has choices. */
 KILN_API kiln_status kiln_engine_build_timed(kiln_engine **out, const kiln_model *model,
                                              const kiln_build_options *build,
                                              const kiln_tune_options *how, const kiln_env *env,

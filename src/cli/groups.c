@@ -93,7 +93,7 @@ static const opt group_tune_options[] = {
      .kind = OPT_NUMBER,
      .value = "SECONDS",
      SHARED(time_budget),
-     .help = "begin no timing after so long; the best so far is built [by level: 5 s to no bound]"},
+     .help = "that the build may take; the best so far is built [by level: 5 s to no bound]"},
     {.name = "frozen",
      .kind = OPT_FLAG,
      SHARED(frozen),

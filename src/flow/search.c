@@ -67,15 +67,15 @@ static kiln_status name_choice(finder *f, const kiln_form *forms, const char **o
 /* Beside the float network, which stands in the same gauge. */
 static kiln_status time_choice(finder *f, const kiln_engine *engine, kiln_context *context,
                                kiln_race *race) {
-    const kiln_timed exact = {kiln_gauge_engine(f->gauge), kiln_gauge_context(f->gauge)};
-    const kiln_timed mine = {engine, context};
-    kiln_tensors *a = NULL, *b = NULL;
+    const kiln_timing_limits limits = {.budget_ms = race_budget_ms};
     const kiln_env *env = f->job.study->env;
-    kiln_status status = kiln_timed_inputs(&a, &exact, env, f->job.diag);
-    status = status ? status : kiln_timed_inputs(&b, &mine, env, f->job.diag);
-    status = status ? status : kiln_race_run(race, &exact, &mine, race_budget_ms, env, f->job.diag);
-    kiln_tensors_destroy(a);
-    kiln_tensors_destroy(b);
+    kiln_timed exact, mine = {0};
+    kiln_status status = kiln_timed_borrow(&exact, kiln_gauge_engine(f->gauge),
+                                           kiln_gauge_context(f->gauge), env, f->job.diag);
+    status = status ? status : kiln_timed_borrow(&mine, engine, context, env, f->job.diag);
+    status = status ? status : kiln_race_run(race, &exact, &mine, &limits, env, f->job.diag);
+    kiln_timed_close(&exact);
+    kiln_timed_close(&mine);
     return status;
 }
 
@@ -217,22 +217,22 @@ static kiln_status build_all(finder *f, int kind, kiln_engine **engine, kiln_con
 
 static kiln_status time_cells(finder *f, kiln_cell_time *cells, const kiln_engine *engine,
                               kiln_context *context) {
+    const kiln_timing_limits limits = {.budget_ms = cells_budget_ms};
     kiln_study *s = f->job.study;
-    kiln_tensors *a = NULL, *b = NULL;
+    kiln_timed exact, mine = {0};
     const char **names;
     KILN_ALLOC(names, &s->arena, s->n_layers + 1);
     for (size_t i = 0; i < s->n_layers; i++) {
         names[i] = s->layers[i].name;
     }
-    const kiln_timed exact = {kiln_gauge_engine(f->gauge), kiln_gauge_context(f->gauge)};
-    const kiln_timed mine = {engine, context};
-    kiln_status status = kiln_timed_inputs(&a, &exact, s->env, f->job.diag);
-    status = status ? status : kiln_timed_inputs(&b, &mine, s->env, f->job.diag);
+    kiln_status status = kiln_timed_borrow(&exact, kiln_gauge_engine(f->gauge),
+                                           kiln_gauge_context(f->gauge), s->env, f->job.diag);
+    status = status ? status : kiln_timed_borrow(&mine, engine, context, s->env, f->job.diag);
     status = status ? status
-                    : kiln_time_cells(cells, names, s->n_layers, &exact, &mine, cells_budget_ms,
-                                      s->env, f->job.diag);
-    kiln_tensors_destroy(a);
-    kiln_tensors_destroy(b);
+                    : kiln_time_cells(cells, names, s->n_layers, &exact, &mine, &limits, s->env,
+                                      f->job.diag);
+    kiln_timed_close(&exact);
+    kiln_timed_close(&mine);
     return status;
 }
 

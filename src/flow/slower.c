@@ -9,13 +9,11 @@
 /* What must be lost for a layer to stay float, as a share and in time that the clock can tell; what
  * the network must gain by it; and how long the search for it may take. */
 static const double layer_margin = 0.05, layer_margin_ms = 0.003, network_margin = 0.01;
-static const double cells_budget_ms = 400, race_budget_ms = 300;
+static const kiln_timing_limits cells_limits = {.budget_ms = 400}, race_limits = {.budget_ms = 300};
 
 typedef struct network {
     kiln_model *model; /* NULL: the float one */
     kiln_timed timed;
-    kiln_engine *engine;
-    kiln_tensors *inputs;
 } network;
 
 typedef struct job {
@@ -39,20 +37,16 @@ typedef struct job {
 /* ---- Networks ---- */
 
 static void close_network(network *n) {
-    kiln_context_destroy(n->timed.context);
-    kiln_engine_destroy(n->engine);
-    kiln_tensors_destroy(n->inputs);
+    kiln_timed_close(&n->timed);
     kiln_model_destroy(n->model);
     *n = (network){0};
 }
 
 /* Builds what is to be timed; n->model or the float one. */
 static kiln_status open_network(job *j, network *n) {
-    const kiln_context_options o = {.size = sizeof o, .pool = j->pool, .threads = j->pool ? 0 : 1};
-    KILN_TRY(kiln_engine_build(&n->engine, n->model ? n->model : j->model, &j->build, j->diag));
-    n->timed.engine = n->engine;
-    KILN_TRY(kiln_context_create(&n->timed.context, n->engine, &o, j->diag));
-    return kiln_timed_inputs(&n->inputs, &n->timed, j->env, j->diag);
+    kiln_engine *engine;
+    KILN_TRY(kiln_engine_build(&engine, n->model ? n->model : j->model, &j->build, j->diag));
+    return kiln_timed_open(&n->timed, engine, j->pool, j->env, j->diag);
 }
 
 static kiln_status quantize(job *j, network *n, const kiln_float_node *keep, size_t n_keep) {
@@ -128,9 +122,9 @@ static kiln_status try_keep(job *j, const kiln_race *whole, bool sure) {
     kiln_diag_truncate(j->diag, status == KILN_OK ? said : SIZE_MAX); /* the same warnings again */
     if (status == KILN_OK && !sure) {
         status = open_network(j, &other);
-        status = status ? status
-                        : kiln_race_run(&r, &j->best.timed, &other.timed, race_budget_ms, j->env,
-                                        j->diag);
+        status =
+            status ? status
+                   : kiln_race_run(&r, &j->best.timed, &other.timed, &race_limits, j->env, j->diag);
     }
     if (status == KILN_OK && (sure || kiln_race_is_won(&r, network_margin))) {
         network worse = j->best;
@@ -153,12 +147,11 @@ static kiln_status time_all(job *j) {
     KILN_TRY(open_network(j, &j->best));
     KILN_TRY(open_network(j, &j->exact));
     KILN_TRY(kiln_time_cells(j->cells, j->layers, j->n_layers, &j->exact.timed, &j->best.timed,
-                             cells_budget_ms, j->env, j->diag));
+                             &cells_limits, j->env, j->diag));
     if (mark_slow(j) > 0) {
         KILN_TRY(try_keep(j, NULL, false));
     }
-    KILN_TRY(
-        kiln_race_run(&whole, &j->exact.timed, &j->best.timed, race_budget_ms, j->env, j->diag));
+    KILN_TRY(kiln_race_run(&whole, &j->exact.timed, &j->best.timed, &race_limits, j->env, j->diag));
     return is_lost(&whole) ? try_keep(j, &whole, true) : KILN_OK;
 }
 

@@ -1,13 +1,17 @@
 #include "flow/timing.h"
 
-#include <stdlib.h>
 #include <string.h>
 
+#include "base/lookup.h"
 #include "base/timer.h"
 #include "engine/engine.h"
 #include "ops/ops.h"
 
-enum { LEAST_ROUNDS = 5, MOST_ROUNDS = 100, WARM_UP_RUNS = 2 };
+enum {
+    WARM_UP_RUNS = 2,
+    LEAST_ROUNDS = KILN_RACE_LEAST_RUNS - WARM_UP_RUNS,
+    MOST_ROUNDS = 100,
+};
 static const double most_rounds_won = 0.7;
 
 /* ---- Rounds ---- */
@@ -29,7 +33,7 @@ static kiln_status summarize(kiln_race *out, const rounds *r, kiln_arena *arena)
         wins += r->b[i] < r->a[i];
     }
     kiln_stats_of(&s, sorted, (size_t)r->n);
-    out->ratio = s.median_ms;
+    out->ratio = r->n > 0 ? s.median_ms : 1;
     out->wins = r->n > 0 ? (double)wins / (double)r->n : 0;
     memcpy(sorted, r->a, (size_t)r->n * sizeof *sorted);
     kiln_stats_of(&s, sorted, (size_t)r->n);
@@ -40,15 +44,40 @@ static kiln_status summarize(kiln_race *out, const rounds *r, kiln_arena *arena)
     return KILN_OK;
 }
 
-static bool go_on(int64_t round, int64_t begin_ns, double budget_ms) {
-    double spent_ms = 1e-6 * (double)(kiln_now_ns() - begin_ns);
-    return round < LEAST_ROUNDS || (round < MOST_ROUNDS && spent_ms < budget_ms);
+/* The limits of one measurement while it goes on. */
+typedef struct stopwatch {
+    const kiln_timing_limits *limits;
+    int64_t begin_ns;
+    bool ended; /* by what ends it sooner */
+} stopwatch;
+
+static stopwatch start_watch(const kiln_timing_limits *limits) {
+    return (stopwatch){.limits = limits, .begin_ns = kiln_now_ns()};
 }
 
-static kiln_status warm_up(const kiln_timed *a, const kiln_timed *b, kiln_diag *diag) {
-    for (int i = 0; i < WARM_UP_RUNS; i++) {
-        KILN_TRY(kiln_context_run(a->context, diag));
-        KILN_TRY(kiln_context_run(b->context, diag));
+/* Another run may begin. */
+static bool may_run(stopwatch *c) {
+    const kiln_timing_limits *l = c->limits;
+    c->ended = c->ended || (l->end_ns > 0 && kiln_now_ns() >= l->end_ns) ||
+               (l->go_on && !l->go_on(l->user));
+    return !c->ended;
+}
+
+static bool wants_round(const stopwatch *c, int64_t round) {
+    double spent_ms = 1e-6 * (double)(kiln_now_ns() - c->begin_ns);
+    return !c->ended &&
+           (round < LEAST_ROUNDS || (round < MOST_ROUNDS && spent_ms < c->limits->budget_ms));
+}
+
+/* What is left of the rounds when the watch says how they ended. */
+static int64_t rounds_told(const stopwatch *c, int64_t n) {
+    return c->ended && n < LEAST_ROUNDS ? 0 : n;
+}
+
+static kiln_status warm_up(stopwatch *c, const kiln_timed *a, const kiln_timed *b,
+                           kiln_diag *diag) {
+    for (int i = 0; i < 2 * WARM_UP_RUNS && may_run(c); i++) {
+        KILN_TRY(kiln_context_run((i % 2 ? b : a)->context, diag));
     }
     return KILN_OK;
 }
@@ -60,24 +89,29 @@ static kiln_status run_timed(double *ms, const kiln_timed *t, kiln_diag *diag) {
     return KILN_OK;
 }
 
-static kiln_status race(kiln_race *out, const kiln_timed *a, const kiln_timed *b, double budget_ms,
-                        kiln_arena *arena, kiln_diag *diag) {
+static kiln_status race(kiln_race *out, const kiln_timed *a, const kiln_timed *b,
+                        const kiln_timing_limits *limits, kiln_arena *arena, kiln_diag *diag) {
     rounds r = {0};
     KILN_ALLOC(r.a, arena, MOST_ROUNDS);
     KILN_ALLOC(r.b, arena, MOST_ROUNDS);
-    KILN_TRY(warm_up(a, b, diag));
-    for (int64_t begin_ns = kiln_now_ns(); go_on(r.n, begin_ns, budget_ms); r.n++) {
+    stopwatch c = start_watch(limits);
+    KILN_TRY(warm_up(&c, a, b, diag));
+    while (wants_round(&c, r.n) && may_run(&c)) {
         KILN_TRY(run_timed(&r.a[r.n], a, diag));
-        KILN_TRY(run_timed(&r.b[r.n], b, diag));
+        if (may_run(&c)) {
+            KILN_TRY(run_timed(&r.b[r.n], b, diag));
+            r.n++;
+        }
     }
+    r.n = rounds_told(&c, r.n);
     return summarize(out, &r, arena);
 }
 
 kiln_status kiln_race_run(kiln_race *out, const kiln_timed *a, const kiln_timed *b,
-                          double budget_ms, const kiln_env *env, kiln_diag *diag) {
+                          const kiln_timing_limits *limits, const kiln_env *env, kiln_diag *diag) {
     kiln_arena arena;
     kiln_arena_init(&arena, env);
-    kiln_status status = race(out, a, b, budget_ms, &arena, diag);
+    kiln_status status = race(out, a, b, limits, &arena, diag);
     kiln_arena_free(&arena);
     return status;
 }
@@ -91,11 +125,12 @@ bool kiln_race_is_won(const kiln_race *race, double margin) {
 /* Nodes by name, and which of them one step runs together. */
 typedef struct cells {
     kiln_arena *arena;
-    const char **names; /* sorted, each once */
+    const char **names; /* of steps' nodes; those that are equal are the first of them */
     size_t n_names, cap_names;
-    int32_t *parent; /* per name; follow until it stays */
-    size_t n_layers;
+    kiln_lookup places;
+    int32_t *parent;     /* per name; follow until it stays */
     int32_t *layer_cell; /* per layer asked for; -1: none */
+    int32_t *step_cell;  /* per step of one plan and then of the other */
     rounds *rounds;      /* per name that is the root of a cell */
 } cells;
 
@@ -133,14 +168,8 @@ static bool step_node(const kiln_step *step, int32_t k, const kiln_node **out) {
     return k == 0;
 }
 
-static int by_name(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static int32_t find_name(const cells *c, const char *name) {
-    const char **at =
-        c->n_names > 0 ? bsearch(&name, c->names, c->n_names, sizeof *c->names, by_name) : NULL;
-    return at ? (int32_t)(at - c->names) : -1;
+    return (int32_t)kiln_lookup_find(&c->places, name);
 }
 
 static int32_t root_of(const cells *c, int32_t id) {
@@ -163,26 +192,17 @@ static kiln_status add_names(cells *c, const kiln_plan *plan) {
     return KILN_OK;
 }
 
-static kiln_status sort_names(cells *c) {
-    size_t kept = 0;
-    if (c->n_names > 1) {
-        qsort(c->names, c->n_names, sizeof *c->names, by_name);
-    }
+static kiln_status join_names(cells *c) {
+    KILN_TRY(kiln_lookup_make(&c->places, c->names, c->n_names, c->arena));
+    KILN_ALLOC(c->parent, c->arena, c->n_names);
+    KILN_ALLOC(c->rounds, c->arena, c->n_names);
     for (size_t i = 0; i < c->n_names; i++) {
-        if (kept == 0 || strcmp(c->names[kept - 1], c->names[i]) != 0) {
-            c->names[kept++] = c->names[i];
-        }
-    }
-    c->n_names = kept;
-    KILN_ALLOC(c->parent, c->arena, kept + 1);
-    KILN_ALLOC(c->rounds, c->arena, kept + 1);
-    for (size_t i = 0; i < kept; i++) {
         c->parent[i] = (int32_t)i;
     }
     return KILN_OK;
 }
 
-static int32_t step_cell(const cells *c, const kiln_step *step) {
+static int32_t cell_of(const cells *c, const kiln_step *step) {
     const kiln_node *n;
     for (int32_t k = 0; step_node(step, k, &n); k++) {
         if (n) {
@@ -195,7 +215,7 @@ static int32_t step_cell(const cells *c, const kiln_step *step) {
 static void unite(cells *c, const kiln_plan *plan) {
     const kiln_node *n;
     for (size_t s = 0; s < plan->n_steps; s++) {
-        int32_t first = step_cell(c, &plan->steps[s]);
+        int32_t first = cell_of(c, &plan->steps[s]);
         for (int32_t k = 0; step_node(&plan->steps[s], k, &n); k++) {
             if (n && first >= 0) {
                 c->parent[root_of(c, find_name(c, n->name))] = root_of(c, first);
@@ -206,12 +226,13 @@ static void unite(cells *c, const kiln_plan *plan) {
 
 static kiln_status make_cells(cells *c, const kiln_timed *a, const kiln_timed *b,
                               const char *const *layers, size_t n) {
-    KILN_TRY(add_names(c, a->engine->plan));
-    KILN_TRY(add_names(c, b->engine->plan));
-    KILN_TRY(sort_names(c));
-    unite(c, a->engine->plan);
-    unite(c, b->engine->plan);
-    KILN_ALLOC(c->layer_cell, c->arena, n + 1);
+    const kiln_plan *plans[] = {a->engine->plan, b->engine->plan};
+    KILN_TRY(add_names(c, plans[0]));
+    KILN_TRY(add_names(c, plans[1]));
+    KILN_TRY(join_names(c));
+    unite(c, plans[0]);
+    unite(c, plans[1]);
+    KILN_ALLOC(c->layer_cell, c->arena, n);
     for (size_t i = 0; i < n; i++) {
         int32_t root = root_of(c, find_name(c, layers[i]));
         c->layer_cell[i] = root;
@@ -220,20 +241,25 @@ static kiln_status make_cells(cells *c, const kiln_timed *a, const kiln_timed *b
             KILN_ALLOC(c->rounds[root].b, c->arena, MOST_ROUNDS);
         }
     }
+    KILN_ALLOC(c->step_cell, c->arena, plans[0]->n_steps + plans[1]->n_steps);
+    for (size_t p = 0, at = 0; p < KILN_COUNT_OF(plans); p++) {
+        for (size_t s = 0; s < plans[p]->n_steps; s++) {
+            c->step_cell[at++] = cell_of(c, &plans[p]->steps[s]);
+        }
+    }
     return KILN_OK;
 }
 
 /* ---- Times of cells ---- */
 
 /* One run of t, its steps' times added up by cell. */
-static kiln_status run_cells(cells *c, const kiln_timed *t, bool is_b, int64_t round,
-                             kiln_diag *diag) {
+static kiln_status run_cells(cells *c, const kiln_timed *t, const int32_t *step_cell, bool is_b,
+                             int64_t round, kiln_diag *diag) {
     int64_t t_ns, runs;
     kiln_context_set_profile(t->context, true); /* from zero again */
     KILN_TRY(kiln_context_run(t->context, diag));
     for (size_t s = 0; kiln_context_profile(t->context, s, &t_ns, &runs); s++) {
-        int32_t cell = step_cell(c, &t->engine->plan->steps[s]);
-        rounds *r = cell >= 0 ? &c->rounds[cell] : NULL;
+        rounds *r = step_cell[s] >= 0 ? &c->rounds[step_cell[s]] : NULL;
         if (r && r->a) {
             (is_b ? r->b : r->a)[round] += 1e-6 * (double)t_ns;
         }
@@ -241,27 +267,33 @@ static kiln_status run_cells(cells *c, const kiln_timed *t, bool is_b, int64_t r
     return KILN_OK;
 }
 
-static kiln_status time_rounds(cells *c, const kiln_timed *a, const kiln_timed *b, double budget_ms,
-                               int64_t *n, kiln_diag *diag) {
-    KILN_TRY(warm_up(a, b, diag));
-    for (int64_t begin_ns = kiln_now_ns(); go_on(*n, begin_ns, budget_ms); (*n)++) {
-        KILN_TRY(run_cells(c, a, false, *n, diag));
-        KILN_TRY(run_cells(c, b, true, *n, diag));
+static kiln_status time_rounds(cells *c, const kiln_timed *a, const kiln_timed *b,
+                               const kiln_timing_limits *limits, int64_t *n, kiln_diag *diag) {
+    const int32_t *a_cell = c->step_cell, *b_cell = a_cell + a->engine->plan->n_steps;
+    stopwatch k = start_watch(limits);
+    KILN_TRY(warm_up(&k, a, b, diag));
+    while (wants_round(&k, *n) && may_run(&k)) {
+        KILN_TRY(run_cells(c, a, a_cell, false, *n, diag));
+        if (may_run(&k)) {
+            KILN_TRY(run_cells(c, b, b_cell, true, *n, diag));
+            (*n)++;
+        }
     }
+    *n = rounds_told(&k, *n);
     return KILN_OK;
 }
 
 static kiln_status time_cells(cells *c, kiln_cell_time *out, const char *const *layers, size_t n,
-                              const kiln_timed *a, const kiln_timed *b, double budget_ms,
-                              kiln_diag *diag) {
+                              const kiln_timed *a, const kiln_timed *b,
+                              const kiln_timing_limits *limits, kiln_diag *diag) {
     int64_t n_rounds = 0;
     KILN_TRY(make_cells(c, a, b, layers, n));
-    kiln_status status = time_rounds(c, a, b, budget_ms, &n_rounds, diag);
+    kiln_status status = time_rounds(c, a, b, limits, &n_rounds, diag);
     kiln_context_set_profile(a->context, false);
     kiln_context_set_profile(b->context, false);
     KILN_TRY(status);
     for (size_t i = 0; i < n; i++) {
-        out[i] = (kiln_cell_time){.cell = c->layer_cell[i]};
+        out[i] = (kiln_cell_time){.cell = c->layer_cell[i], .race = {.ratio = 1}};
         if (out[i].cell >= 0) {
             rounds *r = &c->rounds[out[i].cell];
             r->n = n_rounds;
@@ -272,26 +304,48 @@ static kiln_status time_cells(cells *c, kiln_cell_time *out, const char *const *
 }
 
 kiln_status kiln_time_cells(kiln_cell_time *out, const char *const *layers, size_t n,
-                            const kiln_timed *a, const kiln_timed *b, double budget_ms,
-                            const kiln_env *env, kiln_diag *diag) {
+                            const kiln_timed *a, const kiln_timed *b,
+                            const kiln_timing_limits *limits, const kiln_env *env,
+                            kiln_diag *diag) {
     kiln_arena arena;
     kiln_arena_init(&arena, env);
-    cells c = {.arena = &arena, .n_layers = n};
-    kiln_status status = time_cells(&c, out, layers, n, a, b, budget_ms, diag);
+    cells c = {.arena = &arena};
+    kiln_status status = time_cells(&c, out, layers, n, a, b, limits, diag);
     kiln_arena_free(&arena);
     return status;
 }
 
-/* ---- Inputs ---- */
+/* ---- Networks ---- */
 
-kiln_status kiln_timed_inputs(kiln_tensors **list, const kiln_timed *t, const kiln_env *env,
-                              kiln_diag *diag) {
+static kiln_status make_inputs(kiln_timed *t, const kiln_env *env, kiln_diag *diag) {
     const kiln_generate_options g = {.size = sizeof g, .seed = 1};
     kiln_io io;
-    *list = NULL;
-    KILN_TRY(kiln_tensors_create(list, env));
+    KILN_TRY(kiln_tensors_create(&t->inputs, env));
     for (size_t i = 0; kiln_engine_input(t->engine, i, &io); i++) {
-        KILN_TRY(kiln_tensors_generate(*list, &io, &g, diag));
+        KILN_TRY(kiln_tensors_generate(t->inputs, &io, &g, diag));
     }
-    return kiln_tensors_bind(*list, t->engine, t->context, diag);
+    return kiln_tensors_bind(t->inputs, t->engine, t->context, diag);
+}
+
+kiln_status kiln_timed_open(kiln_timed *out, kiln_engine *engine, kiln_pool *pool,
+                            const kiln_env *env, kiln_diag *diag) {
+    const kiln_context_options o = {.size = sizeof o, .pool = pool, .threads = pool ? 0 : 1};
+    *out = (kiln_timed){.engine = engine, .is_own = true};
+    KILN_TRY(kiln_context_create(&out->context, engine, &o, diag));
+    return make_inputs(out, env, diag);
+}
+
+kiln_status kiln_timed_borrow(kiln_timed *out, const kiln_engine *engine, kiln_context *context,
+                              const kiln_env *env, kiln_diag *diag) {
+    *out = (kiln_timed){.engine = engine, .context = context};
+    return make_inputs(out, env, diag);
+}
+
+void kiln_timed_close(kiln_timed *t) {
+    if (t->is_own) {
+        kiln_context_destroy(t->context);
+        kiln_engine_destroy((kiln_engine *)t->engine);
+    }
+    kiln_tensors_destroy(t->inputs);
+    *t = (kiln_timed){0};
 }

@@ -12,36 +12,18 @@
 #include "base/options.h"
 #include "base/text.h"
 #include "base/timer.h"
+#include "flow/answers.h"
 #include "flow/ways.h"
-#include "kiln/tools.h"
-#include "ops/util.h"
 
 /* What must be gained for a way to be chosen: a share of the layer's time, and in all of the
  * network's. */
 static const double layer_margin = 0.02, network_margin = 0.005;
-/* Parts of the largest value by which floats of two ways may differ: the errors that ways declare
- * add up over the layers before. */
-static const double float_tolerance = 1e-3;
-
 /* What each level spends: ways of a layer, time on each of them, and seconds in all. */
 static const struct {
     int32_t ways;
     double way_ms, race_ms, all_s;
 } levels[] = {{0, 0, 0, 0},      {2, 100, 100, 5},      {4, 200, 200, 15},
               {8, 400, 400, 45}, {16, 1500, 1500, 300}, {1 << 20, 5000, 5000, INFINITY}};
-
-/* What a layer gives. */
-typedef struct answer {
-    double *sample; /* of its output, as rules compute it */
-    int64_t n_sample;
-    bool wrong; /* as it was last computed */
-} answer;
-
-typedef struct network {
-    kiln_engine *engine;
-    kiln_tensors *inputs;
-    kiln_timed timed;
-} network;
 
 typedef struct job {
     const kiln_env *env;
@@ -52,26 +34,22 @@ typedef struct job {
     kiln_arena arena;
     kiln_timings *timings;
     int64_t begin_ns;
-    network rules;
-    kiln_text place; /* what all layers' times depend on */
+    kiln_timed rules;
+    double open_s, first_s, run_s; /* to build a network, its first run, and one of the later */
+    kiln_text place;               /* what all layers' times depend on */
     kiln_ways ways;
-    answer *answers;     /* per layer */
-    kiln_lookup outputs; /* the layers by their outputs */
-    const char **names;  /* of layers that are timed */
-    size_t *timed;       /* their numbers */
+    kiln_answers *answers; /* what layers give, as they are listed */
+    const char **names;    /* of layers that are timed */
+    size_t *timed;         /* their numbers */
     kiln_way *choices;
     size_t n_choices;
+    double known;      /* share of the ways */
+    bool stopped;      /* by the caller */
+    kiln_timed proven; /* the network with the best choices, where it has been raced */
     kiln_diag *diag;
 } job;
 
 /* ---- Networks ---- */
-
-static void close_network(network *n) {
-    kiln_context_destroy(n->timed.context);
-    kiln_engine_destroy(n->engine);
-    kiln_tensors_destroy(n->inputs);
-    *n = (network){0};
-}
 
 static kiln_status open_engine(job *j, kiln_engine **out) {
     kiln_build_options b = j->build;
@@ -86,12 +64,48 @@ static kiln_status open_engine(job *j, kiln_engine **out) {
 }
 
 /* The network with the choices that are set. */
-static kiln_status open_network(job *j, network *n) {
-    const kiln_context_options o = {.size = sizeof o, .pool = j->pool, .threads = j->pool ? 0 : 1};
-    KILN_TRY(n->engine ? KILN_OK : open_engine(j, &n->engine));
-    n->timed.engine = n->engine;
-    KILN_TRY(kiln_context_create(&n->timed.context, n->engine, &o, j->diag));
-    return kiln_timed_inputs(&n->inputs, &n->timed, j->env, j->diag);
+static kiln_status open_network(job *j, kiln_timed *t) {
+    kiln_engine *engine;
+    KILN_TRY(open_engine(j, &engine));
+    return kiln_timed_open(t, engine, j->pool, j->env, j->diag);
+}
+
+static double spent_s(const job *j) {
+    return 1e-9 * (double)(kiln_now_ns() - j->begin_ns);
+}
+
+/* ---- The budget ---- */
+
+/* The least that a race with another network takes: to build it, its first run, and those of both
+ * that a race takes. */
+static double race_s(const job *j) {
+    return j->open_s + j->first_s + 2 * KILN_RACE_LEAST_RUNS * j->run_s;
+}
+
+/* What a round leaves for the proof of what it finds. */
+static double proof_s(const job *j) {
+    return 1.25 * race_s(j);
+}
+
+static bool fits(const job *j, double more_s) {
+    return spent_s(j) + more_s <= j->how.budget_s;
+}
+
+static bool may_go_on(void *user) {
+    job *j = user;
+    const kiln_progress *p = j->how.progress;
+    j->stopped = j->stopped || (p && !p->step(p->user, j->known));
+    return !j->stopped;
+}
+
+/* For the measurements of a round, which leave time for the proof. */
+static kiln_timing_limits round_limits(job *j) {
+    const double left_s = j->how.budget_s - proof_s(j);
+    return (kiln_timing_limits){.budget_ms = levels[j->how.level].way_ms,
+                                .end_ns =
+                                    isfinite(left_s) ? j->begin_ns + (int64_t)(1e9 * left_s) : 0,
+                                .go_on = may_go_on,
+                                .user = j};
 }
 
 /* ---- Keys ---- */
@@ -139,7 +153,6 @@ static void look_up(const job *j, const kiln_layer_kind *k) {
 
 static kiln_status list_layers(job *j) {
     kiln_ways *w = &j->ways;
-    const char **outputs;
     KILN_TRY(kiln_ways_list(w, j->rules.engine, &j->place, (size_t)levels[j->how.level].ways,
                             &j->arena));
     if (w->n_left_out > 0) {
@@ -151,88 +164,29 @@ static kiln_status list_layers(job *j) {
     for (size_t i = 0; i < w->n_kinds; i++) {
         look_up(j, &w->kinds[i]);
     }
-    KILN_ALLOC(j->answers, &j->arena, w->n_layers);
     KILN_ALLOC(j->names, &j->arena, w->n_layers);
     KILN_ALLOC(j->timed, &j->arena, w->n_layers);
     KILN_ALLOC(j->choices, &j->arena, w->n_layers);
-    KILN_ALLOC(outputs, &j->arena, w->n_layers);
-    for (size_t i = 0; i < w->n_layers; i++) {
-        outputs[i] = w->layers[i].output;
-    }
-    return kiln_lookup_make(&j->outputs, outputs, w->n_layers, &j->arena);
-}
-
-/* ---- Answers ---- */
-
-enum { SAMPLED = 4096 };
-
-static bool wants(void *user, const char *name) {
-    return kiln_lookup_find(&((const job *)user)->outputs, name) >= 0;
-}
-
-static answer *answer_of(const job *j, const char *name) {
-    return &j->answers[kiln_lookup_find(&j->outputs, name)];
-}
-
-/* Element i of those that are compared, evenly spread. */
-static double sampled(const kiln_tensor *t, int64_t i, int64_t n) {
-    int64_t at = i * (kiln_tensor_count(t) / n);
-    return kiln_dtype_is_float(t->dtype) ? kiln_get_f64(t->dtype, t->data, at)
-                                         : (double)kiln_get_i64(t->dtype, t->data, at);
-}
-
-static bool is_number(const kiln_tensor *t) {
-    return t->dtype != KILN_DTYPE_STRING && t->dtype != KILN_DTYPE_BOOL;
-}
-
-static kiln_status keep_sample(void *user, const char *name, const char *node,
-                               const kiln_tensor *tensor, bool replayed) {
-    job *j = user;
-    answer *a = answer_of(j, name);
-    (void)node;
-    (void)replayed;
-    int64_t n = kiln_tensor_count(tensor) < SAMPLED ? kiln_tensor_count(tensor) : SAMPLED;
-    double *data;
-    if (!is_number(tensor) || n == 0) {
-        return KILN_OK;
-    }
-    KILN_ALLOC(data, &j->arena, n);
-    for (int64_t i = 0; i < n; i++) {
-        data[i] = sampled(tensor, i, n);
-    }
-    a->sample = data;
-    a->n_sample = n;
     return KILN_OK;
 }
 
-/* Integers may be off by one where a float that was rounded to them lies between two. */
-static kiln_status compare_sample(void *user, const char *name, const char *node,
-                                  const kiln_tensor *tensor, bool replayed) {
-    job *j = user;
-    answer *a = answer_of(j, name);
-    double most = 0, error = 0;
-    (void)node;
-    (void)replayed;
-    for (int64_t i = 0; i < a->n_sample; i++) {
-        const double want = a->sample[i], have = sampled(tensor, i, a->n_sample);
-        const bool same = have == want || (isnan(have) && isnan(want));
-        most = fmax(most, isfinite(want) ? fabs(want) : 0);
-        error = same ? error : isfinite(have - want) ? fmax(error, fabs(have - want)) : INFINITY;
+/* Runs the rules' network: how long that takes, and what its layers give. */
+static kiln_status keep_answers(job *j) {
+    const char **outputs;
+    int64_t begin_ns = kiln_now_ns();
+    KILN_ALLOC(outputs, &j->arena, j->ways.n_layers);
+    for (size_t i = 0; i < j->ways.n_layers; i++) {
+        outputs[i] = j->ways.layers[i].output;
     }
-    const bool whole = !kiln_dtype_is_float(tensor->dtype);
-    a->wrong = error > (whole ? 1 : float_tolerance * most);
+    KILN_TRY(
+        kiln_answers_keep(&j->answers, &j->rules, outputs, j->ways.n_layers, &j->arena, j->diag));
+    j->first_s = j->run_s = 1e-9 * (double)(kiln_now_ns() - begin_ns);
+    if (may_go_on(j) && fits(j, j->first_s)) { /* the first also binds and fills the caches */
+        begin_ns = kiln_now_ns();
+        KILN_TRY(kiln_context_run(j->rules.context, j->diag));
+        j->run_s = 1e-9 * (double)(kiln_now_ns() - begin_ns);
+    }
     return KILN_OK;
-}
-
-/* Runs once; `see` gets the layers' outputs. */
-static kiln_status run_tapped(job *j, const network *n,
-                              kiln_status (*see)(void *, const char *, const char *,
-                                                 const kiln_tensor *, bool)) {
-    const kiln_tap tap = {.wants = wants, .see = see, .user = j};
-    kiln_context_set_tap(n->timed.context, &tap);
-    kiln_status status = kiln_context_run(n->timed.context, j->diag);
-    kiln_context_set_tap(n->timed.context, NULL);
-    return status;
 }
 
 /* ---- Rounds ---- */
@@ -288,7 +242,7 @@ static kiln_status list_anchors(kiln_lookup *out, const kiln_plan *plan, kiln_ar
 }
 
 /* The layer runs in the way that was chosen. */
-static bool runs_so(const network *n, const kiln_lookup *anchors, const kiln_timed_layer *l) {
+static bool runs_so(const kiln_timed *n, const kiln_lookup *anchors, const kiln_timed_layer *l) {
     const kiln_layer_way *w = &l->kind->ways[l->kind->chosen];
     int64_t at = kiln_lookup_find(anchors, l->name);
     const kiln_claim *c = at >= 0 ? n->engine->plan->claims[at] : NULL;
@@ -298,12 +252,9 @@ static bool runs_so(const network *n, const kiln_lookup *anchors, const kiln_tim
 
 /* A wrong answer makes those of the layers after it wrong: only the first is refused for it, and
  * the others wait for a round without it. */
-static kiln_status check_answers(job *j, const network *n, bool *right, kiln_arena *scratch) {
+static kiln_status check_answers(job *j, const kiln_timed *n, bool *right, kiln_arena *scratch) {
     kiln_lookup anchors;
-    for (size_t i = 0; i < j->ways.n_layers; i++) {
-        j->answers[i].wrong = false;
-    }
-    KILN_TRY(run_tapped(j, n, compare_sample));
+    KILN_TRY(kiln_answers_compare(j->answers, n, j->diag));
     KILN_TRY(list_anchors(&anchors, n->engine->plan, scratch));
     *right = true;
     for (size_t i = 0; i < j->ways.n_layers && *right; i++) {
@@ -313,7 +264,7 @@ static kiln_status check_answers(job *j, const network *n, bool *right, kiln_are
         }
         if (!runs_so(n, &anchors, l)) {
             KILN_TRY(refuse(j, l->kind, "the layers around it do not leave it its nodes"));
-        } else if (j->answers[i].wrong) {
+        } else if (kiln_answers_differ(j->answers, i)) {
             KILN_TRY(refuse(j, l->kind, "its answer differs from that of the rules' way"));
             *right = false;
         }
@@ -345,13 +296,16 @@ static void count(tally *t, const kiln_race *r) {
     t->n++;
 }
 
-static kiln_status time_round(job *j, const network *n, kiln_arena *scratch) {
+/* What a round that was cut short did not tell is left for another. */
+static kiln_status time_round(job *j, const kiln_timed *n, kiln_arena *scratch) {
+    const kiln_timing_limits limits = round_limits(j);
     kiln_cell_time *cells;
     tally *tallies;
     KILN_ALLOC(cells, scratch, j->n_choices);
     KILN_ALLOC(tallies, scratch, j->ways.n_kinds);
-    KILN_TRY(kiln_time_cells(cells, j->names, j->n_choices, &j->rules.timed, &n->timed,
-                             levels[j->how.level].way_ms, j->env, j->diag));
+    KILN_TRY(
+        kiln_time_cells(cells, j->names, j->n_choices, &j->rules, n, &limits, j->env, j->diag));
+    const bool cut = j->stopped || (limits.end_ns > 0 && kiln_now_ns() >= limits.end_ns);
     for (size_t i = 0; i < j->n_choices; i++) {
         const kiln_layer_kind *k = j->ways.layers[j->timed[i]].kind;
         if (cells[i].race.rounds > 0) {
@@ -360,7 +314,7 @@ static kiln_status time_round(job *j, const network *n, kiln_arena *scratch) {
     }
     for (size_t i = 0; i < j->ways.n_kinds; i++) {
         kiln_layer_kind *k = &j->ways.kinds[i];
-        if (k->chosen >= 0 && !k->ways[k->chosen].known) {
+        if (k->chosen >= 0 && !k->ways[k->chosen].known && (tallies[i].n > 0 || !cut)) {
             const kiln_timing t = {.race = mean_race(&tallies[i])};
             KILN_TRY(note(j, k, &t));
         }
@@ -369,20 +323,16 @@ static kiln_status time_round(job *j, const network *n, kiln_arena *scratch) {
 }
 
 static kiln_status measure_round(job *j) {
-    network n = {0};
+    kiln_timed n = {0};
     bool right = false;
     kiln_arena scratch;
     kiln_arena_init(&scratch, j->env);
     kiln_status status = open_network(j, &n);
     status = status ? status : check_answers(j, &n, &right, &scratch);
     status = status == KILN_OK && right ? time_round(j, &n, &scratch) : status;
-    close_network(&n);
+    kiln_timed_close(&n);
     kiln_arena_free(&scratch);
     return status;
-}
-
-static double spent_s(const job *j) {
-    return 1e-9 * (double)(kiln_now_ns() - j->begin_ns);
 }
 
 static bool go_on(job *j) {
@@ -393,9 +343,25 @@ static bool go_on(job *j) {
             known += j->ways.kinds[i].ways[w].known;
         }
     }
-    const kiln_progress *p = j->how.progress;
-    bool wanted = !p || p->step(p->user, ways > 0 ? (double)known / (double)ways : 1);
-    return wanted && !j->how.frozen && spent_s(j) < j->how.budget_s && choose_next(j);
+    j->known = ways > 0 ? (double)known / (double)ways : 1;
+    return !j->how.frozen && may_go_on(j) && choose_next(j) && fits(j, race_s(j) + proof_s(j));
+}
+
+/* Times ways until all are known or the budget is spent. */
+static kiln_status measure_rounds(job *j) {
+    bool any = false;
+    if (!j->how.frozen && choose_next(j) && fits(j, 0)) {
+        KILN_TRY(keep_answers(j));
+    }
+    for (; go_on(j); any = true) {
+        KILN_TRY(measure_round(j));
+    }
+    if (!any && !j->how.frozen && !j->stopped && choose_next(j)) {
+        kiln_warn(j->diag, KILN_F_TIMING,
+                  "layers are not timed: that takes %.3g s at least, and the time budget is %.3g s",
+                  spent_s(j) + race_s(j) + proof_s(j), j->how.budget_s);
+    }
+    return KILN_OK;
 }
 
 /* ---- Choosing ---- */
@@ -428,21 +394,21 @@ static void forget_choices(job *j) {
 /* Layers that are fast each may be slow together, by what they leave in the caches: the network as
  * a whole must gain, or rules decide. */
 static kiln_status prove(job *j) {
-    network n = {0};
+    const kiln_timing_limits limits = {
+        .budget_ms = fmin(levels[j->how.level].race_ms, 1e3 * (j->how.budget_s - spent_s(j))),
+        .go_on = may_go_on,
+        .user = j};
     kiln_timing t = {0};
     kiln_hash128 key;
     KILN_TRY(key_of_all(j, &key));
     const kiln_timing *known = kiln_timings_find(j->timings, key, "network");
     if (known) {
         t = *known;
-    } else if (!j->how.frozen) {
-        kiln_status status = open_network(j, &n);
-        status = status ? status
-                        : kiln_race_run(&t.race, &j->rules.timed, &n.timed,
-                                        levels[j->how.level].race_ms, j->env, j->diag);
-        close_network(&n);
-        KILN_TRY(status);
-        KILN_TRY(kiln_timings_add(j->timings, key, "network", &t, j->diag));
+    } else if (!j->how.frozen && may_go_on(j) && fits(j, 0.75 * race_s(j))) {
+        KILN_TRY(open_network(j, &j->proven));
+        KILN_TRY(kiln_race_run(&t.race, &j->rules, &j->proven, &limits, j->env, j->diag));
+        KILN_TRY(t.race.rounds > 0 ? kiln_timings_add(j->timings, key, "network", &t, j->diag)
+                                   : KILN_OK);
     }
     if (t.race.rounds == 0 || t.race.ratio > 1 - network_margin) {
         forget_choices(j);
@@ -481,13 +447,21 @@ static kiln_status keep_tried(const job *j, kiln_engine *e) {
     return KILN_OK;
 }
 
+/* The engine of a timed network, which has none then. */
+static kiln_engine *take_engine(kiln_timed *t) {
+    kiln_engine *e = (kiln_engine *)t->engine;
+    kiln_context_destroy(t->context);
+    t->context = NULL;
+    t->engine = NULL;
+    return e;
+}
+
 static kiln_status finish(job *j, kiln_engine **out) {
     kiln_engine *e = NULL;
     if (j->n_choices == 0) {
-        e = j->rules.engine;
-        j->rules.engine = NULL;
-        kiln_context_destroy(j->rules.timed.context);
-        j->rules.timed.context = NULL;
+        e = take_engine(&j->rules);
+    } else if (j->proven.engine) {
+        e = take_engine(&j->proven);
     } else {
         KILN_TRY(open_engine(j, &e));
     }
@@ -500,16 +474,11 @@ static kiln_status finish(job *j, kiln_engine **out) {
     return status;
 }
 
-static kiln_status measure(job *j) {
-    KILN_TRY(open_network(j, &j->rules));
+static kiln_status measure(job *j, kiln_engine *rules) {
+    KILN_TRY(kiln_timed_open(&j->rules, rules, j->pool, j->env, j->diag));
     KILN_TRY(put_place(j));
     KILN_TRY(list_layers(j));
-    if (choose_next(j) && !j->how.frozen) {
-        KILN_TRY(run_tapped(j, &j->rules, keep_sample));
-    }
-    while (go_on(j)) {
-        KILN_TRY(measure_round(j));
-    }
+    KILN_TRY(measure_rounds(j));
     choose_best(j);
     return j->n_choices > 0 ? prove(j) : KILN_OK;
 }
@@ -517,10 +486,13 @@ static kiln_status measure(job *j) {
 /* A network that made-up inputs do not fit (indices, shapes that the data decides) can be built,
  * but not timed. */
 static kiln_status tune(job *j, kiln_engine **out) {
+    kiln_engine *rules;
     KILN_TRY(kiln_timings_open(&j->timings, j->how.cache, j->env, j->diag));
-    KILN_TRY(open_engine(j, &j->rules.engine));
+    const int64_t begin_ns = kiln_now_ns();
+    KILN_TRY(open_engine(j, &rules));
+    j->open_s = 1e-9 * (double)(kiln_now_ns() - begin_ns);
     const size_t said = kiln_diag_count(j->diag);
-    kiln_status status = measure(j);
+    kiln_status status = measure(j, rules);
     if (status != KILN_OK && status != KILN_E_MEMORY && status != KILN_E_IO) {
         kiln_diag_truncate(j->diag, said);
         kiln_warn(j->diag, KILN_F_TIMING,
@@ -562,7 +534,8 @@ kiln_status kiln_engine_build_timed(kiln_engine **out, const kiln_model *model,
     kiln_status status = begin(&j, build, how);
     status = status == KILN_OK ? tune(&j, out) : status;
     kiln_diag_leave(diag);
-    close_network(&j.rules);
+    kiln_timed_close(&j.rules);
+    kiln_timed_close(&j.proven);
     kiln_timings_close(j.timings);
     kiln_pool_destroy(j.pool);
     kiln_text_free(&j.place);

@@ -4,7 +4,9 @@
 ctest-timeout: 600
 """
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,5 +50,38 @@ def many_layers_cost_little(t):
     expect(kiln("build", "-v", net, *limits, "-o", t / "3.kiln"), 0, "18976 layers", "1024")
 
 
+def slow_network(t):
+    """A network and the seconds that one of its runs takes."""
+    net = products(t / "net.onnx", 6, size=1024, rows=1024)
+    bench = ["--threads", 1, "--warm-up", 1, "--duration", 0, "--iterations", 3]
+    done = expect(kiln("bench", net, *bench, "--format", "json"), 0)
+    return net, json.loads(done.stdout)["results"][0]["compute_ms"]["median"] / 1000
+
+
+def a_short_budget_is_kept(t):
+    net, run = slow_network(t)
+    alone, _ = measured("build", net, "--opt-level", 0, "-o", t / "0.kiln")
+    budget = 3 * run
+    words = ["build", net, "--threads", 1, "--time-budget", budget, "-o", t / "1.kiln"]
+    seconds, _ = measured(*words)
+    assert seconds < 2 * alone + budget + 6 * run + 0.5, (seconds, alone, run)
+    expect(kiln(*words), 0, "warning", "the time budget is")
+
+
+def interrupting_ends_within_a_round(t):
+    net, run = slow_network(t)
+    words = ["build", net, "--threads", 1, "--opt-level", 5, "-o", t / "1.kiln"]
+    child = subprocess.Popen(
+        [KILN, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(1 + 8 * run)
+    child.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    assert child.wait(timeout=100) == 130, child.returncode
+    assert time.monotonic() - start < 6 * run + 0.5, (time.monotonic() - start, run)
+    assert not (t / "1.kiln").exists()
+
+
 if __name__ == "__main__":
-    sys.exit(main([many_layers_cost_little]))
+    tests = [many_layers_cost_little, a_short_budget_is_kept, interrupting_ends_within_a_round]
+    sys.exit(main(tests))

@@ -5,6 +5,7 @@
 #include "api.h"
 #include "base/env.h"
 #include "base/options.h"
+#include "flow/madeup.h"
 #include "flow/observe.h"
 #include "quant/refine.h"
 #include "quant/smooth.h"
@@ -93,6 +94,42 @@ static kiln_status smooth(job *j) {
     return settle(j, &done, "smooth");
 }
 
+static bool has_inlets(const kiln_seams *all) {
+    for (size_t i = 0; i < all->count; i++) {
+        if (all->items[i].inlet) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A network that made-up inputs do not fit stays as it is. */
+static kiln_status smooth_outliers(job *j) {
+    const kiln_observe_fns fns = {.wants = wants_channels, .see = see_channels, .user = j};
+    kiln_made_up made;
+    kiln_scaled done;
+    kiln_graph *g = j->model->import.graph;
+    KILN_TRY(kiln_smoother_init(&j->smoother, g, &j->arena));
+    j->smoother.inlets = true;
+    if (!has_inlets(&j->smoother.seams)) {
+        return KILN_OK;
+    }
+    KILN_TRY(open_engine(j, j->model));
+    kiln_made_up_init(&made, j->engine, g);
+    const kiln_calibrate_run run = {.size = sizeof run, .next = kiln_made_up_next, .user = &made};
+    size_t said = kiln_diag_count(j->diag);
+    kiln_status status = kiln_observe(j->engine, j->context, j->model->env, &run, &fns, j->diag);
+    if (status != KILN_OK && status != KILN_E_MEMORY && status != KILN_E_CANCELLED) {
+        kiln_diag_truncate(j->diag, said);
+        kiln_note(j->diag, KILN_F_PRECISION,
+                  "outliers: not looked for, the network cannot be run on made-up inputs");
+        return KILN_OK;
+    }
+    KILN_TRY(status);
+    KILN_TRY(kiln_smoother_apply(&j->smoother, 0, g, &done, j->diag));
+    return settle(j, &done, "outliers");
+}
+
 static kiln_status improve_float(job *j, const kiln_model *from) {
     KILN_TRY(kiln_model_canonical(j->model, from, j->o.build ? j->o.build->off : NULL, j->diag));
     if (j->o.what & KILN_IMPROVE_EQUALIZE) {
@@ -102,6 +139,8 @@ static kiln_status improve_float(job *j, const kiln_model *from) {
     }
     if (j->o.what & KILN_IMPROVE_SMOOTH) {
         KILN_TRY(smooth(j));
+    } else if (j->o.what & KILN_IMPROVE_OUTLIERS) {
+        KILN_TRY(smooth_outliers(j));
     }
     return kiln_model_complete(j->model, j->diag);
 }
@@ -164,8 +203,8 @@ static kiln_status improve_int8(job *j, const kiln_model *from) {
 typedef kiln_status (*improve_fn)(job *j, const kiln_model *from);
 
 static kiln_status read_options(job *j, const kiln_improve_options *options) {
-    const uint32_t known =
-        KILN_IMPROVE_EQUALIZE | KILN_IMPROVE_SMOOTH | KILN_IMPROVE_ROUND | KILN_IMPROVE_BIAS;
+    const uint32_t known = KILN_IMPROVE_EQUALIZE | KILN_IMPROVE_SMOOTH | KILN_IMPROVE_ROUND |
+                           KILN_IMPROVE_BIAS | KILN_IMPROVE_OUTLIERS;
     if (kiln_options_read(&j->o, sizeof j->o, options) != KILN_OK || (j->o.what & ~known) ||
         !(j->o.smooth_alpha >= 0 && j->o.smooth_alpha <= 1)) {
         return kiln_fail(j->diag, KILN_F_OPTION,

@@ -429,7 +429,7 @@ KILN_API const char *kiln_study_rules(const kiln_study *study);
 
 /* ---- Improving ------------------------------------------------------------------------------ */
 
-/* What is done besides choosing ranges. The first two change the float model, before it is
+/* What is done besides choosing ranges. The first three change the float model, before it is
  * calibrated; the others the weights and biases of the quantized one.
  *
  *   equalize  channels between two layers get scales that make the weights on both sides alike
@@ -438,6 +438,9 @@ KILN_API const char *kiln_study_rules(const kiln_study *study);
  *   smooth    channels get scales that share the error between what a layer reads and its weights,
  *             from the ranges of data (Xiao et al., "SmoothQuant", 2022): behind layers and
  *             normalizations. Exact likewise
+ *   outliers  the few channels that are far larger than others, whatever the network reads, get
+ *             factors of their own on the way to products; found by running it on made-up inputs:
+ *             needs no data. A part of smooth
  *   round     weights go up or down on their grid so that the layer's output is off least
  *   bias      the mean error of each output channel goes into the bias */
 enum {
@@ -445,6 +448,7 @@ enum {
     KILN_IMPROVE_SMOOTH = 2,
     KILN_IMPROVE_ROUND = 4,
     KILN_IMPROVE_BIAS = 8,
+    KILN_IMPROVE_OUTLIERS = 16,
 };
 
 typedef struct kiln_improve_options {

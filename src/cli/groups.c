@@ -276,8 +276,9 @@ static const opt group_quant_options[] = {
      SHARED(improve),
      .help = "equalize: even out weights of layers in a row; smooth or smooth=ALPHA: share errors "
              "between what layers read and their weights; round: weights up or down by the "
-             "layer's error; bias: correct means; none; all but equalize need data, no .calib "
-             "file [with data smooth,round,bias]"},
+             "layer's error; bias: correct means; outliers: the part of smooth that needs no data, "
+             "what stands out on made-up inputs; none; all but equalize and outliers need data, no "
+             ".calib file [with data smooth,round,bias; outliers with --dynamic]"},
     {.name = "keep-first",
      .kind = OPT_INT,
      .value = "N",

@@ -7,11 +7,9 @@ static const struct {
     const char *name;
     uint32_t what;
 } names[] = {
-    {"equalize", KILN_IMPROVE_EQUALIZE},
-    {"smooth", KILN_IMPROVE_SMOOTH},
-    {"round", KILN_IMPROVE_ROUND},
-    {"bias", KILN_IMPROVE_BIAS},
-    {"none", 0},
+    {"equalize", KILN_IMPROVE_EQUALIZE}, {"smooth", KILN_IMPROVE_SMOOTH},
+    {"round", KILN_IMPROVE_ROUND},       {"bias", KILN_IMPROVE_BIAS},
+    {"outliers", KILN_IMPROVE_OUTLIERS}, {"none", 0},
 };
 
 static bool read_word(cli *c, const char *word, kiln_improve_options *out) {
@@ -26,7 +24,8 @@ static bool read_word(cli *c, const char *word, kiln_improve_options *out) {
         out->what |= KILN_IMPROVE_SMOOTH;
         return true;
     }
-    usage_error(c, "equalize, smooth, smooth=0.5 (above 0, at most 1), round, bias or none",
+    usage_error(c,
+                "equalize, smooth, smooth=0.5 (above 0, at most 1), outliers, round, bias or none",
                 "--improve has no \"%s\"", word);
     return false;
 }
@@ -52,6 +51,8 @@ static int read_options(cli *c, const kiln_build_options *build, const kiln_prog
     if (c->improve.count == 0 && out->n_runs > 0) {
         bool apart = c->save_calib || c->ranges_file || out->n_runs < c->calib.count;
         out->what = KILN_IMPROVE_ROUND | KILN_IMPROVE_BIAS | (apart ? 0 : KILN_IMPROVE_SMOOTH);
+    } else if (c->improve.count == 0 && c->dynamic) {
+        out->what = KILN_IMPROVE_OUTLIERS;
     }
     return 0;
 }
@@ -66,7 +67,7 @@ int improve_float(cli *c, const kiln_model *model, const kiln_build_options *bui
     kiln_improve_options o;
     kiln_progress progress = watch_progress(c, "smooth");
     int failed = read_options(c, build, &progress, &o);
-    o.what &= KILN_IMPROVE_EQUALIZE | KILN_IMPROVE_SMOOTH;
+    o.what &= KILN_IMPROVE_EQUALIZE | KILN_IMPROVE_SMOOTH | KILN_IMPROVE_OUTLIERS;
     o.what = c->improve.count == 0 && !by_default ? 0 : o.what;
     if (failed != 0 || o.what == 0) {
         return failed;

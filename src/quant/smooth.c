@@ -378,7 +378,10 @@ kiln_status kiln_smoother_apply(kiln_smoother *s, double alpha, kiln_graph *grap
     const kiln_channels_seen *seen = s->seen;
     *out = (kiln_scaled){.seams = s->seams.count};
     for (size_t i = 0; i < s->seams.count; i++) {
-        KILN_TRY(smooth_seam(&s->seams.items[i], seen, alpha, graph, out, diag));
+        kiln_seam *seam = &s->seams.items[i];
+        if (!s->inlets || seam->inlet) {
+            KILN_TRY(smooth_seam(seam, seen, alpha, graph, out, diag));
+        }
         seen += s->seams.items[i].n_multiply;
     }
     return KILN_OK;

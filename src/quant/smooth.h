@@ -43,6 +43,7 @@ typedef struct kiln_smoother {
     kiln_seams seams;
     kiln_channels_seen *seen; /* for the parts that are multiplied, seam after seam */
     size_t n_seen;
+    bool inlets; /* set after init: these alone are scaled */
     kiln_arena *arena;
 } kiln_smoother;
 

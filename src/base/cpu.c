@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -34,6 +35,12 @@ static uint32_t bit(int i) {
     return 1u << i;
 }
 
+/* Linux saves tile registers for processes that have asked, all their threads alike. */
+static bool may_use_tiles(void) {
+    enum { REQUEST = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+
 static uint32_t detect(void) {
     uint32_t a, b, c, d, ebx7, edx7, eax71 = 0;
     const uint32_t osxsave = bit(27), fma = bit(12), f16c = bit(29), avx = bit(28);
@@ -57,7 +64,7 @@ static uint32_t detect(void) {
         features = (features & ~0xFFu) | KILN_ISA_AVX512;
         features |= has_all(ecx7, bit(11)) ? KILN_CPU_VNNI : 0;
         features |= has_all(eax71, bit(5)) ? KILN_CPU_BF16 : 0;
-        if (has_all(edx7, bit(24)) && has_all(saved, XCR0_TILE)) {
+        if (has_all(edx7, bit(24)) && has_all(saved, XCR0_TILE) && may_use_tiles()) {
             features |= has_all(edx7, bit(25)) ? KILN_CPU_AMX_INT8 : 0;
             features |= has_all(edx7, bit(22)) ? KILN_CPU_AMX_BF16 : 0;
         }

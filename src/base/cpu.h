@@ -24,7 +24,7 @@ enum {
     KILN_CPU_AVXVNNI = 1 << 8,   /* 8-bit dot products on 256-bit vectors, without AVX-512 */
     KILN_CPU_VNNI = 1 << 9,      /* 8-bit dot products on AVX-512 */
     KILN_CPU_BF16 = 1 << 10,     /* bfloat16 dot products on AVX-512 */
-    KILN_CPU_AMX_INT8 = 1 << 11, /* a thread must still ask Linux for the tile registers */
+    KILN_CPU_AMX_INT8 = 1 << 11, /* tile registers, which Linux has let the process use */
     KILN_CPU_AMX_BF16 = 1 << 12,
 };
 

@@ -39,8 +39,8 @@ enum {
 };
 
 /* The rungs of vector code; those this machine lacks are passed over. */
-static const char *const levels[] = {"portable", "avx2",       "avxvnni",
-                                     "avx512",   "avx512vnni", "avx512bf16"};
+static const char *const levels[] = {"portable",   "avx2",       "avxvnni", "avx512",
+                                     "avx512vnni", "avx512bf16", "amx"};
 
 typedef struct checker {
     kiln_pool *pool;

@@ -7,7 +7,7 @@ static const struct {
     const char *name;
 } forms[] = {
 #define FORM(isa, rung, flag) {&kiln_conv_q8_prims_##isa, #isa},
-    Q8_FORMS(FORM)
+    Q8_FORMS(FORM) Q8_TILE_FORMS(FORM)
 #undef FORM
 };
 

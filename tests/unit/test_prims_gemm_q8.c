@@ -11,7 +11,7 @@ static const struct {
     uint32_t flag;
 } forms[] = {
 #define FORM(isa, rung, flag) {&kiln_gemm_q8_prims_##isa, rung, flag},
-    Q8_FORMS(FORM)
+    Q8_FORMS(FORM) Q8_TILE_FORMS(FORM)
 #undef FORM
 };
 enum { FORMS = sizeof forms / sizeof *forms };

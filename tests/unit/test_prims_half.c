@@ -19,9 +19,9 @@ extern const kiln_conv_prims kiln_conv_bf16_prims_portable, kiln_conv_f16_prims_
 extern const kiln_gemm_prims kiln_gemm_bf16_prims_avx2, kiln_gemm_f16_prims_avx2;
 extern const kiln_conv_prims kiln_conv_bf16_prims_avx2, kiln_conv_f16_prims_avx2;
 extern const kiln_gemm_prims kiln_gemm_bf16_prims_avx512, kiln_gemm_f16_prims_avx512,
-    kiln_gemm_dot_prims_avx512;
+    kiln_gemm_dot_prims_avx512, kiln_gemm_tile_prims_avx512;
 extern const kiln_conv_prims kiln_conv_bf16_prims_avx512, kiln_conv_f16_prims_avx512,
-    kiln_conv_dot_prims_avx512;
+    kiln_conv_dot_prims_avx512, kiln_conv_tile_prims_avx512;
 #endif
 
 static const struct {
@@ -35,6 +35,7 @@ static const struct {
     {&kiln_gemm_f16_prims_portable, &kiln_conv_f16_prims_portable, F16, KILN_ISA_PORTABLE, 0},
     {&kiln_gemm_bf16_prims_wide, &kiln_conv_bf16_prims_wide, BF16, KILN_ISA_PORTABLE, 0},
     {&kiln_gemm_dot_prims_wide, &kiln_conv_dot_prims_wide, BF16, KILN_ISA_PORTABLE, 0},
+    {&kiln_gemm_tile_prims_wide, &kiln_conv_tile_prims_wide, BF16, KILN_ISA_PORTABLE, 0},
 #if defined(__x86_64__)
     {&kiln_gemm_bf16_prims_avx2, &kiln_conv_bf16_prims_avx2, BF16, KILN_ISA_AVX2, 0},
     {&kiln_gemm_f16_prims_avx2, &kiln_conv_f16_prims_avx2, F16, KILN_ISA_AVX2, 0},
@@ -42,6 +43,8 @@ static const struct {
     {&kiln_gemm_f16_prims_avx512, &kiln_conv_f16_prims_avx512, F16, KILN_ISA_AVX512, 0},
     {&kiln_gemm_dot_prims_avx512, &kiln_conv_dot_prims_avx512, BF16, KILN_ISA_AVX512,
      KILN_CPU_BF16},
+    {&kiln_gemm_tile_prims_avx512, &kiln_conv_tile_prims_avx512, BF16, KILN_ISA_AVX512,
+     KILN_CPU_AMX_BF16},
 #endif
 };
 enum { SETS = sizeof sets / sizeof *sets };
@@ -68,12 +71,10 @@ static guarded stage(const kiln_gemm_prims *p, const float *src, int64_t rows, i
                      int64_t *words) {
     *words = (n + p->step - 1) / p->step;
     guarded out = guarded_new(rows * *words);
-    for (int64_t i = 0; i < rows; i++) {
-        if (p->stage) {
-            p->stage(out.p + i * *words, src + i * n, n);
-        } else {
-            memcpy(out.p + i * *words, src + i * n, (size_t)n * sizeof *src);
-        }
+    if (p->stage) {
+        p->stage(out.p, src, rows, n);
+    } else {
+        memcpy(out.p, src, (size_t)(rows * n) * sizeof *src);
     }
     return out;
 }

@@ -39,14 +39,17 @@
 KILN_PRIM_FAMILIES(DECLARE)
 KILN_Q8_FAMILIES(DECLARE)
 KILN_Q8_FAMILIES(DECLARE_VNNI)
+extern const struct kiln_gemm_q8_prims kiln_gemm_q8_prims_amx;
+extern const struct kiln_conv_q8_prims kiln_conv_q8_prims_amx;
 
-#define DECLARE_HALF(family, bf16, f16)                                         \
-    extern const struct kiln_##family##_prims kiln_##bf16##_prims_portable;     \
-    extern const struct kiln_##family##_prims kiln_##bf16##_prims_avx2;         \
-    extern const struct kiln_##family##_prims kiln_##bf16##_prims_avx512;       \
-    extern const struct kiln_##family##_prims kiln_##family##_dot_prims_avx512; \
-    extern const struct kiln_##family##_prims kiln_##f16##_prims_portable;      \
-    extern const struct kiln_##family##_prims kiln_##f16##_prims_avx2;          \
+#define DECLARE_HALF(family, bf16, f16)                                          \
+    extern const struct kiln_##family##_prims kiln_##bf16##_prims_portable;      \
+    extern const struct kiln_##family##_prims kiln_##bf16##_prims_avx2;          \
+    extern const struct kiln_##family##_prims kiln_##bf16##_prims_avx512;        \
+    extern const struct kiln_##family##_prims kiln_##family##_dot_prims_avx512;  \
+    extern const struct kiln_##family##_prims kiln_##family##_tile_prims_avx512; \
+    extern const struct kiln_##family##_prims kiln_##f16##_prims_portable;       \
+    extern const struct kiln_##family##_prims kiln_##f16##_prims_avx2;           \
     extern const struct kiln_##family##_prims kiln_##f16##_prims_avx512;
 KILN_HALF_FAMILIES(DECLARE_HALF)
 
@@ -63,6 +66,8 @@ KILN_HALF_FAMILIES(DECLARE_HALF)
     .bf16 = &kiln_##bf16##_prims_avx512, .f16 = &kiln_##f16##_prims_avx512,
 #define HALF_AVX512DOT(family, bf16, f16) \
     .bf16 = &kiln_##family##_dot_prims_avx512, .f16 = &kiln_##f16##_prims_avx512,
+#define HALF_AMX(family, bf16, f16) \
+    .bf16 = &kiln_##family##_tile_prims_avx512, .f16 = &kiln_##f16##_prims_avx512,
 
 /* From low to high; a processor gets the last one it has everything for. */
 static const struct {
@@ -95,6 +100,13 @@ static const struct {
      KILN_CPU_VNNI | KILN_CPU_BF16,
      {.isa = "avx512bf16",
       KILN_PRIM_FAMILIES(AVX512) KILN_Q8_FAMILIES(AVX512VNNI) KILN_HALF_FAMILIES(HALF_AVX512DOT)}},
+    {KILN_ISA_AVX512,
+     KILN_CPU_VNNI | KILN_CPU_BF16 | KILN_CPU_AMX_INT8 | KILN_CPU_AMX_BF16,
+     {.isa = "amx",
+      .gemm_q8 = &kiln_gemm_q8_prims_amx,
+      .conv_q8 = &kiln_conv_q8_prims_amx,
+      .depthwise_q8 = &kiln_depthwise_q8_prims_avx512vnni,
+      KILN_PRIM_FAMILIES(AVX512) KILN_HALF_FAMILIES(HALF_AMX)}},
 #endif
 };
 

@@ -38,13 +38,11 @@ const float *kiln_stage_run(const kiln_stage *s, const kiln_call *call, const ki
         const int64_t step = s->words > 0 ? s->n / s->words : 1;
         kiln_team_split(team, (s->n + PART - 1) / PART, &begin, &end);
         for (int64_t i = begin * PART; i < end * PART && i < s->n; i += PART) {
-            s->stage(words + i / step, x + i, s->n - i < PART ? s->n - i : PART);
+            s->stage(words + i / step, x + i, 1, s->n - i < PART ? s->n - i : PART);
         }
     } else {
         kiln_team_split(team, s->rows, &begin, &end);
-        for (int64_t i = begin; i < end; i++) {
-            s->stage(words + i * s->words, x + i * s->n, s->n);
-        }
+        s->stage(words + begin * s->words, x + begin * s->n, end - begin, s->n);
     }
     kiln_team_barrier(team);
     return words;

@@ -21,7 +21,8 @@ bool kiln_half_asked(kiln_claimer *c, const kiln_node *node, const kiln_kernel *
 
 /* Input 0 of the claim as `rows` rows of n elements, in the words that the prims take. */
 typedef struct kiln_stage {
-    void (*stage)(float *dst, const float *src, int64_t n); /* NULL: read in place */
+    /* Of the prims; NULL: read in place. */
+    void (*stage)(float *dst, const float *src, int64_t rows, int64_t n);
     int64_t rows, n, words;
 } kiln_stage;
 

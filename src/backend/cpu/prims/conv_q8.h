@@ -51,5 +51,6 @@ extern const kiln_conv_q8_prims kiln_conv_q8_prims_avx2;
 extern const kiln_conv_q8_prims kiln_conv_q8_prims_avxvnni;
 extern const kiln_conv_q8_prims kiln_conv_q8_prims_avx512;
 extern const kiln_conv_q8_prims kiln_conv_q8_prims_avx512vnni;
+extern const kiln_conv_q8_prims kiln_conv_q8_prims_amx;
 
 #endif

@@ -437,8 +437,12 @@ static int64_t tap_of(const kiln_conv_args *a, int64_t place) {
 CONV_PRIMS(conv_pairs, KILN_ISA_SYMBOL(kiln_gemm_q8_prims), KILN_ISA_SYMBOL(kiln_conv_q8_prims))
 #if defined(KILN_ISA_avx512)
 CONV_PRIMS(conv_quads, kiln_gemm_q8_prims_avx512vnni, kiln_conv_q8_prims_avx512vnni)
+CONV_PRIMS(conv_tiles, kiln_gemm_q8_prims_amx, kiln_conv_q8_prims_amx)
 #elif defined(KILN_ISA_avx2)
 CONV_PRIMS(conv_quads, kiln_gemm_q8_prims_avxvnni, kiln_conv_q8_prims_avxvnni)
 #elif defined(KILN_Q8_QUADS)
 CONV_PRIMS(conv_quads, KILN_Q8_QUADS, KILN_Q8_QUADS_CONV)
+#endif
+#if defined(KILN_Q8_TILES)
+CONV_PRIMS(conv_tiles, KILN_Q8_TILES, KILN_Q8_TILES_CONV)
 #endif

@@ -12,14 +12,15 @@
 #endif
 
 enum {
-    PATCH_DEPTH = 16,            /* auto: fewer channels than this are copied as patches */
-    PATCH_BYTES = 32 * 1024,     /* of patches in a unit */
-    LINES_BYTES = 64 * 1024,     /* of copied lines in a unit, about */
-    TABLE_BYTES = 32 * 1024,     /* of row pointers in a unit */
-    PIXELS = 96,                 /* most pixels of a unit */
-    WEIGHT_BYTES = 256 * 1024,   /* of packed weights in a unit */
-    CONV_UNITS = 64,             /* enough for 16 threads to share evenly */
-    CONV_UNIT_MACS = 256 * 1024, /* no unit smaller than this for the sake of more units */
+    PATCH_DEPTH = 16,          /* auto: fewer channels than this are copied as patches */
+    PATCH_BYTES = 32 * 1024,   /* of patches in a unit */
+    LINES_BYTES = 64 * 1024,   /* of copied lines in a unit, about */
+    TABLE_BYTES = 32 * 1024,   /* of row pointers in a unit */
+    PIXELS = 96,               /* most pixels of a unit */
+    WEIGHT_BYTES = 256 * 1024, /* of packed weights in a unit */
+    CONV_UNITS = 64,           /* enough for 16 threads to share evenly */
+    /* No unit smaller than this for the sake of more units. */
+    CONV_UNIT_MACS = (FORM_IS_TILES ? 4 : 1) * 256 * 1024,
 };
 
 extern const kiln_gemm_prims KILN_ISA_SYMBOL(FORM_GEMM_PRIMS);
@@ -89,7 +90,7 @@ static conv_job describe(const kiln_conv_args *a) {
         if (units >= CONV_UNITS || macs / i64_max(1, units) < 2 * CONV_UNIT_MACS) {
             break;
         }
-        if (!c.patch && !c.lines && group > 1) {
+        if (!FORM_IS_TILES && !c.patch && !c.lines && group > 1) {
             group = i64_ceil_div(group, 2);
         } else if (per_unit >= least) {
             per_unit /= 2;

@@ -108,9 +108,9 @@ typedef struct kiln_gemm_prims {
      * src[k * stride_k + n * stride_n]. dst is the start of panel 0. */
     void (*pack)(void *dst, const float *src, int64_t k, int64_t n, int64_t stride_k,
                  int64_t stride_n, int64_t panel_begin, int64_t panel_end);
-    /* n elements as ceil(n / step) words of A, rounded as the form wants them; NULL when A is read
-     * as it is. */
-    void (*stage)(float *dst, const float *src, int64_t n);
+    /* Rows of n elements, dense, as rows of ceil(n / step) words of A, rounded as the form wants
+     * them; NULL when A is read as it is. */
+    void (*stage)(float *dst, const float *src, int64_t rows, int64_t n);
     /* Units of work, and running a range of them. */
     int64_t (*tiles)(const kiln_gemm_args *args);
     void (*run)(const kiln_gemm_args *args, int64_t tile_begin, int64_t tile_end);

@@ -3,16 +3,17 @@
  * A file that includes gemm_simd.c or conv_simd.c sets KILN_FORM first; as they stand they are the
  * float32 form.
  *
- *     FORM_F32   weights as they are
- * FORM_BF16  weights in bfloat16, widened as they are loaded; A is rounded to bfloat16 and stays
- *                float32 in memory, so that a product is exact and rounds once when it is added
- *     FORM_DOT   weights and A in bfloat16, two elements of K in each 32-bit word: the dot-product
- *                instruction adds the product of the odd elements, then that of the even ones
- *     FORM_F16   weights in float16, widened as they are loaded; A is float32
+ *     FORM_F32    weights as they are
+ *     FORM_BF16   weights in bfloat16, widened as they are loaded; A is rounded to bfloat16 and
+ *                 stays float32 in memory, so that a product is exact and rounds once when added
+ *     FORM_DOT    weights and A in bfloat16, two elements of K in each 32-bit word: the dot-product
+ *                 instruction adds the product of the odd elements, then that of the even ones
+ *     FORM_TILES  the same words, multiplied in tile registers (tiles.h)
+ *     FORM_F16    weights in float16, widened as they are loaded; A is float32
  *
- * An item is what one column of a packed panel holds for a word of A. Results of FORM_BF16 and
- * FORM_DOT differ by the order of two additions, and by denormal numbers, which the instruction
- * takes for zero. */
+ * An item is what one column of a packed panel holds for a word of A. Results of FORM_BF16,
+ * FORM_DOT and FORM_TILES differ by the order of additions, and by denormal numbers, which the
+ * instructions take for zero. */
 #ifndef KILN_BACKEND_CPU_PRIMS_GEMM_FORM_H
 #define KILN_BACKEND_CPU_PRIMS_GEMM_FORM_H
 
@@ -24,14 +25,20 @@
 #define FORM_BF16 1
 #define FORM_DOT 2
 #define FORM_F16 3
+#define FORM_TILES 4
 
 #ifndef KILN_FORM
 #define KILN_FORM FORM_F32
 #endif
 
 #define FORM_IS_F32 (KILN_FORM == FORM_F32)
-#define FORM_STEP (KILN_FORM == FORM_DOT ? 2 : 1)
-#if KILN_FORM == FORM_DOT
+#define FORM_IS_TILES (KILN_FORM == FORM_TILES)
+#define FORM_IS_PAIRS (KILN_FORM == FORM_DOT || FORM_IS_TILES)
+#define FORM_STEP (FORM_IS_PAIRS ? 2 : 1)
+#if FORM_IS_TILES
+#define FORM_GEMM_PRIMS kiln_gemm_tile_prims
+#define FORM_CONV_PRIMS kiln_conv_tile_prims
+#elif KILN_FORM == FORM_DOT
 #define FORM_GEMM_PRIMS kiln_gemm_dot_prims
 #define FORM_CONV_PRIMS kiln_conv_dot_prims
 #elif KILN_FORM == FORM_BF16
@@ -47,7 +54,7 @@
 
 #if KILN_FORM == FORM_F32
 typedef float form_item;
-#elif KILN_FORM == FORM_DOT
+#elif FORM_IS_PAIRS
 typedef uint32_t form_item;
 #else
 typedef uint16_t form_item;
@@ -89,18 +96,18 @@ KILN_INLINE kiln_vf form_round(kiln_vf v) {
     return vi_as_vf(vi_and(vi_select(vf_isnan(v), quiet, rounded), vi_set1(-0x10000)));
 }
 
-KILN_INLINE void form_stage(float *dst, const float *src, int64_t n) {
+KILN_INLINE void form_stage(float *dst, const float *src, int64_t rows, int64_t n) {
     int64_t i = 0;
-    for (; i + KILN_VLEN <= n; i += KILN_VLEN) {
+    for (; i + KILN_VLEN <= rows * n; i += KILN_VLEN) {
         vf_store(dst + i, form_round(vf_load(src + i)));
     }
-    if (i < n) {
-        vf_store_tail(dst + i, n - i, form_round(vf_load_tail(src + i, n - i)));
+    if (i < rows * n) {
+        vf_store_tail(dst + i, rows * n - i, form_round(vf_load_tail(src + i, rows * n - i)));
     }
 }
 #define FORM_STAGE form_stage
-#elif KILN_FORM == FORM_DOT
-KILN_INLINE void form_stage(float *dst, const float *src, int64_t n) {
+#elif FORM_IS_PAIRS
+KILN_INLINE void form_stage_row(float *dst, const float *src, int64_t n) {
     uint16_t *out = (uint16_t *)(void *)dst;
     int64_t i = 0;
     for (; i + KILN_VLEN <= n; i += KILN_VLEN) {
@@ -110,7 +117,13 @@ KILN_INLINE void form_stage(float *dst, const float *src, int64_t n) {
         vf_store_bf16_tail(out + i, n - i, vf_load_tail(src + i, n - i));
     }
     if (n % 2) {
-        memset(out + n, 0, sizeof *out);
+        out[n] = 0;
+    }
+}
+
+KILN_INLINE void form_stage(float *dst, const float *src, int64_t rows, int64_t n) {
+    for (int64_t i = 0; i < rows; i++) {
+        form_stage_row(dst + i * form_words(n), src + i * n, n);
     }
 }
 #define FORM_STAGE form_stage
@@ -120,7 +133,9 @@ KILN_INLINE void form_stage(float *dst, const float *src, int64_t n) {
 
 /* ---- The inner step ---- */
 
-#if KILN_FORM == FORM_DOT
+#if FORM_IS_TILES
+/* gemm_tiles.h */
+#elif KILN_FORM == FORM_DOT
 
 KILN_INLINE kiln_vf form_load_a(const float *p) {
     int32_t word;

@@ -15,9 +15,10 @@
  *     scratch = alloc(p->scratch_bytes(&g));                                 (one per thread)
  *     p->run(&g, 0, p->tiles(&g), scratch);                                  (one thread)
  *
- * Two forms of the inner product: `group` 2 multiplies pairs of 16-bit numbers (multiply-add of
+ * Forms of the inner product: `group` 2 multiplies pairs of 16-bit numbers (multiply-add of
  * words, exact everywhere), so rows of A are widened into scratch, block by block; `group` 4 takes
- * four bytes at a time (dot-product instructions) and reads A in place when K is a multiple of 4.
+ * four bytes at a time (dot-product instructions, or tile registers: tiles.h) and reads A in place
+ * when K is a multiple of 4.
  *
  * Packed layout: panels of nr columns, the last as many whole vectors as it needs;
  * [ceil(K / group)][columns of the panel][group], zeros beyond K and N. Memory of A, C and residual
@@ -117,5 +118,6 @@ extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_avx2;
 extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_avxvnni;
 extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_avx512;
 extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_avx512vnni;
+extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_amx;
 
 #endif

@@ -16,6 +16,9 @@
 #include "backend/cpu/prims/q8_finish.h"
 #include "backend/cpu/prims/q8_floats.h"
 #include "backend/cpu/prims/q8_stage.h"
+#if defined(KILN_ISA_avx512) || defined(KILN_Q8_TILES)
+#include "backend/cpu/prims/q8_tiles.h"
+#endif
 
 #define NR (2 * KILN_VLEN)
 #define MR (KILN_VREGS == 32 ? 12 : 6)
@@ -189,23 +192,23 @@ typedef struct blocking {
     int64_t row_tiles, row_blocks, group, groups;
 } blocking;
 
-KILN_INLINE blocking cut(const kiln_gemm_q8_args *g, int form) {
+KILN_INLINE blocking cut(const kiln_gemm_q8_args *g, int form, int64_t mr) {
     const int64_t count = panel_count(g->n);
     const q8_unit u =
-        q8_cut(g->m, g->k, count, NR, MR, stage_row_bytes(form == PAIRS, g->k), 1, &g->blocking);
+        q8_cut(g->m, g->k, count, NR, mr, stage_row_bytes(form == PAIRS, g->k), 1, &g->blocking);
     blocking b = {.staged = form == PAIRS || g->k % form != 0};
-    b.row_tiles = i64_ceil_div(g->m, MR);
+    b.row_tiles = i64_ceil_div(g->m, mr);
     b.row_blocks = i64_min(b.row_tiles, i64_ceil_div(g->m, u.rows));
     b.group = u.panels;
     b.groups = i64_ceil_div(count, u.panels);
     return b;
 }
 
-KILN_INLINE int64_t count_tiles(const kiln_gemm_q8_args *g, int form) {
+KILN_INLINE int64_t count_tiles(const kiln_gemm_q8_args *g, int form, int64_t mr) {
     if (g->m <= 0 || g->n <= 0) {
         return 0;
     }
-    blocking b = cut(g, form);
+    blocking b = cut(g, form, mr);
     return b.row_blocks * b.groups;
 }
 
@@ -220,11 +223,11 @@ KILN_INLINE int64_t stage_area(const kiln_gemm_q8_args *g, const blocking *b, in
     return b->staged ? rows * stage_row_bytes(form == PAIRS, g->k) + STAGE_SLACK : 0;
 }
 
-KILN_INLINE int64_t count_scratch(const kiln_gemm_q8_args *g, int form) {
+KILN_INLINE int64_t count_scratch(const kiln_gemm_q8_args *g, int form, int64_t mr) {
     if (g->m <= 0 || g->n <= 0) {
         return 0;
     }
-    blocking b = cut(g, form);
+    blocking b = cut(g, form, mr);
     int64_t slice = 0;
     for (int64_t rows = most_rows(g, &b); g->epilogue.narrows && rows > 0; rows--) {
         slice = i64_max(slice, narrow_bytes(rows, NR));
@@ -233,11 +236,11 @@ KILN_INLINE int64_t count_scratch(const kiln_gemm_q8_args *g, int form) {
 }
 
 KILN_INLINE void run_units(const kiln_gemm_q8_args *g, int64_t begin, int64_t end, void *scratch,
-                           int form, void (*block)(const kiln_gemm_q8_block *)) {
+                           int form, int64_t mr, void (*block)(const kiln_gemm_q8_block *)) {
     if (begin >= end) {
         return;
     }
-    const blocking b = cut(g, form);
+    const blocking b = cut(g, form, mr);
     const int64_t words = i64_ceil_div(g->k, form),
                   row_bytes = stage_row_bytes(form == PAIRS, g->k);
     const int64_t item = g->epilogue.to_float ? (int64_t)sizeof(float) : 1;
@@ -368,7 +371,7 @@ KILN_INLINE int64_t count_packed(int64_t k, int64_t n, int form) {
     return i64_ceil_div(n, KILN_VLEN) * KILN_VLEN * i64_ceil_div(k, form) * form;
 }
 
-#define PRIMS(form, name, symbol)                                                                  \
+#define PRIMS(form, rows, name, run_one, symbol)                                                   \
     static int64_t name##_packed_bytes(int64_t k, int64_t n) {                                     \
         return count_packed(k, n, form);                                                           \
     }                                                                                              \
@@ -381,17 +384,14 @@ KILN_INLINE int64_t count_packed(int64_t k, int64_t n, int form) {
         sum_columns(sums, b, k, n, factor, begin, end, form);                                      \
     }                                                                                              \
     static int64_t name##_tiles(const kiln_gemm_q8_args *g) {                                      \
-        return count_tiles(g, form);                                                               \
+        return count_tiles(g, form, rows);                                                         \
     }                                                                                              \
     static int64_t name##_scratch_bytes(const kiln_gemm_q8_args *g) {                              \
-        return count_scratch(g, form);                                                             \
-    }                                                                                              \
-    static void name##_block(const kiln_gemm_q8_block *k) {                                        \
-        run_block(k, form);                                                                        \
+        return count_scratch(g, form, rows);                                                       \
     }                                                                                              \
     static void name##_run(const kiln_gemm_q8_args *g, int64_t begin, int64_t end,                 \
                            void *scratch) {                                                        \
-        run_units(g, begin, end, scratch, form, name##_block);                                     \
+        run_units(g, begin, end, scratch, form, rows, run_one);                                    \
     }                                                                                              \
     static int64_t name##_stage_bytes(int64_t k) {                                                 \
         return stage_row_bytes(form == PAIRS, k);                                                  \
@@ -399,7 +399,7 @@ KILN_INLINE int64_t count_packed(int64_t k, int64_t n, int form) {
     const kiln_gemm_q8_prims symbol = {                                                            \
         .isa = KILN_ISA_NAME,                                                                      \
         .nr = NR,                                                                                  \
-        .mr = MR,                                                                                  \
+        .mr = rows,                                                                                \
         .group = form,                                                                             \
         .panels = panel_count,                                                                     \
         .packed_bytes = name##_packed_bytes,                                                       \
@@ -410,14 +410,35 @@ KILN_INLINE int64_t count_packed(int64_t k, int64_t n, int form) {
         .scratch_bytes = name##_scratch_bytes,                                                     \
         .run = name##_run,                                                                         \
         .stage_bytes = name##_stage_bytes,                                                         \
-        .block = name##_block,                                                                     \
+        .block = run_one,                                                                          \
     };
 
-PRIMS(PAIRS, pairs, KILN_ISA_SYMBOL(kiln_gemm_q8_prims))
+/* Blocks in vector registers, and on tile registers. */
+#define VECTORS(form, name)                                 \
+    static void name##_block(const kiln_gemm_q8_block *k) { \
+        run_block(k, form);                                 \
+    }
+
+#define TILES_REGISTERS(name)                               \
+    static void name##_block(const kiln_gemm_q8_block *k) { \
+        q8_tiles_block(k);                                  \
+    }
+
+VECTORS(PAIRS, pairs)
+PRIMS(PAIRS, MR, pairs, pairs_block, KILN_ISA_SYMBOL(kiln_gemm_q8_prims))
 #if defined(KILN_ISA_avx512)
-PRIMS(QUADS, quads, kiln_gemm_q8_prims_avx512vnni)
+VECTORS(QUADS, quads)
+PRIMS(QUADS, MR, quads, quads_block, kiln_gemm_q8_prims_avx512vnni)
+TILES_REGISTERS(tiles)
+PRIMS(QUADS, TILES_TALL, tiles, tiles_block, kiln_gemm_q8_prims_amx)
 #elif defined(KILN_ISA_avx2)
-PRIMS(QUADS, quads, kiln_gemm_q8_prims_avxvnni)
+VECTORS(QUADS, quads)
+PRIMS(QUADS, MR, quads, quads_block, kiln_gemm_q8_prims_avxvnni)
 #elif defined(KILN_Q8_QUADS)
-PRIMS(QUADS, quads, KILN_Q8_QUADS)
+VECTORS(QUADS, quads)
+PRIMS(QUADS, MR, quads, quads_block, KILN_Q8_QUADS)
+#endif
+#if defined(KILN_Q8_TILES)
+TILES_REGISTERS(tiles)
+PRIMS(QUADS, TILES_TALL, tiles, tiles_block, KILN_Q8_TILES)
 #endif

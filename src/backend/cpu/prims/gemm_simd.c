@@ -31,13 +31,15 @@ enum {
     GROUP_BYTES = 256 * 1024, /* of B in a unit */
     BLOCK_ROWS = 192,         /* most rows of a unit */
     UNITS_WANTED = 64,        /* enough for 16 threads to share evenly */
-    UNIT_MACS = 128 * 1024,   /* no unit smaller than this for the sake of more units */
-    GATHER_STRETCH = 2048,    /* longest piece of a panel in a gathered block */
-    WIDE_VECS = 8,            /* widest register tile */
-    STEPS = 16,               /* of k between two requests for what comes next */
-    LINE = 64,                /* bytes */
+    UNIT_MACS = (FORM_IS_TILES ? 8 : 1) * 128 * 1024, /* no unit smaller for the sake of more */
+    GATHER_STRETCH = 2048, /* longest piece of a panel in a gathered block */
+    WIDE_VECS = 8,         /* widest register tile */
+    STEPS = 16,            /* of k between two requests for what comes next */
+    LINE = 64,             /* bytes */
     STEP_BYTES = NR * (int)sizeof(form_item),
-    TALL_MR = KILN_VREGS == 32 ? 12 : MR, /* rows of the strided register tile */
+    TALL_MR = FORM_IS_TILES      ? 32
+              : KILN_VREGS == 32 ? 12
+                                 : MR, /* rows of the strided tile */
 };
 
 typedef struct tile {
@@ -168,6 +170,8 @@ KILN_INLINE void end_tile(const tile *t, int rows, int vecs, tile_sums sum) {
     }
 }
 
+#if !FORM_IS_TILES
+
 /* One step of k: vectors of B from panels of two. */
 KILN_INLINE void load_b(int vecs, kiln_vf *bv, const form_item *b, int64_t b_panel) {
     UNROLL for (int v = 0; v < vecs; v++) {
@@ -297,6 +301,8 @@ static int64_t tile_panels(int64_t rows) {
     return rows > 3 && KILN_VREGS == 32 ? 2 : panels[rows];
 }
 
+#endif
+
 static int64_t panels(int64_t n) {
     return i64_ceil_div(n, NR);
 }
@@ -318,6 +324,10 @@ typedef struct block {
     const kiln_epilogue *epilogue;
     const float *bias, *residual;
 } block;
+
+#if FORM_IS_TILES
+static void run_block(const block *k); /* gemm_tile_simd.c */
+#else
 
 /* A stretch of the sum: of one piece, or whole pieces. */
 typedef struct stretch {
@@ -422,6 +432,8 @@ static void run_block(const block *k) {
         }
     }
 }
+
+#endif
 
 /* How a product is cut into units. */
 typedef struct blocking {

@@ -9,7 +9,8 @@
 #include "base/compiler.h"
 
 typedef struct kiln_prims {
-    const char *isa; /* "portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16" */
+    const char *isa; /* "portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16",
+                       "amx" */
     const struct kiln_gemm_prims *gemm;
     const struct kiln_conv_prims *conv;
     const struct kiln_depthwise_prims *depthwise;

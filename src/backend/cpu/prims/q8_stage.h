@@ -34,9 +34,22 @@ KILN_INLINE void widen16(uint16_t *dst, const uint8_t *src) {
 #endif
 }
 
+/* Pieces are short: a call would take longer than the copy. */
+KILN_INLINE void copy_bytes(uint8_t *dst, const uint8_t *src, int64_t n) {
+#if defined(KILN_ISA_avx512)
+    for (; n >= 64; n -= 64, src += 64, dst += 64) {
+        _mm512_storeu_si512(dst, _mm512_loadu_si512(src));
+    }
+    const __mmask64 mask = (1ULL << n) - 1;
+    _mm512_mask_storeu_epi8(dst, mask, _mm512_maskz_loadu_epi8(mask, src));
+#else
+    memcpy(dst, src, (size_t)n);
+#endif
+}
+
 KILN_INLINE void stage_copy(bool wide, void *row, int64_t at, const uint8_t *src, int64_t n) {
     if (!wide) {
-        memcpy((uint8_t *)row + at, src, (size_t)n);
+        copy_bytes((uint8_t *)row + at, src, n);
         return;
     }
     uint16_t *dst = (uint16_t *)row + at;
@@ -72,10 +85,12 @@ KILN_INLINE void stage_end(bool wide, void *row, int64_t k) {
 
 enum {
     STAGE_BYTES = 160 * 1024, /* of staged rows in a unit: they stay in the second-level cache */
+    STAGE_NEAR_BYTES = 32 * 1024, /* for tile registers, which want them in the first */
     STAGE_ROWS = 192,
-    STAGE_COLUMNS = 128,    /* fewer columns do not repay staging their rows */
-    UNITS_WANTED = 64,      /* enough for 16 threads to share evenly */
-    UNIT_MACS = 512 * 1024, /* no unit smaller than this for the sake of more units */
+    TILE_REGISTER_ROWS = 16, /* blocks of more rows are those of tile registers */
+    STAGE_COLUMNS = 128,     /* fewer columns do not repay staging their rows */
+    UNITS_WANTED = 64,       /* enough for 16 threads to share evenly */
+    UNIT_MACS = 512 * 1024,  /* no unit smaller than this for the sake of more units */
 };
 
 /* A unit of a product: rows times panels of columns. */
@@ -89,7 +104,11 @@ typedef struct q8_unit {
 KILN_INLINE q8_unit q8_cut(int64_t m, int64_t k, int64_t panels, int64_t nr, int64_t mr,
                            int64_t row_bytes, int64_t copies, const kiln_gemm_blocking *asked) {
     const int64_t macs = m * k * panels * nr * copies;
-    q8_unit u = {i64_min(STAGE_ROWS, i64_max(2 * mr, STAGE_BYTES / row_bytes)), panels};
+    const bool tiles = mr > TILE_REGISTER_ROWS;
+    const int64_t least = tiles ? 3 * UNIT_MACS : UNIT_MACS;
+    const int64_t fewest = tiles ? mr : 2 * mr, few = tiles ? mr : 4 * mr;
+    const int64_t rows = tiles ? STAGE_NEAR_BYTES / row_bytes / mr * mr : STAGE_BYTES / row_bytes;
+    q8_unit u = {i64_min(STAGE_ROWS, i64_max(fewest, rows)), panels};
     u.rows = asked->block_rows > 0 ? asked->block_rows : u.rows;
     u.rows = i64_max(1, i64_min(u.rows, m));
     if (asked->group_bytes > 0) {
@@ -97,15 +116,15 @@ KILN_INLINE q8_unit q8_cut(int64_t m, int64_t k, int64_t panels, int64_t nr, int
     }
     for (;;) {
         int64_t units = i64_ceil_div(m, u.rows) * i64_ceil_div(panels, u.panels) * copies;
-        if (units >= UNITS_WANTED || macs / units < 2 * UNIT_MACS) {
+        if (units >= UNITS_WANTED || macs / units < 2 * least) {
             return u;
         }
-        if (u.rows > 4 * mr) {
-            u.rows = i64_max(4 * mr, i64_ceil_div(u.rows, 2));
+        if (u.rows > few) {
+            u.rows = i64_max(few, i64_ceil_div(u.rows, 2));
         } else if (u.panels * nr > STAGE_COLUMNS) {
             u.panels = i64_ceil_div(u.panels, 2);
-        } else if (u.rows > 2 * mr) {
-            u.rows = 2 * mr;
+        } else if (u.rows > fewest) {
+            u.rows = fewest;
         } else if (u.panels > 1) {
             u.panels = i64_ceil_div(u.panels, 2);
         } else {

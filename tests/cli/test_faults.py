@@ -4,6 +4,7 @@ another instruction set: a written file is the old one or the complete new one, 
 what happened.
 
 ctest-labels: once
+ctest-timeout: 900
 """
 
 import errno

@@ -174,6 +174,7 @@ static double raw_sum(const problem *p, int64_t n, const int64_t o[3], int64_t c
 
 static double act(const kiln_epilogue *e, double s) {
     s = s < 0 ? s * (double)e->slope : s;
+    s = e->hard_swish ? s * fmin(fmax(s / 6 + 0.5, 0), 1) : s;
     return fmin(fmax(s, (double)e->lo), (double)e->hi);
 }
 
@@ -193,7 +194,7 @@ static void reference(problem *p) {
         double b = e->bias ? (double)e->bias[c] : 0;
         double r = e->residual ? (double)e->residual[row * e->ld_residual + c] : 0;
         p->want[i] = e->act_first ? act(e, s + b) + r : act(e, s + b + r);
-        p->bound[i] = unit * (size + fabs(b) + fabs(r));
+        p->bound[i] = unit * (size + fabs(b) + fabs(r)) * (e->hard_swish ? 2 : 1);
     }
 }
 

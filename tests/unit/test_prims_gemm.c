@@ -16,6 +16,7 @@ static const kiln_gemm_prims *const isas[ISA_COUNT] = {
 
 static double act(const kiln_epilogue *e, double s) {
     s = s < 0 ? s * (double)e->slope : s;
+    s = e->hard_swish ? s * fmin(fmax(s / 6 + 0.5, 0), 1) : s;
     return fmin(fmax(s, (double)e->lo), (double)e->hi);
 }
 
@@ -73,7 +74,7 @@ static void reference(problem *p) {
         }
         double r = e->residual ? (double)e->residual[m * e->ld_residual + n] : 0;
         p->want[i] = e->act_first ? act(e, s) + r : act(e, s + r);
-        p->bound[i] = unit * (size + fabs(r));
+        p->bound[i] = unit * (size + fabs(r)) * (e->hard_swish ? 2 : 1);
     }
 }
 
@@ -214,7 +215,7 @@ static void test_blocked_shapes(void **unused) {
 
 static void test_epilogues(void **unused) {
     (void)unused;
-    for (uint64_t bits = 0; bits < 32; bits++) {
+    for (uint64_t bits = 0; bits < 64; bits++) {
         problem p = problem_new(19, 37, bits & 1 ? 23 : 700, 2, bits + 7);
         kiln_epilogue *e = &p.g.epilogue;
         e->bias = bits & 2 ? p.bias.p : NULL;
@@ -224,6 +225,7 @@ static void test_epilogues(void **unused) {
         e->slope = bits & 16 ? 0.125f : 1.0f;
         e->lo = bits & 16 ? -1.0f : 0.0f;
         e->hi = bits & 1 ? 6.0f : INFINITY;
+        e->hard_swish = (bits & 32) != 0;
         check_all(&p, true);
         problem_free(&p);
     }

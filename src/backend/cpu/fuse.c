@@ -49,7 +49,8 @@ static bool take_residual(fuser *u, const kiln_node *n) {
     return u->f->residual_in >= 0;
 }
 
-/* relu, clip and leaky relu, once, and not after an activation that came before the residual. */
+/* relu, clip, leaky relu and hard swish, once, and not after an activation that came before the
+ * residual. */
 static bool take_activation(fuser *u, const kiln_node *n) {
     kiln_fused *f = u->f;
     if (u->acted || n->in[0] != u->last) {
@@ -59,6 +60,8 @@ static bool take_activation(fuser *u, const kiln_node *n) {
         f->lo = 0;
     } else if (KILN_IS(n, leaky_relu)) {
         f->slope = ((const kiln_activation_attrs *)n->attrs)->alpha;
+    } else if (KILN_IS(n, hard_swish)) {
+        f->hard_swish = true;
     } else if (KILN_IS(n, clip) && kiln_chain_takes(n)) {
         kiln_chain one;
         kiln_chain_init(&one);
@@ -234,6 +237,7 @@ void kiln_fuse_resolve(const kiln_fused_state *s, const kiln_call *call, kiln_ep
     out->lo = f->lo;
     out->hi = f->hi;
     out->act_first = f->act_first;
+    out->hard_swish = f->hard_swish;
     if (!f->has_post) {
         return;
     }

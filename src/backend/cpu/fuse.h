@@ -2,10 +2,10 @@
  * rest.
  *
  * At claim time kiln_fuse_chain walks the single uses of the product's output. What fits the
- * in-register epilogue (bias, one residual, one clamp or leaky ReLU) goes there; from the first
- * node that does not, the rest becomes a program that runs over each finished block; kernels that
- * can keep their blocks in scratch let it end in a QuantizeLinear to uint8. At bind time
- * kiln_fuse_bind, and for each run kiln_fuse_resolve, turn that into a kiln_epilogue over a
+ * in-register epilogue (bias, one residual, one clamp, leaky ReLU or HardSwish) goes there; from
+ * the first node that does not, the rest becomes a program that runs over each finished block;
+ * kernels that can keep their blocks in scratch let it end in a QuantizeLinear to uint8. At bind
+ * time kiln_fuse_bind, and for each run kiln_fuse_resolve, turn that into a kiln_epilogue over a
  * matrix of rows x channels. */
 #ifndef KILN_BACKEND_CPU_FUSE_H
 #define KILN_BACKEND_CPU_FUSE_H
@@ -18,7 +18,7 @@ typedef struct kiln_fused {
     int32_t bias_in; /* number of the claim's input, or -1 */
     int32_t residual_in;
     float slope, lo, hi;
-    bool act_first;
+    bool act_first, hard_swish;
     bool has_post;
     bool narrows;                      /* post writes the region's result, as bytes */
     kiln_chain post;                   /* its input 0 is the matrix itself */

@@ -16,6 +16,7 @@
 #define KILN_BACKEND_CPU_PRIMS_CONV_FEW_H
 
 #include "backend/cpu/prims/conv_walk.h"
+#include "backend/cpu/prims/vecmath.h"
 
 enum {
     FEW_COLS = 4,
@@ -250,6 +251,9 @@ KILN_INLINE kiln_vf few_finish(const few_tile *t, kiln_vf s, int col, int64_t fi
     }
     if (e->slope != 1.0f) {
         s = vf_select(vf_lt(s, vf_zero()), vf_mul(s, vf_set1(e->slope)), s);
+    }
+    if (e->hard_swish) {
+        s = vf_hard_swish(s);
     }
     s = vf_clamp(s, vf_set1(e->lo), vf_set1(e->hi));
     return t->residual && e->act_first ? vf_add(s, few_residual(t, col, first)) : s;

@@ -109,6 +109,7 @@ static conv_job describe(const kiln_conv_args *a) {
 typedef struct conv_scratch {
     float *zeros;
     const float **rows;
+    uint64_t *alive;     /* of each row: its taps that are not padding, the first 64 */
     const float **lines; /* of a patch */
     float *patches;      /* or copied lines */
 } conv_scratch;
@@ -122,13 +123,15 @@ static int64_t lay_out(const conv_job *c, char *base, conv_scratch *s) {
                       : c->lines ? round64(copied_words(c, c->rows) * (int64_t)sizeof(float))
                                  : 0;
     int64_t lines = c->patch ? round64(c->taps * c->depth * (int64_t)sizeof(float *)) : 0;
+    int64_t alive = c->patch || c->lines ? 0 : round64(c->rows * (int64_t)sizeof(uint64_t));
     if (base) {
         s->zeros = (float *)base;
         s->rows = (const float **)(base + zeros);
         s->lines = (const float **)(base + zeros + rows);
-        s->patches = (float *)(base + zeros + rows + lines);
+        s->alive = (uint64_t *)(base + zeros + rows + lines);
+        s->patches = (float *)(base + zeros + rows + lines + alive);
     }
-    return zeros + rows + lines + patches;
+    return zeros + rows + lines + alive + patches;
 }
 
 static int64_t scratch_bytes(const kiln_conv_args *a) {
@@ -149,6 +152,8 @@ static void point_rows(const conv_job *c, int64_t group, int64_t first, int64_t 
     const float **out = s->rows;
     position p = position_of(a, first);
     for (int64_t i = 0; i < count; i++, advance(a, &p)) {
+        const float **begin = out;
+        uint64_t alive = 0;
         const float *x = a->x + p.n * a->x_batch + group * c->depth;
         int64_t w0 = p.w * a->stride[2] - a->pad[2];
         for (int64_t kd = 0; kd < a->kernel[0]; kd++) {
@@ -160,10 +165,12 @@ static void point_rows(const conv_job *c, int64_t group, int64_t first, int64_t 
                 for (int64_t kw = 0; kw < a->kernel[2]; kw++) {
                     int64_t w = w0 + kw * a->dilation[2];
                     bool valid = line_inside && inside(w, a->in[2]);
+                    alive |= (uint64_t)valid << ((out - begin) & 63);
                     *out++ = valid ? x + (line + w * a->x_stride[2]) : s->zeros;
                 }
             }
         }
+        s->alive[i] = alive;
     }
 }
 
@@ -325,6 +332,7 @@ static void run_pixels(const conv_job *c, const column_block *cols, int64_t row_
                           .taps = c->patch ? 1 : c->taps,
                           .depth = c->patch ? k : c->depth,
                           .row = s->rows,
+                          .alive = c->patch ? NULL : s->alive,
                           .b = w + cols->first * k,
                           .c = a->y + first * a->ldy + cols->channel,
                           .ldc = a->ldy,

@@ -7,6 +7,7 @@
 #include "backend/cpu/prims/conv_walk.h"
 #include "backend/cpu/prims/depthwise.h"
 #include "backend/cpu/prims/simd.h"
+#include "backend/cpu/prims/vecmath.h"
 
 enum {
     STRIP = 8,                   /* most outputs of a strip */
@@ -71,6 +72,11 @@ KILN_INLINE void end_strip(const strip *s, int pixels, int64_t c, bool whole, ki
         kiln_vf slope = vf_set1(e->slope);
         UNROLL_STRIP for (int p = 0; p < pixels; p++) {
             sum[p] = vf_select(vf_lt(sum[p], vf_zero()), vf_mul(sum[p], slope), sum[p]);
+        }
+    }
+    if (e->hard_swish) {
+        UNROLL_STRIP for (int p = 0; p < pixels; p++) {
+            sum[p] = vf_hard_swish(sum[p]);
         }
     }
     kiln_vf lo = vf_set1(e->lo);

@@ -38,7 +38,8 @@
  *
  *     s += bias[n]
  *     act_first false: s = act(s + residual[m, n])     act_first true: s = act(s) + residual[m, n]
- *     act(s) = clamp(s < 0 ? slope * s : s, lo, hi)    NaN stays NaN
+ *     act(s) = clamp(h(s < 0 ? slope * s : s), lo, hi)    NaN stays NaN
+ *     h(s) = hard_swish ? s clamp(s / 6 + 1/2, 0, 1) : s
  *
  * then post, if any, runs over each finished block of C while it is in cache. */
 typedef struct kiln_epilogue {
@@ -49,6 +50,7 @@ typedef struct kiln_epilogue {
     float slope;  /* 1: none; 0.01: a leaky ReLU */
     float lo, hi; /* -inf, inf: none; 0, inf: ReLU; 0, 6: ReLU6 */
     bool act_first;
+    bool hard_swish;
     /* Called for every block [row0, row0 + rows) x [col0, col0 + cols) of C exactly once; c points
      * at the block's first element. Blocks tile C; their shapes are not part of the contract. */
     void (*post)(const void *arg, float *c, int64_t ldc, int64_t row0, int64_t rows, int64_t col0,
@@ -86,6 +88,9 @@ typedef struct kiln_gemm_args {
 typedef struct kiln_gemm_gather {
     int64_t m, n, taps, depth;
     const float *const *row;
+    /* Bit t of alive[m]: piece t of row m has words other than zeros. NULL: all have. Pieces that
+     * are zeros for all rows of a register tile are left out. */
+    const uint64_t *alive;
     int64_t lda;
     const void *b; /* packed panels of this block's columns */
     float *c;

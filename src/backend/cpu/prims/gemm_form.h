@@ -19,6 +19,7 @@
 
 #include "backend/cpu/prims/gemm.h"
 #include "backend/cpu/prims/simd.h"
+#include "backend/cpu/prims/vecmath.h"
 #include "base/half.h"
 
 #define FORM_F32 0

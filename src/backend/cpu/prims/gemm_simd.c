@@ -47,7 +47,8 @@ typedef struct tile {
     const float *const *row;
     int64_t row_step, shift, lda;
     int64_t taps;
-    int64_t depth; /* floats of each piece */
+    uint64_t alive; /* bit t: piece t is not zeros in every row */
+    int64_t depth;  /* floats of each piece */
     const form_item *b;
     int64_t b_panel;   /* items from one panel to the next */
     const char *ahead; /* what is to come nearer meanwhile ... */
@@ -133,6 +134,13 @@ KILN_INLINE void finish_tile(const tile *t, int rows, int vecs, tile_sums sum) {
             }
         }
     }
+    if (e->hard_swish) {
+        UNROLL for (int i = 0; i < rows; i++) {
+            UNROLL for (int v = 0; v < vecs; v++) {
+                sum[i][v] = vf_hard_swish(sum[i][v]);
+            }
+        }
+    }
     kiln_vf lo = vf_set1(e->lo);
     kiln_vf hi = vf_set1(e->hi);
     UNROLL for (int i = 0; i < rows; i++) {
@@ -207,6 +215,10 @@ KILN_INLINE void gathered_tile(const tile *t, int rows, int vecs) {
     const int64_t b_panel = t->b_panel;
     const int64_t depth = t->depth;
     for (int64_t tap = 0; tap < t->taps; tap++) {
+        if (tap < 64 && !(t->alive >> tap & 1)) {
+            b += depth * NR;
+            continue;
+        }
         const float *a[MR];
         UNROLL for (int i = 0; i < rows; i++) {
             a[i] = t->row[i * t->row_step + tap] + t->shift + i * t->lda;
@@ -316,6 +328,7 @@ typedef struct block {
     int64_t m, n;
     int64_t tile_rows;
     const float *const *row; /* as in tile */
+    const uint64_t *alive;   /* of each row, or NULL */
     int64_t row_step, lda;
     int64_t taps, depth;
     const form_item *b;
@@ -365,9 +378,18 @@ static tile_fn pick_tile(const block *k, int64_t rows, int64_t vecs) {
     return gathered_tiles[rows][vecs];
 }
 
+/* The pieces, from `first` on, that are not zeros in all of these rows. */
+static uint64_t alive_pieces(const uint64_t *alive, int64_t rows, int64_t first) {
+    uint64_t any = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        any |= alive[i];
+    }
+    return any >> first;
+}
+
 /* All row tiles of a block over one stretch of one pass of columns; meanwhile B's next piece, as
  * long as this one, comes nearer, a share with each tile. */
-static void run_pass(const block *k, tile *t, const form_item *next) {
+static void run_pass(const block *k, tile *t, int64_t first_tap, const form_item *next) {
     int64_t n = i64_ceil_div(k->m, k->tile_rows);
     int64_t height = k->m / n;
     int64_t higher = k->m % n; /* tiles that have a row more, the first ones */
@@ -376,7 +398,7 @@ static void run_pass(const block *k, tile *t, const form_item *next) {
     const int64_t askers = n == 1 ? 0 : i64_min(n, STEPS);
     const int64_t asks = askers ? i64_ceil_div(STEPS * STEP_BYTES / LINE, askers) : 0;
     const int64_t share = i64_ceil_div(t->taps * t->depth, STEPS) * asks * LINE;
-    int64_t rows = height + 1;
+    int64_t row = 0, rows = height + 1;
     tile_fn fn = higher ? pick_tile(k, rows, vecs) : NULL;
     for (int64_t i = 0; i < n; i++) {
         if (i == higher) {
@@ -385,7 +407,9 @@ static void run_pass(const block *k, tile *t, const form_item *next) {
         }
         t->ahead = (const char *)next + share * i;
         t->asks = i < askers ? asks : 0;
+        t->alive = k->alive ? alive_pieces(k->alive + row, rows, first_tap) : ~(uint64_t)0;
         fn(t);
+        row += rows;
         t->c += rows * k->ldc;
         t->row += rows * k->row_step;
         t->shift += rows * k->lda;
@@ -428,7 +452,7 @@ static void run_block(const block *k) {
             const form_item *next = p + width < count ? b + width * depth_all * NR
                                     : i + 1 < n       ? k->b + (b_row + s.taps * s.depth) * NR
                                                       : k->b + count * depth_all * NR;
-            run_pass(k, &t, next);
+            run_pass(k, &t, s.tap_begin, next);
         }
     }
 }
@@ -536,6 +560,7 @@ static void gather(const kiln_gemm_gather *g) {
         .n = g->n,
         .tile_rows = g->lda == 0 || g->m < TALL_MR ? MR : TALL_MR,
         .row = g->row,
+        .alive = g->taps <= 64 ? g->alive : NULL,
         .row_step = g->lda == 0 ? g->taps : 0,
         .lda = g->lda,
         .taps = g->taps,

@@ -4,7 +4,7 @@
 #define KILN_BACKEND_CPU_PRIMS_Q8_FLOATS_H
 
 #include "backend/cpu/prims/gemm_q8.h"
-#include "backend/cpu/prims/simd.h"
+#include "backend/cpu/prims/vecmath.h"
 
 /* Moves the tables and the residual on to element (row, column). */
 KILN_INLINE void q8_aim(kiln_q8_epilogue *e, int64_t row, int64_t column) {
@@ -16,6 +16,9 @@ KILN_INLINE void q8_aim(kiln_q8_epilogue *e, int64_t row, int64_t column) {
 
 KILN_INLINE kiln_vf floats_activate(const kiln_epilogue *e, kiln_vf x) {
     x = vf_select(vf_lt(x, vf_zero()), vf_mul(x, vf_set1(e->slope)), x);
+    if (e->hard_swish) {
+        x = vf_hard_swish(x);
+    }
     return vf_clamp(x, vf_set1(e->lo), vf_set1(e->hi));
 }
 
@@ -41,8 +44,8 @@ KILN_INLINE void floats_row(const kiln_epilogue *e, float *c, const float *bias,
 /* Block [row0, row0 + rows) x [col0, col0 + cols) of the result, which stands at `c`. */
 KILN_INLINE void floats_at(const kiln_epilogue *e, float *c, int64_t ldc, int64_t row0,
                            int64_t rows, int64_t col0, int64_t cols) {
-    bool plain =
-        !e->bias && !e->residual && e->slope == 1.0f && e->lo == -INFINITY && e->hi == INFINITY;
+    bool plain = !e->hard_swish && !e->bias && !e->residual && e->slope == 1.0f &&
+                 e->lo == -INFINITY && e->hi == INFINITY;
     for (int64_t i = 0; i < rows && !plain; i++) {
         const float *residual = e->residual;
         floats_row(e, c + i * ldc, e->bias ? e->bias + col0 : NULL,

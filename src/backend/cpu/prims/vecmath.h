@@ -340,6 +340,12 @@ KILN_INLINE void vf_gelu_tanh_n(kiln_vf *x, int n) {
 }
 VF_SINGLE(vf_gelu_tanh)
 
+/* x max(0, min(1, x / 6 + 1/2)). */
+KILN_INLINE kiln_vf vf_hard_swish(kiln_vf x) {
+    const kiln_vf gate = vf_fma(x, vf_set1(1.0f / 6.0f), vf_set1(0.5f));
+    return vf_mul(x, vf_clamp(gate, vf_zero(), vf_set1(1.0f)));
+}
+
 /* x sigmoid(alpha x). */
 KILN_INLINE void vf_silu_n(kiln_vf *x, int n, kiln_vf alpha) {
     kiln_vf d[VF_TOGETHER];

@@ -18,6 +18,7 @@
  * Rows of +-p share their even and odd parts.
  */
 #include "backend/cpu/prims/conv_walk.h"
+#include "backend/cpu/prims/vecmath.h"
 #include "backend/cpu/prims/winograd.h"
 
 enum {
@@ -319,7 +320,7 @@ KILN_INLINE kiln_vf load_lanes(const float *p, int64_t lanes) {
 /* The epilogue of a vector of channels. */
 typedef struct ending {
     kiln_vf bias, slope, lo, hi;
-    bool leaky;
+    bool leaky, hard_swish;
     const float *before, *after; /* the residual, on either side of the activation; or NULL */
     int64_t ld_residual;
 } ending;
@@ -331,6 +332,7 @@ KILN_INLINE ending ending_of(const kiln_epilogue *e, const target *o, int64_t c,
                     .lo = vf_set1(e->lo),
                     .hi = vf_set1(e->hi),
                     .leaky = e->slope != 1.0f,
+                    .hard_swish = e->hard_swish,
                     .before = e->act_first ? NULL : residual,
                     .after = e->act_first ? residual : NULL,
                     .ld_residual = e->ld_residual};
@@ -345,6 +347,9 @@ KILN_INLINE void finish(const ending *e, kiln_vf s, float *y, int64_t ldy, int64
     }
     if (e->leaky) {
         s = vf_select(vf_lt(s, vf_zero()), vf_mul(s, e->slope), s);
+    }
+    if (e->hard_swish) {
+        s = vf_hard_swish(s);
     }
     s = vf_clamp(s, e->lo, e->hi);
     if (e->after) {

@@ -425,9 +425,12 @@ typedef struct kiln_layer {
     /* What its products' operands are held in: "fp32", "bf16", "int8", "fp16 weights" (activations
      * are float32); of layers without, what it gives. */
     const char *precision;
+    const char *body; /* "loop_3.body": node and attribute that hold it; NULL: the model itself */
 } kiln_layer;
 /* Step i of the plan (bodies not included); false past the end. */
 KILN_API bool kiln_engine_layer(const kiln_engine *engine, size_t i, kiln_layer *out);
+/* Step i of all bodies, one after the other, each before those within it; false past the end. */
+KILN_API bool kiln_engine_inner_layer(const kiln_engine *engine, size_t i, kiln_layer *out);
 /* Other ways to run exactly the nodes of step `layer` of the plan: an array of n choices that is
  * given back with kiln_free (n * sizeof **out bytes; NULL when n is 0), whose strings the engine
  * owns. Errors: MEMORY, USAGE (no such layer). */
@@ -557,10 +560,17 @@ typedef struct kiln_tap {
 /* NULL removes the tap. The plan is the same with and without. */
 KILN_API void kiln_context_set_tap(kiln_context *context, const kiln_tap *tap);
 
-/* Time per layer: switched on, it sums over runs; layers are numbered as by kiln_engine_layer. */
+/* Time per layer: switched on, it sums over runs; layers are numbered as by kiln_engine_layer. A
+ * layer with bodies (If, Loop, Scan) has the time that their layers did not take. */
 KILN_API void kiln_context_set_profile(kiln_context *context, bool on);
 KILN_API bool kiln_context_profile(const kiln_context *context, size_t layer, int64_t *t_ns,
                                    int64_t *runs);
+/* Likewise for kiln_engine_inner_layer: *runs may be more than the model's, or 0. */
+KILN_API bool kiln_context_profile_inner(const kiln_context *context, size_t layer, int64_t *t_ns,
+                                         int64_t *runs);
+/* Whole runs meanwhile. What the layers do not add up to went into binding shapes that only data
+ * decides, and from layer to layer. */
+KILN_API void kiln_context_profile_total(const kiln_context *context, int64_t *t_ns, int64_t *runs);
 /* Bytes held for activations and scratch at the shapes seen so far. */
 KILN_API size_t kiln_context_memory(const kiln_context *context, size_t *scratch_bytes);
 

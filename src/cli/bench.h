@@ -20,10 +20,12 @@ typedef struct layer_time {
     int64_t t_ns, runs;
 } layer_time;
 
+/* In the order they run, those of bodies after the layer that holds them. */
 typedef struct layer_times {
     layer_time *items;
     size_t count, cap;
-    int64_t total_ns;
+    int64_t layers_ns;      /* of all of them */
+    int64_t total_ns, runs; /* of whole runs */
 } layer_times;
 
 /* One measurement. */

@@ -23,62 +23,126 @@ const char *bench_warning(const bench_row *r, size_t i) {
 
 /* ---- Layers ---- */
 
+static void add_layer(layer_times *l, const layer_time *t) {
+    if (t->runs > 0) {
+        l->items = grow(l->items, l->count, &l->cap, sizeof *l->items);
+        l->items[l->count++] = *t;
+        l->layers_ns += t->t_ns;
+    }
+}
+
+/* Whether the layer's node holds that body: "node.attribute". */
+static bool holds(const kiln_layer *l, const char *body) {
+    size_t n = strlen(l->name);
+    return l->ops[0] && strncmp(body, l->name, n) == 0 && body[n] == '.' &&
+           !strchr(body + n + 1, '.');
+}
+
+/* Adds a layer and those of its bodies, which stand behind it among the inner ones; names that
+ * occur twice show them once. Nesting is as deep as the importer allows graphs to be. */
+static void add_with_bodies(layer_times *l, const session *s, const layer_time *outer, size_t first,
+                            bool *seen) {
+    layer_time t;
+    add_layer(l, outer);
+    for (size_t i = first; kiln_engine_inner_layer(s->engine, i, &t.layer); i++) {
+        if (!seen[i] && holds(&outer->layer, t.layer.body) &&
+            kiln_context_profile_inner(s->context, i, &t.t_ns, &t.runs)) {
+            seen[i] = true;
+            add_with_bodies(l, s, &t, i + 1, seen);
+        }
+    }
+}
+
 void bench_read_layers(bench_row *r, const session *s) {
     layer_time t;
     layer_times *l = &r->layers;
-    for (size_t i = 0; kiln_engine_layer(s->engine, i, &t.layer); i++) {
-        if (!kiln_context_profile(s->context, i, &t.t_ns, &t.runs) || t.runs == 0) {
-            continue;
-        }
-        l->items = grow(l->items, l->count, &l->cap, sizeof *l->items);
-        l->items[l->count++] = t;
-        l->total_ns += t.t_ns;
+    size_t n = 0;
+    while (kiln_engine_inner_layer(s->engine, n, &t.layer)) {
+        n++;
     }
+    bool *seen = allocate((n + 1) * sizeof *seen);
+    memset(seen, 0, (n + 1) * sizeof *seen);
+    for (size_t i = 0; kiln_engine_layer(s->engine, i, &t.layer); i++) {
+        if (kiln_context_profile(s->context, i, &t.t_ns, &t.runs)) {
+            add_with_bodies(l, s, &t, 0, seen);
+        }
+    }
+    kiln_context_profile_total(s->context, &l->total_ns, &l->runs);
 }
 
-static double share(const layer_times *l, const layer_time *t) {
-    return l->total_ns > 0 ? 100.0 * (double)t->t_ns / (double)l->total_ns : 0;
+static double share(const layer_times *l, int64_t t_ns) {
+    return l->total_ns > 0 ? 100.0 * (double)t_ns / (double)l->total_ns : 0;
 }
 
-static double average_ms(const layer_time *t) {
-    return 1e-6 * (double)t->t_ns / (double)(t->runs ? t->runs : 1);
+/* Of a run of the whole, in which a body's layer may run often or not at all. */
+static double average_ms(const layer_times *l, int64_t t_ns) {
+    return 1e-6 * (double)t_ns / (double)(l->runs ? l->runs : 1);
+}
+
+/* What no layer took. */
+static int64_t rest_ns(const layer_times *l) {
+    return l->total_ns > l->layers_ns ? l->total_ns - l->layers_ns : 0;
+}
+
+/* Types whose dims are long expressions would push all else off the screen. */
+static const char *short_type(const char *text) {
+    enum { MOST = 48 };
+    return !text ? "" : strlen(text) > MOST ? keepf("%.*s...", MOST - 3, text) : text;
 }
 
 void bench_show_layers(const cli *c, const bench_row *r) {
+    const layer_times *all = &r->layers;
     table *t = table_new("layer|kernel|ops|output|>MACs|>ms|>%|>GMAC/s");
-    double total = 0;
-    for (size_t i = 0; i < r->layers.count; i++) {
-        const layer_time *l = &r->layers.items[i];
-        double ms = average_ms(l);
-        total += ms;
-        table_cell(t, "%s", l->layer.name);
+    for (size_t i = 0; i < all->count; i++) {
+        const layer_time *l = &all->items[i];
+        double ms = average_ms(all, l->t_ns), once_ms = ms * (double)all->runs / (double)l->runs;
+        table_cell(t, "%s%s%s", l->layer.body ? l->layer.body : "", l->layer.body ? ": " : "",
+                   l->layer.name);
         table_cell(t, "%s", l->layer.kernel);
         table_cell(t, "%s", l->layer.ops ? l->layer.ops : "");
-        table_cell(t, "%s", l->layer.output ? l->layer.output : "");
+        table_cell(t, "%s", short_type(l->layer.output));
         table_cell(t, "%s", l->layer.macs ? count_text((double)l->layer.macs) : "");
         table_cell(t, "%.4f", ms);
-        table_cell(t, "%.1f", share(&r->layers, l));
+        table_cell(t, "%.1f", share(all, l->t_ns));
         table_cell(t, "%s",
-                   l->layer.macs && ms > 0 ? keepf("%.1f", 1e-6 * (double)l->layer.macs / ms) : "");
+                   l->layer.macs && ms > 0 ? keepf("%.1f", 1e-6 * (double)l->layer.macs / once_ms)
+                                           : "");
     }
     table_print(t, c->format);
     if (c->format == FORMAT_TABLE) {
-        printf("%zu layers, %.4f ms\n", r->layers.count, total);
+        printf("%zu layers, %.4f ms of the %.4f ms of a run\n", all->count,
+               average_ms(all, all->layers_ns), average_ms(all, all->total_ns));
+        if (share(all, rest_ns(all)) > 2) {
+            printf("%.4f ms (%.1f %%) are not accounted for: between layers, or in binding shapes "
+                   "that data decides\n",
+                   average_ms(all, rest_ns(all)), share(all, rest_ns(all)));
+        }
     }
 }
 
 void bench_json_layers(json *j, const bench_row *r) {
+    const layer_times *all = &r->layers;
+    json_key(j, "profile");
+    json_open(j, '{');
+    json_key_int(j, "runs", all->runs);
+    json_key_number(j, "average_ms", average_ms(all, all->total_ns));
+    json_key_number(j, "layers_ms", average_ms(all, all->layers_ns));
+    json_key_number(j, "unaccounted_ms", average_ms(all, rest_ns(all)));
+    json_key_number(j, "unaccounted_percent", share(all, rest_ns(all)));
+    json_close(j);
     json_key(j, "layers");
     json_open(j, '[');
-    for (size_t i = 0; i < r->layers.count; i++) {
-        const layer_time *l = &r->layers.items[i];
+    for (size_t i = 0; i < all->count; i++) {
+        const layer_time *l = &all->items[i];
         json_open(j, '{');
         json_key_text(j, "name", l->layer.name);
+        json_key_text(j, "body", l->layer.body);
         json_key_text(j, "kernel", l->layer.kernel);
         json_key_text(j, "ops", l->layer.ops);
         json_key_int(j, "macs", l->layer.macs);
-        json_key_number(j, "average_ms", average_ms(l));
-        json_key_number(j, "share_percent", share(&r->layers, l));
+        json_key_int(j, "runs", l->runs);
+        json_key_number(j, "average_ms", average_ms(all, l->t_ns));
+        json_key_number(j, "share_percent", share(all, l->t_ns));
         json_close(j);
     }
     json_close(j);
@@ -130,16 +194,16 @@ static int export_profile(cli *c, const char *path, const bench_row *r) {
     json j = {.to = f};
     json_open(&j, '[');
     json_open(&j, '{');
-    json_key_int(&j, "count", r->layers.count ? r->layers.items[0].runs : 0);
+    json_key_int(&j, "count", r->layers.runs);
     json_close(&j);
     for (size_t i = 0; i < r->layers.count; i++) {
         const layer_time *l = &r->layers.items[i];
         json_open(&j, '{');
         json_key_text(&j, "name", l->layer.name);
         json_key_number(&j, "timeMs", 1e-6 * (double)l->t_ns);
-        json_key_number(&j, "averageMs", average_ms(l));
+        json_key_number(&j, "averageMs", average_ms(&r->layers, l->t_ns));
         json_key_text(&j, "medianMs", NULL);
-        json_key_number(&j, "percentage", share(&r->layers, l));
+        json_key_number(&j, "percentage", share(&r->layers, l->t_ns));
         json_close(&j);
     }
     json_end(&j);

@@ -450,6 +450,15 @@ bool kiln_context_profile(const kiln_context *context, size_t layer, int64_t *t_
     return kiln_exec_profile(context->exec, layer, t_ns, runs);
 }
 
+bool kiln_context_profile_inner(const kiln_context *context, size_t layer, int64_t *t_ns,
+                                int64_t *runs) {
+    return kiln_exec_profile_inner(context->exec, layer, t_ns, runs);
+}
+
+void kiln_context_profile_total(const kiln_context *context, int64_t *t_ns, int64_t *runs) {
+    kiln_exec_profile_total(context->exec, t_ns, runs);
+}
+
 size_t kiln_context_memory(const kiln_context *context, size_t *scratch_bytes) {
     return kiln_exec_memory(context->exec, scratch_bytes);
 }

@@ -120,10 +120,9 @@ static const char *precision_text(const kiln_claim *claim) {
     }
 }
 
-static kiln_status describe_layer(kiln_engine *e, size_t s) {
-    const kiln_step *step = &e->plan->steps[s];
+static kiln_status describe_layer(kiln_engine *e, const kiln_plan *plan, size_t s, kiln_layer *l) {
+    const kiln_step *step = &plan->steps[s];
     const kiln_claim *claim = step->claim;
-    kiln_layer *l = &e->layers[s];
     kiln_arena *arena = &e->arena;
     l->kernel = claim->kernel->name;
     l->tactic = kiln_tactic_name(claim);
@@ -134,7 +133,7 @@ static kiln_status describe_layer(kiln_engine *e, size_t s) {
     const char *type = "";
     if (claim->n_out > 0) {
         type = kiln_type_text(e->graph->dims, &claim->out[0]->type, arena);
-        bool last = e->plan->slots[step->out[0]].layout == KILN_LAYOUT_LAST;
+        bool last = plan->slots[step->out[0]].layout == KILN_LAYOUT_LAST;
         type = type ? kiln_arena_printf(arena, "%s%s", type, last ? " nhwc" : "") : NULL;
     }
     l->output = type;
@@ -144,8 +143,48 @@ static kiln_status describe_layer(kiln_engine *e, size_t s) {
     for (int32_t i = 0; i < claim->n_nodes; i++) {
         l->macs += kiln_node_macs(claim->nodes[i], e->env);
     }
-    for (int32_t b = 0; step->claim_index >= 0 && b < e->plan->n_blobs[step->claim_index]; b++) {
-        l->weight_bytes += e->plan->blobs[step->claim_index][b].bytes;
+    for (int32_t b = 0; step->claim_index >= 0 && b < plan->n_blobs[step->claim_index]; b++) {
+        l->weight_bytes += plan->blobs[step->claim_index][b].bytes;
+    }
+    return KILN_OK;
+}
+
+/* The name of attribute number i among those that are graphs. */
+static const char *graph_attribute(const kiln_op *op, int32_t i) {
+    for (int32_t k = 0; k < op->n_attrs; k++) {
+        if (op->attrs[k].kind == KILN_ATTR_GRAPH && i-- == 0) {
+            return op->attrs[k].name;
+        }
+    }
+    return "";
+}
+
+/* "loop_3.body" for a body of the plan; NULL: out of memory. */
+static const char *body_text(const kiln_plan *plan, const kiln_graph *body, kiln_arena *arena) {
+    for (size_t i = 0; i < plan->graph->n_nodes; i++) {
+        const kiln_node *n = plan->graph->nodes[i];
+        for (int32_t b = 0; b < n->n_bodies; b++) {
+            if (n->bodies[b] == body) {
+                return kiln_arena_printf(arena, "%s.%s", n->name, graph_attribute(n->op, b));
+            }
+        }
+    }
+    return "";
+}
+
+static kiln_status describe_bodies(kiln_engine *e, const kiln_plan *plan, size_t *cap) {
+    for (size_t b = 0; b < plan->n_bodies; b++) {
+        const kiln_plan *body = plan->bodies[b];
+        const char *text = body_text(plan, plan->body_graphs[b], &e->arena);
+        if (!text) {
+            return KILN_E_MEMORY;
+        }
+        for (size_t s = 0; s < body->n_steps; s++) {
+            kiln_layer l = {.body = text};
+            KILN_TRY(describe_layer(e, body, s, &l));
+            KILN_PUSH(&e->arena, e->inner, e->n_inner, *cap, l);
+        }
+        KILN_TRY(describe_bodies(e, body, cap));
     }
     return KILN_OK;
 }
@@ -190,9 +229,12 @@ kiln_status kiln_engine_describe(kiln_engine *e) {
     e->info.weight_bytes = plan_weights(e->plan);
     KILN_ALLOC(e->layers, &e->arena, e->plan->n_steps);
     for (size_t s = 0; s < e->plan->n_steps; s++) {
-        KILN_TRY(describe_layer(e, s));
+        KILN_TRY(describe_layer(e, e->plan, s, &e->layers[s]));
     }
-    return KILN_OK;
+    size_t cap = 0;
+    e->inner = NULL;
+    e->n_inner = 0;
+    return describe_bodies(e, e->plan, &cap);
 }
 
 /* ---- Looking at an engine ---- */
@@ -214,6 +256,14 @@ bool kiln_engine_layer(const kiln_engine *engine, size_t i, kiln_layer *out) {
         return false;
     }
     *out = engine->layers[i];
+    return true;
+}
+
+bool kiln_engine_inner_layer(const kiln_engine *engine, size_t i, kiln_layer *out) {
+    if (i >= engine->n_inner) {
+        return false;
+    }
+    *out = engine->inner[i];
     return true;
 }
 

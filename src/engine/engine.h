@@ -41,6 +41,8 @@ struct kiln_engine {
     kiln_shape_range *profile; /* per graph input, or NULL */
     kiln_ios ios;
     kiln_layer *layers; /* per step of the plan */
+    kiln_layer *inner;  /* per step of its bodies, as kiln_plan_inner numbers them */
+    size_t n_inner;
     kiln_pass_info *passes;
     size_t n_passes;
     kiln_refusal *refusals;

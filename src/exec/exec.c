@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "base/timer.h"
 #include "exec/frame.h"
 
 kiln_status kiln_buffer_reserve(kiln_buffer *buffer, size_t bytes, const kiln_env *env) {
@@ -39,6 +40,8 @@ static kiln_status fill_frame(kiln_frame *f, kiln_diag *diag) {
     KILN_ALLOC(f->buffers, &f->arena, p->n_steps + 1);
     KILN_ALLOC(f->outputs, &f->arena, p->graph->n_outputs);
     KILN_ALLOC(f->bodies, &f->arena, p->n_bodies);
+    KILN_ALLOC(f->step_ns, &f->arena, p->n_steps);
+    KILN_ALLOC(f->step_runs, &f->arena, p->n_steps);
     KILN_TRY(fill_constants(f, diag));
     for (size_t i = 0; i < p->n_bodies; i++) {
         KILN_TRY(kiln_frame_create(&f->bodies[i], f->exec, p->bodies[i], diag));
@@ -87,8 +90,6 @@ static kiln_status fill_exec(kiln_exec *x, const kiln_plan *plan, kiln_diag *dia
     size_t n = plan->graph->n_outputs;
     KILN_ALLOC(x->user_outputs, &x->arena, n);
     KILN_ALLOC(x->user_caps, &x->arena, n);
-    KILN_ALLOC(x->step_ns, &x->arena, plan->n_steps);
-    KILN_ALLOC(x->step_runs, &x->arena, plan->n_steps);
     return kiln_frame_create(&x->root, x, plan, diag);
 }
 
@@ -134,7 +135,12 @@ void kiln_exec_destroy(kiln_exec *exec) {
 kiln_status kiln_exec_run(kiln_exec *exec, const kiln_datum *inputs, kiln_diag *diag) {
     /* Late steps work outside of the team, in the same mode. */
     unsigned mode = kiln_float_mode_enter();
+    int64_t start_ns = exec->profiling ? kiln_now_ns() : 0;
     kiln_status status = kiln_frame_run(exec->root, inputs, diag);
+    if (exec->profiling) {
+        exec->run_ns += kiln_now_ns() - start_ns;
+        exec->runs++;
+    }
     kiln_float_mode_leave(mode);
     return status;
 }
@@ -178,22 +184,56 @@ void kiln_exec_set_taps(kiln_exec *exec, const kiln_taps *taps) {
     }
 }
 
-void kiln_exec_set_profile(kiln_exec *exec, bool on) {
-    exec->profiling = on;
-    size_t n = exec->root->plan->n_steps;
-    if (on && n > 0) {
-        memset(exec->step_ns, 0, n * sizeof *exec->step_ns);
-        memset(exec->step_runs, 0, n * sizeof *exec->step_runs);
+/* ---- Profile ---- */
+
+static void forget_times(kiln_frame *f) {
+    if (f->plan->n_steps > 0) {
+        memset(f->step_ns, 0, f->plan->n_steps * sizeof *f->step_ns);
+        memset(f->step_runs, 0, f->plan->n_steps * sizeof *f->step_runs);
+    }
+    for (size_t i = 0; i < f->plan->n_bodies; i++) {
+        forget_times(f->bodies[i]);
     }
 }
 
-bool kiln_exec_profile(const kiln_exec *exec, size_t step, int64_t *t_ns, int64_t *runs) {
-    if (step >= exec->root->plan->n_steps) {
+void kiln_exec_set_profile(kiln_exec *exec, bool on) {
+    exec->profiling = on;
+    if (on) {
+        exec->run_ns = exec->runs = 0;
+        forget_times(exec->root);
+    }
+}
+
+static bool read_times(const kiln_frame *f, size_t step, int64_t *t_ns, int64_t *runs) {
+    if (!f || step >= f->plan->n_steps) {
         return false;
     }
-    *t_ns = exec->step_ns[step];
-    *runs = exec->step_runs[step];
+    *t_ns = f->step_ns[step];
+    *runs = f->step_runs[step];
     return true;
+}
+
+bool kiln_exec_profile(const kiln_exec *exec, size_t step, int64_t *t_ns, int64_t *runs) {
+    return read_times(exec->root, step, t_ns, runs);
+}
+
+/* The frame of a body's plan. */
+static const kiln_frame *frame_of(const kiln_frame *f, const kiln_plan *plan) {
+    const kiln_frame *found = f->plan == plan ? f : NULL;
+    for (size_t i = 0; i < f->plan->n_bodies && !found; i++) {
+        found = frame_of(f->bodies[i], plan);
+    }
+    return found;
+}
+
+bool kiln_exec_profile_inner(const kiln_exec *exec, size_t step, int64_t *t_ns, int64_t *runs) {
+    const kiln_plan *plan = kiln_plan_inner(exec->root->plan, &step);
+    return plan && read_times(frame_of(exec->root, plan), step, t_ns, runs);
+}
+
+void kiln_exec_profile_total(const kiln_exec *exec, int64_t *t_ns, int64_t *runs) {
+    *t_ns = exec->run_ns;
+    *runs = exec->runs;
 }
 
 static size_t frame_memory(const kiln_frame *f) {

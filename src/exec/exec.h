@@ -61,10 +61,15 @@ typedef struct kiln_taps {
 } kiln_taps;
 void kiln_exec_set_taps(kiln_exec *exec, const kiln_taps *taps);
 
-/* Per-step times of the root plan: sums over the runs since it was switched on. */
+/* Per-step times: sums over the runs since it was switched on. */
 void kiln_exec_set_profile(kiln_exec *exec, bool on);
-/* Nanoseconds spent in step i of the plan and how often it ran; false past the end. */
+/* Nanoseconds spent in step i of the plan, those in its bodies' steps not counted, and how often it
+ * ran; false past the end. */
 bool kiln_exec_profile(const kiln_exec *exec, size_t step, int64_t *t_ns, int64_t *runs);
+/* Likewise of step i of the bodies, as kiln_plan_inner numbers them. */
+bool kiln_exec_profile_inner(const kiln_exec *exec, size_t step, int64_t *t_ns, int64_t *runs);
+/* Whole runs. */
+void kiln_exec_profile_total(const kiln_exec *exec, int64_t *t_ns, int64_t *runs);
 
 /* Bytes held for activations and scratch at the shapes bound so far. */
 size_t kiln_exec_memory(const kiln_exec *exec, size_t *scratch_bytes);

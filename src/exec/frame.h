@@ -79,9 +79,10 @@ struct kiln_frame {
     kiln_segment *roots;
     kiln_segment *newest;
     int32_t n_segments;
-    uint64_t run;        /* number of the current one */
-    kiln_frame **bodies; /* per plan->bodies */
-    kiln_datum *outputs; /* per graph output */
+    uint64_t run;                 /* number of the current one */
+    int64_t *step_ns, *step_runs; /* per step, while profiling */
+    kiln_frame **bodies;          /* per plan->bodies */
+    kiln_datum *outputs;          /* per graph output */
 };
 
 struct kiln_exec {
@@ -103,7 +104,8 @@ struct kiln_exec {
     bool has_taps;
     kiln_taps taps;
     bool profiling;
-    int64_t *step_ns, *step_runs;
+    int64_t inner_ns;     /* taken by steps since the late step that runs began */
+    int64_t run_ns, runs; /* of the whole, while profiling */
 };
 
 /* The root segment for the frame's inputs and captures, or the child of `parent` for what its late
@@ -123,7 +125,9 @@ kiln_status kiln_frame_run(kiln_frame *frame, const kiln_datum *inputs, kiln_dia
 /* The datum of v from the frame's slots in layout ROW (copied into arena where it lies
  * otherwise). */
 kiln_status kiln_frame_row(kiln_frame *frame, int32_t slot, kiln_datum *out, kiln_arena *arena);
-/* Runs the late step `step` by the reference. */
+/* Adds a run of the step that took so long, not counting steps of bodies. */
+void kiln_frame_time(kiln_frame *frame, int32_t step, int64_t t_ns);
+/* Runs the late step `step` by its kernel, or the reference. */
 kiln_status kiln_frame_late(kiln_frame *frame, int32_t step, kiln_diag *diag);
 /* The outputs of a step's region by its reference, in arena: integer regions by the kernel's own,
  * others by those of their nodes. */

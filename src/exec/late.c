@@ -2,6 +2,7 @@
  * references of other steps; and replays for taps. */
 #include <string.h>
 
+#include "base/timer.h"
 #include "exec/frame.h"
 
 /* Copies elements between the layouts of one tensor: dst[i in ROW order] <-> src. */
@@ -212,7 +213,7 @@ static kiln_status see(kiln_frame *f, const kiln_value *v, const kiln_datum *d, 
     return x->taps.see(x->taps.user, v, d, replayed);
 }
 
-kiln_status kiln_frame_late(kiln_frame *f, int32_t s, kiln_diag *diag) {
+static kiln_status run_step(kiln_frame *f, int32_t s, kiln_diag *diag) {
     region r;
     KILN_TRY(start(&r, f, s, &f->late));
     const kiln_claim *claim = r.step->claim;
@@ -226,6 +227,20 @@ kiln_status kiln_frame_late(kiln_frame *f, int32_t s, kiln_diag *diag) {
         KILN_TRY(see(f, claim->out[i], &d, false));
     }
     return KILN_OK;
+}
+
+kiln_status kiln_frame_late(kiln_frame *f, int32_t s, kiln_diag *diag) {
+    kiln_exec *x = f->exec;
+    if (!x->profiling) {
+        return run_step(f, s, diag);
+    }
+    int64_t outer_ns = x->inner_ns, start_ns = kiln_now_ns();
+    x->inner_ns = 0;
+    kiln_status status = run_step(f, s, diag);
+    int64_t t_ns = kiln_now_ns() - start_ns, own_ns = t_ns - x->inner_ns;
+    kiln_frame_time(f, s, own_ns);
+    x->inner_ns = outer_ns + t_ns;
+    return status;
 }
 
 void kiln_frame_store(kiln_frame *f, int32_t slot, const kiln_datum *row) {

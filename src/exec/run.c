@@ -7,7 +7,7 @@
 
 /* One segment in the hands of a team. */
 typedef struct team_run {
-    kiln_exec *exec;
+    kiln_frame *frame;
     kiln_segment *seg;
     int32_t begin, end; /* of seg->bound */
     /* Whether to stop after step i stands in stop[i & 1]: member 0 writes it before the barrier
@@ -16,9 +16,15 @@ typedef struct team_run {
     bool profile;
 } team_run;
 
+void kiln_frame_time(kiln_frame *f, int32_t step, int64_t t_ns) {
+    f->step_ns[step] += t_ns;
+    f->step_runs[step]++;
+    f->exec->inner_ns += t_ns;
+}
+
 static void work(void *arg, const kiln_team *team) {
     team_run *r = arg;
-    kiln_exec *x = r->exec;
+    kiln_exec *x = r->frame->exec;
     for (int32_t i = r->begin; i < r->end; i++) {
         const kiln_bound *bound = &r->seg->bound[i];
         int64_t start = r->profile && team->rank == 0 ? kiln_now_ns() : 0;
@@ -29,8 +35,7 @@ static void work(void *arg, const kiln_team *team) {
         }
         kiln_team_barrier(team);
         if (r->profile && team->rank == 0) {
-            x->step_ns[bound->step] += kiln_now_ns() - start;
-            x->step_runs[bound->step]++;
+            kiln_frame_time(r->frame, bound->step, kiln_now_ns() - start);
         }
         if (r->stop[i & 1]) {
             return;
@@ -49,8 +54,7 @@ static kiln_status finish(kiln_exec *x, kiln_diag *diag) {
 static kiln_status run_bound(kiln_frame *f, kiln_segment *seg, int32_t begin, int32_t end,
                              kiln_diag *diag) {
     kiln_exec *x = f->exec;
-    team_run r = {.exec = x, .seg = seg, .begin = begin, .end = end};
-    r.profile = x->profiling && f == x->root;
+    team_run r = {.frame = f, .seg = seg, .begin = begin, .end = end, .profile = x->profiling};
     x->run_env.status = KILN_OK;
     x->run_env.diag = diag;
     kiln_pool_run(x->pool, x->threads, work, &r);

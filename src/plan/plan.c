@@ -9,6 +9,21 @@ kiln_status kiln_plan_add_body(kiln_plan *plan, kiln_plan *body, kiln_arena *are
     return KILN_OK;
 }
 
+const kiln_plan *kiln_plan_inner(const kiln_plan *plan, size_t *i) {
+    for (size_t b = 0; b < plan->n_bodies; b++) {
+        const kiln_plan *body = plan->bodies[b];
+        if (*i < body->n_steps) {
+            return body;
+        }
+        *i -= body->n_steps;
+        body = kiln_plan_inner(body, i);
+        if (body) {
+            return body;
+        }
+    }
+    return NULL;
+}
+
 void kiln_physical_dims(const kiln_tensor *t, kiln_layout layout, int64_t *dims) {
     for (int32_t i = 0; i < t->rank; i++) {
         dims[kiln_physical_axis(i, t->rank, layout)] = t->dims[i];

@@ -84,6 +84,9 @@ struct kiln_plan {
 
 /* Registers the plan of a body graph. */
 kiln_status kiln_plan_add_body(kiln_plan *plan, kiln_plan *body, kiln_arena *arena);
+/* Steps of the bodies are numbered one after the other, body by body, each before those within it.
+ * The plan of the body that step *i belongs to, *i becoming its number there; NULL past the end. */
+const kiln_plan *kiln_plan_inner(const kiln_plan *plan, size_t *i);
 /* Dims of a tensor in the order they lie in memory. */
 void kiln_physical_dims(const kiln_tensor *t, kiln_layout layout, int64_t *dims);
 /* Where ONNX's axis lies in memory. */

@@ -1,5 +1,6 @@
-/* conv_winograd_f32.c - 3x3 convolutions of stride 1 by Winograd's F(2x2,3x3) and F(4x4,3x3)
- * (prims/winograd.h), with everything elementwise that follows fused. */
+/* conv_winograd_f32.c - convolutions of 3x3, or of several planes of 3x3, of stride 1 in the plane
+ * by Winograd's F(2x2,3x3) and F(4x4,3x3) (prims/winograd.h), with everything elementwise that
+ * follows fused. */
 #include "backend/cpu/fuse.h"
 #include "backend/cpu/kernels/conv_shape.h"
 #include "backend/cpu/prims/winograd.h"
@@ -26,17 +27,17 @@ enum { MOST_CHANNELS = 4096 }; /* in: a thread's scratch stays below 8 MiB */
 /* True for the problems the prims take; else refuses. */
 static bool fits(kiln_claimer *c, const kiln_conv_args *g, int32_t spatial) {
     bool unit = true;
-    for (int i = 0; i < 3; i++) {
-        unit = unit && g->stride[i] == 1 && g->dilation[i] == 1;
+    for (int i = 1; i < 3; i++) {
+        unit = unit && g->stride[i] == 1 && g->dilation[i] == 1 && g->kernel[i] == 3;
     }
-    if (g->transposed || g->groups != 1 || spatial != 2 || g->kernel[1] != 3 || g->kernel[2] != 3 ||
-        !unit) {
-        kiln_claim_refuse(c,
-                          "it takes 3x3 kernels over two dims, one group, stride and dilation 1");
+    if (g->transposed || g->groups != 1 || spatial < 2 || !unit) {
+        kiln_claim_refuse(c, "it takes kernels of 3x3 in the last two dims, with stride and "
+                             "dilation 1 there, one group");
         return false;
     }
-    if (g->c_in > MOST_CHANNELS) {
-        kiln_claim_refuse(c, "it takes %d input channels at most", MOST_CHANNELS);
+    if (g->c_in > MOST_CHANNELS / g->kernel[0]) {
+        kiln_claim_refuse(c, "it takes %d input channels, times planes of the kernel, at most",
+                          MOST_CHANNELS);
         return false;
     }
     return true;
@@ -53,20 +54,26 @@ enum {
     MARGIN = 20,       /* it must save one part in so many */
 };
 
-/* The time that one way takes: `tiles` products of `taps` taps for each input and output
- * channel. */
+/* The time that one way takes: `tiles` products of `taps` taps for each output channel and each
+ * input channel of each plane of the kernel. */
 static double cost(const kiln_conv_args *g, double tiles, double taps, double tile_cost) {
-    const double pairs = (double)g->c_in * (double)g->c_out;
-    return pairs * taps * (tiles + WEIGHT_COST) + tiles * tile_cost * (double)(g->c_in + g->c_out);
+    const double depth = (double)g->c_in * (double)g->kernel[0], c_out = (double)g->c_out;
+    return depth * c_out * taps * (tiles + WEIGHT_COST) + tiles * tile_cost * (depth + c_out);
 }
 
-static int64_t side(const kiln_type *y, int32_t axis) {
-    return kiln_dim_known(y->dims[axis]) ? y->dims[axis] : UNKNOWN_SIDE;
+/* Tiles of m x m along dim `axis`; the last two dims are cut. */
+static double tiles_along(const kiln_type *y, int32_t axis, int64_t m) {
+    const int64_t unknown = axis == 0 ? 1 : UNKNOWN_SIDE, cut = axis < y->rank - 2 ? 1 : m;
+    const int64_t n = kiln_dim_known(y->dims[axis]) ? y->dims[axis] : unknown;
+    return (double)((n + cut - 1) / cut);
 }
 
 static double count_tiles(const kiln_type *y, int64_t m) {
-    const int64_t n = kiln_dim_known(y->dims[0]) ? y->dims[0] : 1;
-    return (double)n * (double)((side(y, 2) + m - 1) / m) * (double)((side(y, 3) + m - 1) / m);
+    double n = tiles_along(y, 0, m);
+    for (int32_t axis = 2; axis < y->rank; axis++) {
+        n *= tiles_along(y, axis, m);
+    }
+    return n;
 }
 
 /* The tile that is asked for, or the one expected to be faster; 0: the direct way is, refused. */

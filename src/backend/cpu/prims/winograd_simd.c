@@ -1,11 +1,13 @@
-/* winograd_simd.c - 3x3 convolutions by F(2x2,3x3) and F(4x4,3x3). Compiled once per ISA.
+/* winograd_simd.c - convolutions that are 3x3 in a plane by F(2x2,3x3) and F(4x4,3x3). Compiled
+ * once per ISA.
  *
  * Legend: m outputs and t = m + 2 inputs a side of a tile; taps are the t * t elements of a
- * transformed tile; a block is some tiles in row-major order of image, line, column; a group is the
- * output channels that are computed together; V and M are a block's transformed inputs and
- * transformed outputs.
+ * transformed tile; a block is some tiles in row-major order of image, plane, line, column; a group
+ * is the output channels that are computed together; V and M are a block's transformed inputs and
+ * transformed outputs; depth is the length of the products, c_in for each plane of the kernel.
  *
- * A unit is a block times a range of groups. It transforms its inputs once, V[tap][tile][c_in];
+ * A unit is a block times a range of groups. It transforms its inputs once, V[tap][tile][depth]
+ * (what several output planes of a block read, once for each: a few percent of the whole);
  * then for each group come t * t small products M[tap][tile][group] and the outputs' transform with
  * the epilogue. Weights lie [group][tap] as packed panels, so that a unit reads them in one sweep.
  * Both transforms are two passes of the one-dimensional one, vectors along the channels.
@@ -28,7 +30,8 @@ enum {
     OUTPUT_BYTES = 640 * 1024, /* of M */
     LEAST_TILES = 12,          /* in a block, if there are so many */
     MOST_TILES = 48,
-    INPUT_COST = 8, /* transforming an input, in output channels of its products */
+    MOST_CHAIN = 512, /* multiply-adds in a row: longer sums are made of several */
+    INPUT_COST = 8,   /* transforming an input, in output channels of its products */
 };
 
 #define UNROLL KILN_UNROLL(16)
@@ -78,30 +81,69 @@ static int64_t taps_count(const kiln_winograd_args *a) {
     return (a->tile + 2) * (a->tile + 2);
 }
 
-static int64_t packed_bytes(const kiln_winograd_args *a) {
-    return taps_count(a) * gemm()->packed_bytes(a->conv->c_in, a->conv->c_out);
+static int64_t depth_of(const kiln_conv_args *c) {
+    return c->kernel[0] * c->c_in;
+}
+
+/* The products of a tap are cut along their depth, so that rounding does not grow with it: its
+ * packed matrix is one for each chain. */
+static int64_t chains_of(const kiln_conv_args *c) {
+    return i64_ceil_div(depth_of(c), MOST_CHAIN);
+}
+
+typedef struct chain {
+    int64_t first, depth; /* of the products */
+    int64_t at, floats;   /* in the matrix */
+} chain;
+
+/* The chain after `before`; an empty one starts them. */
+static chain next_chain(const kiln_conv_args *c, const chain *before, int64_t i) {
+    chain n = {.first = before->first + before->depth, .at = before->at + before->floats};
+    n.depth = i64_part(depth_of(c), chains_of(c), i + 1) - n.first;
+    n.floats = gemm()->packed_bytes(n.depth, c->c_out) / (int64_t)sizeof(float);
+    return n;
 }
 
 /* Floats of a tap's packed matrix. */
 static int64_t matrix_floats(const kiln_conv_args *c) {
-    return gemm()->packed_bytes(c->c_in, c->c_out) / (int64_t)sizeof(float);
+    chain n = {0};
+    for (int64_t i = 0; i < chains_of(c); i++) {
+        n = next_chain(c, &n, i);
+    }
+    return n.at + n.floats;
 }
 
-/* The panels of gemm.h, a matrix for each tap. */
+static int64_t packed_bytes(const kiln_winograd_args *a) {
+    return taps_count(a) * matrix_floats(a->conv) * (int64_t)sizeof(float);
+}
+
+/* The part of a channel's column that belongs to a chain; column: of tap 0. */
+static void pack_column(float *column, int64_t matrix, const float *src, const chain *of,
+                        const kiln_winograd_args *a) {
+    const kiln_conv_args *c = a->conv;
+    const int64_t nr = gemm()->nr, taps = taps_count(a), planes = c->kernel[0];
+    double u[MAX_SIDE * MAX_SIDE];
+    for (int64_t k = 0; k < of->depth; k++) {
+        const int64_t plane = (of->first + k) / c->c_in, channel = (of->first + k) % c->c_in;
+        weights_2d(u, src + (channel * planes + plane) * 9, a->tile);
+        for (int64_t tap = 0; tap < taps; tap++) {
+            column[tap * matrix + k * nr] = (float)u[tap];
+        }
+    }
+}
+
+/* The panels of gemm.h, a matrix for each chain of each tap. */
 static void pack(void *packed, const float *src, const kiln_winograd_args *a) {
     const kiln_conv_args *c = a->conv;
-    const int64_t nr = gemm()->nr, taps = taps_count(a), depth = c->c_in;
-    const int64_t matrix = matrix_floats(c);
-    double u[MAX_SIDE * MAX_SIDE];
+    const int64_t nr = gemm()->nr, matrix = matrix_floats(c), filter = depth_of(c) * 9;
     float *panels = packed;
-    memset(panels, 0, (size_t)(taps * matrix) * sizeof *panels);
-    for (int64_t n = 0; n < c->c_out; n++) {
-        float *column = panels + n / nr * nr * depth + n % nr;
-        for (int64_t k = 0; k < depth; k++) {
-            weights_2d(u, src + (n * depth + k) * 9, a->tile);
-            for (int64_t tap = 0; tap < taps; tap++) {
-                column[tap * matrix + k * nr] = (float)u[tap];
-            }
+    chain of = {0};
+    memset(panels, 0, (size_t)(taps_count(a) * matrix) * sizeof *panels);
+    for (int64_t i = 0; i < chains_of(c); i++) {
+        of = next_chain(c, &of, i);
+        for (int64_t n = 0; n < c->c_out; n++) {
+            float *column = panels + of.at + n / nr * nr * of.depth + n % nr;
+            pack_column(column, matrix, src + n * filter, &of, a);
         }
     }
 }
@@ -112,13 +154,15 @@ static void pack(void *packed, const float *src, const kiln_winograd_args *a) {
 typedef struct job {
     const kiln_conv_args *a;
     int64_t m, t, taps;
-    int64_t lines, columns; /* tiles of an image */
+    int64_t lines, columns; /* tiles of a plane */
+    int64_t depth;
     int64_t tiles;
     int64_t blocks, block_tiles; /* the most tiles of a block */
     int64_t pieces;              /* of the output channels, which ranges are made of */
     int64_t group;               /* the most channels of a group */
     int64_t ldv, v_tap;          /* floats from tile to tile and from tap to tap */
     int64_t m_tap;
+    int64_t matrix; /* floats of a tap's weights */
 } job;
 
 static job describe(const kiln_winograd_args *g) {
@@ -126,10 +170,12 @@ static job describe(const kiln_winograd_args *g) {
     job j = {.a = a, .m = g->tile, .t = g->tile + 2, .taps = taps_count(g)};
     j.lines = i64_ceil_div(a->out[1], j.m);
     j.columns = i64_ceil_div(a->out[2], j.m);
-    j.tiles = a->batch * j.lines * j.columns;
+    j.tiles = a->batch * a->out[0] * j.lines * j.columns;
+    j.depth = depth_of(a);
+    j.matrix = matrix_floats(a);
     j.pieces = i64_ceil_div(a->c_out, PIECE);
     /* Not a multiple of 2 KiB, or the rows of a register tile would share sets of the cache. */
-    j.ldv = i64_ceil_div(a->c_in, 16) * 16;
+    j.ldv = i64_ceil_div(j.depth, 16) * 16;
     j.ldv += j.ldv % 512 == 0 ? 16 : 0;
     int64_t tile_bytes = j.taps * (j.ldv + PIECE) * (int64_t)sizeof(float);
     int64_t most = i64_min(MOST_TILES, i64_max(LEAST_TILES, BLOCK_BYTES / tile_bytes));
@@ -161,6 +207,7 @@ typedef struct scratch {
     int64_t bytes;
     float *zeros; /* a pixel of padding */
     float *v, *m;
+    float *spare; /* M of one tap */
 } scratch;
 
 /* base NULL: the size alone. */
@@ -168,11 +215,13 @@ static scratch lay_out(const job *j, char *base) {
     int64_t zeros = round64(j->ldv * (int64_t)sizeof(float));
     int64_t v = round64(j->taps * j->v_tap * (int64_t)sizeof(float));
     int64_t m = round64(j->taps * j->m_tap * (int64_t)sizeof(float));
-    scratch s = {.bytes = zeros + v + m};
+    int64_t spare = round64(j->m_tap * (int64_t)sizeof(float));
+    scratch s = {.bytes = zeros + v + m + spare};
     if (base) {
         s.zeros = (float *)base;
         s.v = (float *)(base + zeros);
         s.m = (float *)(base + zeros + v);
+        s.spare = (float *)(base + zeros + v + m);
     }
     return s;
 }
@@ -184,13 +233,21 @@ static int64_t scratch_bytes(const kiln_winograd_args *g) {
 
 /* Where a tile's first output pixel is. */
 typedef struct place {
-    int64_t n, h, w;
+    int64_t n, d, h, w;
 } place;
 
 static place place_of(const job *j, int64_t tile) {
-    return (place){.n = tile / (j->lines * j->columns),
+    int64_t plane = tile / (j->lines * j->columns);
+    return (place){.n = plane / j->a->out[0],
+                   .d = plane % j->a->out[0],
                    .h = tile / j->columns % j->lines * j->m,
                    .w = tile % j->columns * j->m};
+}
+
+/* Number of an output pixel of the tile's. */
+static int64_t row_of(const job *j, const place *p, int64_t line) {
+    const kiln_conv_args *a = j->a;
+    return ((p->n * a->out[0] + p->d) * a->out[1] + p->h + line) * a->out[2] + p->w;
 }
 
 /* ---- Inputs ---- */
@@ -245,12 +302,12 @@ KILN_INLINE void input_vector(float *v, int64_t v_tap, const float *const *pixel
 }
 
 KILN_INLINE void input_tile(const job *j, const float *const *pixel, float *v, int m) {
-    const int64_t depth = j->a->c_in, whole = depth / KILN_VLEN * KILN_VLEN;
+    const int64_t channels = j->a->c_in, whole = channels / KILN_VLEN * KILN_VLEN;
     for (int64_t c = 0; c < whole; c += KILN_VLEN) {
         input_vector(v, j->v_tap, pixel, c, KILN_VLEN, m);
     }
-    if (whole < depth) {
-        input_vector(v, j->v_tap, pixel, whole, depth - whole, m);
+    if (whole < channels) {
+        input_vector(v, j->v_tap, pixel, whole, channels - whole, m);
     }
 }
 
@@ -262,26 +319,35 @@ static void input_tile_4(const job *j, const float *const *pixel, float *v) {
     input_tile(j, pixel, v, 4);
 }
 
-/* The pixels a tile reads: padding reads zeros. */
-static void point_tile(const job *j, const place *p, const float *zeros, const float **pixel) {
+/* The pixels a tile reads of the input plane that plane k of the kernel meets: padding reads
+ * zeros. */
+static void point_tile(const job *j, const place *p, int64_t k, const float *zeros,
+                       const float **pixel) {
     const kiln_conv_args *a = j->a;
-    const float *image = a->x + p->n * a->x_batch;
+    const int64_t d = p->d * a->stride[0] - a->pad[0] + k * a->dilation[0];
+    const bool exists = inside(d, a->in[0]);
+    const float *image = a->x + p->n * a->x_batch + (exists ? d * a->x_stride[0] : 0);
     for (int64_t i = 0; i < j->t; i++) {
         int64_t h = p->h - a->pad[1] + i;
-        for (int64_t k = 0; k < j->t; k++) {
-            int64_t w = p->w - a->pad[2] + k;
-            bool valid = inside(h, a->in[1]) && inside(w, a->in[2]);
+        for (int64_t l = 0; l < j->t; l++) {
+            int64_t w = p->w - a->pad[2] + l;
+            bool valid = exists && inside(h, a->in[1]) && inside(w, a->in[2]);
             *pixel++ = valid ? image + h * a->x_stride[1] + w * a->x_stride[2] : zeros;
         }
     }
 }
 
+/* The last vector of a plane's channels may reach into what is written next: the following plane,
+ * tile, or the gap between taps. */
 static void transform_inputs(const job *j, int64_t first, int64_t count, const scratch *s) {
     const float *pixel[MAX_SIDE * MAX_SIDE];
     for (int64_t i = 0; i < count; i++) {
         const place p = place_of(j, first + i);
-        point_tile(j, &p, s->zeros, pixel);
-        (j->m == 2 ? input_tile_2 : input_tile_4)(j, pixel, s->v + i * j->ldv);
+        for (int64_t k = 0; k < j->a->kernel[0]; k++) {
+            point_tile(j, &p, k, s->zeros, pixel);
+            float *v = s->v + i * j->ldv + k * j->a->c_in;
+            (j->m == 2 ? input_tile_2 : input_tile_4)(j, pixel, v);
+        }
     }
 }
 
@@ -426,7 +492,7 @@ static void run_post(const job *j, const place *p, int64_t count, int64_t channe
     const kiln_conv_args *a = j->a;
     int64_t columns = i64_min(count * j->m, a->out[2] - p->w);
     for (int64_t i = 0; i < j->m && p->h + i < a->out[1]; i++) {
-        int64_t row = (p->n * a->out[1] + p->h + i) * a->out[2] + p->w;
+        int64_t row = row_of(j, p, i);
         a->epilogue.post(a->epilogue.post_arg, a->y + row * a->ldy + channel, a->ldy, row, columns,
                          channel, n);
     }
@@ -441,7 +507,7 @@ static void transform_outputs(const job *j, const group *g, int64_t first, int64
         .m_tap = j->m_tap, .bias = e->bias ? e->bias + channel : NULL, .channels = g->channels};
     for (int64_t i = 0; i < count; i++) {
         const place p = place_of(j, first + i);
-        int64_t row = (p.n * a->out[1] + p.h) * a->out[2] + p.w;
+        int64_t row = row_of(j, &p, 0);
         o.m = s->m + i * j->group;
         o.y = a->y + row * a->ldy + channel;
         o.residual = e->residual ? e->residual + row * e->ld_residual + channel : NULL;
@@ -458,22 +524,31 @@ static void transform_outputs(const job *j, const group *g, int64_t first, int64
 
 /* ---- Running ---- */
 
-static void multiply(const job *j, const group *c, int64_t count, const scratch *s) {
+/* Each chain adds to what the one before it gave, in turn in the spare place and in the tap's, so
+ * that the last gives the tap's. */
+static void multiply_tap(const job *j, const group *c, kiln_gemm_args *g, int64_t tap,
+                         const scratch *s) {
     const kiln_conv_args *a = j->a;
-    const int64_t matrix = matrix_floats(a);
-    const float *w = (const float *)a->w + c->channel * a->c_in;
-    kiln_gemm_args g = {.m = count,
-                        .n = c->channels,
-                        .k = a->c_in,
-                        .lda = j->ldv,
-                        .ldc = j->group,
-                        .epilogue = KILN_EPILOGUE_NONE};
-    const int64_t n = gemm()->tiles(&g);
+    const float *w = (const float *)a->w + tap * j->matrix;
+    const int64_t chains = chains_of(a);
+    chain of = {0};
+    g->epilogue = KILN_EPILOGUE_NONE;
+    g->epilogue.ld_residual = j->group;
+    for (int64_t i = 0; i < chains; i++) {
+        of = next_chain(a, &of, i);
+        g->k = of.depth;
+        g->a = s->v + tap * j->v_tap + of.first;
+        g->b = w + of.at + c->channel * of.depth;
+        g->c = (chains - i) % 2 ? s->m + tap * j->m_tap : s->spare;
+        gemm()->run(g, 0, gemm()->tiles(g));
+        g->epilogue.residual = g->c;
+    }
+}
+
+static void multiply(const job *j, const group *c, int64_t count, const scratch *s) {
+    kiln_gemm_args g = {.m = count, .n = c->channels, .lda = j->ldv, .ldc = j->group};
     for (int64_t tap = 0; tap < j->taps; tap++) {
-        g.a = s->v + tap * j->v_tap;
-        g.b = w + tap * matrix;
-        g.c = s->m + tap * j->m_tap;
-        gemm()->run(&g, 0, n);
+        multiply_tap(j, c, &g, tap, s);
     }
 }
 

@@ -19,6 +19,9 @@
  * use the next one is asked for, a line every few steps: in a burst the requests would fill the
  * queue of misses and hold up the tile. A tile's own lines of C and of the residual are asked for
  * as it begins, since few steps of the next tile fit the core's window.
+ *
+ * A convolution's rows are gathered by taps. Those that are padding for all rows of a tile are left
+ * out: little in a small kernel, most of the work where dilation is as large as the image.
  */
 #include "backend/cpu/prims/gemm_form.h"
 
@@ -26,7 +29,7 @@
 #define MR 6
 
 enum {
-    K_STRETCH = 320,          /* longest piece of a panel: NR * 4 * 384 bytes */
+    K_STRETCH = 320,          /* longest piece of a panel: NR * 4 * 320 bytes */
     BLOCK_BYTES = 160 * 1024, /* of A in a unit */
     GROUP_BYTES = 256 * 1024, /* of B in a unit */
     BLOCK_ROWS = 192,         /* most rows of a unit */

@@ -13,6 +13,7 @@ typedef struct conv_q8_job {
     const kiln_gemm_q8_prims *q;
     const kiln_conv_args *a;
     bool wide;
+    bool joined; /* the taps of a kernel row lie side by side */
     int64_t depth, cols, taps, k;
     int64_t row_bytes;    /* of a staged patch */
     int64_t rows;         /* most pixels of one block */
@@ -27,6 +28,7 @@ static conv_q8_job describe(const kiln_gemm_q8_prims *q, const kiln_conv_args *a
     c.cols = a->c_out / a->groups;
     c.taps = volume(a->kernel);
     c.k = c.taps * c.depth;
+    c.joined = a->dilation[2] == 1 && a->x_stride[2] == c.depth;
     c.row_bytes = q->stage_bytes(c.k);
     const int64_t lines = a->batch * a->out[0] * a->out[1], pixels = lines * a->out[2];
     const int64_t panels = q->panels(c.cols);
@@ -96,7 +98,7 @@ KILN_INLINE void stage_kernel_row(const conv_q8_job *c, uint8_t zero, const uint
         stage_fill(c->wide, row, at, zero, taps * depth);
         return;
     }
-    if (step == 1 && a->x_stride[2] == depth) {
+    if (c->joined) {
         int64_t first = i64_min(taps, i64_max(0, -w));
         int64_t end = i64_max(first, i64_min(taps, a->in[2] - w));
         if (first > 0) {
@@ -123,19 +125,25 @@ KILN_INLINE void stage_kernel_row(const conv_q8_job *c, uint8_t zero, const uint
 static void stage_pixel(const conv_q8_job *c, uint8_t zero, const uint8_t *x, const position *p,
                         char *row) {
     const kiln_conv_args *a = c->a;
-    const int64_t w = p->w * a->stride[2] - a->pad[2];
+    const int64_t w = p->w * a->stride[2] - a->pad[2], taps = a->kernel[2], depth = c->depth;
+    const bool wide = c->wide, inner = c->joined && w >= 0 && w + taps <= a->in[2];
+    const int64_t lines = a->kernel[1], line_step = a->x_stride[1], dilation = a->dilation[1];
+    const int64_t height = a->in[1], h0 = p->h * a->stride[1] - a->pad[1];
     int64_t at = 0, d = p->d * a->stride[0] - a->pad[0];
     x += p->n * a->x_batch;
     for (int64_t kd = 0; kd < a->kernel[0]; kd++, d += a->dilation[0]) {
-        int64_t h = p->h * a->stride[1] - a->pad[1];
-        for (int64_t kh = 0; kh < a->kernel[1]; kh++, h += a->dilation[1]) {
-            bool valid = inside(d, a->in[0]) && inside(h, a->in[1]);
-            const uint8_t *line = valid ? x + d * a->x_stride[0] + h * a->x_stride[1] : NULL;
-            stage_kernel_row(c, zero, line, w, row, at);
-            at += a->kernel[2] * c->depth;
+        const uint8_t *plane = inside(d, a->in[0]) ? x + d * a->x_stride[0] : NULL;
+        int64_t h = h0;
+        for (int64_t kh = 0; kh < lines; kh++, h += dilation, at += taps * depth) {
+            const uint8_t *line = plane && inside(h, height) ? plane + h * line_step : NULL;
+            if (inner && line) {
+                stage_copy(wide, row, at, line + w * depth, taps * depth);
+            } else {
+                stage_kernel_row(c, zero, line, w, row, at);
+            }
         }
     }
-    stage_end(c->wide, row, at);
+    stage_end(wide, row, at);
 }
 
 /* ---- Running ---- */

@@ -9,6 +9,7 @@
 #define KILN_BACKEND_CPU_PRIMS_Q8_TILES_H
 
 #include "backend/cpu/prims/q8_finish.h"
+#include "backend/cpu/prims/q8_stage.h"
 #include "backend/cpu/prims/tiles.h"
 
 enum { TILES_WIDE = 32, TILE_WORD = 4 }; /* columns of a panel, bytes of a word */
@@ -67,8 +68,8 @@ KILN_INLINE void q8_tiles_rows(q8_tiles *t) {
                        .steps = whole / TILE_WORDS,
                        .tail = tail > 0};
     for (int64_t i = 0; o.tail && i < t->file.rows; i++) {
-        memcpy(t->rows + i * TILE_BYTES, a + i * k->lda_bytes + whole * TILE_WORD,
-               (size_t)(tail * TILE_WORD));
+        copy_bytes((uint8_t *)t->rows + i * TILE_BYTES,
+                   (const uint8_t *)a + i * k->lda_bytes + whole * TILE_WORD, tail * TILE_WORD);
     }
     for (int64_t p = 0; p * TILES_WIDE < k->n; p++) {
         const bool wide = k->n - p * TILES_WIDE > KILN_VLEN;

@@ -168,7 +168,7 @@ enum { AHEAD = 4 }; /* steps by which B is asked for before it is read */
 KILN_INLINE void tile_steps(tile_file *f, tile_kind kind, bool tall, bool wide, const char *a,
                             int64_t lda, const char *b, int64_t ldb, int64_t steps) {
     for (int64_t s = 0; s < steps; s++) {
-        for (int i = 0; i < TILE_WORDS; i++) {
+        for (int i = 0; kind == HALVES && i < TILE_WORDS; i++) { /* BYTES gain nothing by it */
             v_prefetch(b + (AHEAD * TILE_WORDS + i) * ldb);
             if (wide) {
                 v_prefetch(b + (AHEAD * TILE_WORDS + i) * ldb + TILE_BYTES);

@@ -59,9 +59,10 @@ static kiln_status quantize(kiln_model *m, const kiln_model *from, const kiln_we
     KILN_TRY(kiln_model_canonical(m, from, o->off, diag));
     kiln_weight_only job = {.bits = o->bits, .block = o->block, .rules = &rules};
     KILN_TRY(kiln_weight_only_place(&job, m->import.graph, diag));
-    kiln_note(diag, KILN_F_PRECISION, "%zu matrices of %lld weights in %d bits", job.n_matrices,
-              (long long)job.weights, o->bits);
-    if (job.n_matrices == 0) {
+    kiln_note(diag, KILN_F_PRECISION,
+              "%zu matrices in %d bits and %zu tables in 8, of %lld weights together",
+              job.n_matrices, o->bits, job.n_tables, (long long)job.weights);
+    if (job.n_matrices + job.n_tables == 0) {
         kiln_warn(diag, KILN_F_PRECISION, "the network has no large constant matrices to quantize");
     }
     KILN_TRY(report(m, o, arena));

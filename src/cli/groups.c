@@ -263,7 +263,9 @@ static const opt group_quant_options[] = {
      .kind = OPT_CHOICE,
      .value = "int8|int4",
      SHARED(weight_only),
-     .help = "the matrices of MatMul and Gemm, and nothing else: for few rows; no data is needed"},
+     .help = "the matrices of MatMul and Gemm, and tables of Gather (in 8 bits), and nothing else: "
+             "for few "
+             "rows; no data is needed"},
     {.name = "block",
      .kind = OPT_INT,
      .value = "N",

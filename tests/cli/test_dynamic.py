@@ -80,18 +80,18 @@ def looped(t):
     return save(t / "loop.onnx", nodes, [value("x", [3, 20])], [value("y", [3, 11])], constants)
 
 
-def truth(path, x):
+def truth(path, x, name="x"):
     """Unoptimized: ONNX Runtime's fusion of weights in 8 bits looks for them in the body alone."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
+    return session.run(None, {name: x})[0]
 
 
-def check_equal(t, net, quantized, x):
+def check_equal(t, net, quantized, x, name="x"):
     """Both run the quantized network with the same result, which is not the float one."""
     expect(kiln("run", quantized, t / "x.npy", "--output-dir", t / "out"), 0)
-    got, want, exact = np.load(t / "out/y.npy"), truth(quantized, x), truth(net, x)
+    got, want, exact = np.load(t / "out/y.npy"), truth(quantized, x, name), truth(net, x, name)
     changed = np.abs(want - exact).max()
     assert 1e-3 < changed < 0.2 * np.abs(exact).max(), changed
     # A float that rounds to the other step here and there changes little of the whole.
@@ -180,6 +180,46 @@ def bodies_hold_weights(t):
     check_equal(t, net, small, x)
 
 
+def words(t, shared):
+    """Two looks into a table, and with `shared` a sum over it, which needs its floats."""
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["a"], axis=0, name="look"),
+        helper.make_node("Gather", ["table", "ids"], ["b"], axis=-2),
+        helper.make_node("Mul", ["a", "b"], ["c"]),
+        helper.make_node("Cast", ["ids"], ["f"], to=1),
+        helper.make_node("ReduceSum", ["f"], ["g"], keepdims=0),
+        helper.make_node("Add", ["table", "g"], ["h"]),
+        helper.make_node("ReduceSum", ["h"], ["s"], keepdims=0),
+        helper.make_node("Add", ["c", "s"] if shared else ["c", "c"], ["y"]),
+    ]
+    if not shared:
+        del nodes[3:7]
+    shape = [value("ids", [4, 5], onnx.TensorProto.INT64)], [value("y", [4, 5, 64])]
+    return save(t / "table.onnx", nodes, *shape, [constant("table", draw(900, 64))])
+
+
+def tables_hold_bytes(t):
+    """With a scale for each row, whatever chooses them; nothing else reads their floats."""
+    x = rng.integers(-900, 900, (4, 5))
+    np.save(t / "x.npy", x)
+    net = words(t, shared=False)
+    for bits in ("int8", "int4"):
+        expect(kiln("quantize", net, "--weight-only", bits, "-o", t / "small.onnx"), 0)
+        small = onnx.load(t / "small.onnx").graph
+        kinds = sorted((i.data_type, tuple(i.dims)) for i in small.initializer if len(i.dims) == 2)
+        assert kinds == [(1, (900, 1)), (2, (900, 64))], kinds
+        check_equal(t, net, t / "small.onnx", x, "ids")
+    sizes = []
+    for how in ([], ["--weight-only", "int8"]):
+        expect(kiln("build", net, *how, "--opt-level", 0, "-o", t / "s.kiln"), 0)
+        sizes.append((t / "s.kiln").stat().st_size)
+    assert sizes[1] < 0.4 * sizes[0], sizes
+    for shared, how in ((True, ()), (False, ("--precision", "type:Gather=fp32"))):
+        net = words(t, shared)
+        expect(kiln("quantize", net, "--weight-only", "int8", *how, "-o", t / "small.onnx"), 0)
+        assert not any(i.data_type in (2, 3) for i in onnx.load(t / "small.onnx").graph.initializer)
+
+
 def bodies_stay_float(t):
     """Where scales come from data, with the reason; a rule for a layer there is refused."""
     net, x = looped(t), draw(8, 3, 20)
@@ -204,6 +244,7 @@ if __name__ == "__main__":
                 outliers_are_found_without_data,
                 bodies_find_scales,
                 bodies_hold_weights,
+                tables_hold_bytes,
                 bodies_stay_float,
             ]
         )

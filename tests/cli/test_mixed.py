@@ -125,12 +125,18 @@ def a_study_goes_on_where_it_stopped(t):
     expect(kiln(*common, "--keep-last", "1"), 2, "of another study")
 
 
-def search_leaves_the_planted_layer_float(t):
+def planted_search(t):
+    """The planted network, its data, the engine to write, what quantizes alike, what `search` adds."""
     net = planted(t)
     data = samples(t, net)
     best = t / "best.kiln"
     common = ["--calib", data, "--calibrator", "max", "--improve", "none"]
     more = ["--eval", data, "--no-timing", "--format", "json", "-o", best, "--plot", t / "p.svg"]
+    return net, data, best, common, more
+
+
+def search_leaves_the_planted_layer_float(t):
+    net, data, best, common, more = planted_search(t)
     d = records(kiln("search", net, *common, *more, "--max-drop", "1.5pt"))
     precision = {r["name"]: r["precision"] for r in d["layers"]}
     assert precision["bad"] == "fp32" and list(precision.values()).count("int8") >= 3, d
@@ -157,11 +163,7 @@ def search_leaves_the_planted_layer_float(t):
 
 def search_gives_the_planted_layer_bfloat16(t):
     """Where it is offered: its 8 bits of mantissa do not mind large neighbours."""
-    net = planted(t)
-    data = samples(t, net)
-    best = t / "best.kiln"
-    common = ["--calib", data, "--calibrator", "max", "--improve", "none"]
-    more = ["--eval", data, "--no-timing", "--format", "json", "-o", best, "--plot", t / "p.svg"]
+    net, data, best, common, more = planted_search(t)
     more += ["--max-drop", "1.5pt"]
     d = records(kiln("search", net, *common, *more, "--precisions", "fp32,bf16,int8"))
     layers = {r["name"]: r for r in d["layers"]}

@@ -321,6 +321,13 @@ static geometry from_flat(const flat *f, bool transposed) {
                       .transposed = transposed};
 }
 
+/* Channels last, and planar. */
+static void check_flat(const flat *f, uint64_t seed) {
+    geometry q = from_flat(f, false);
+    check_geometry(&q, false, seed + 1);
+    check_geometry(&q, true, seed + 2);
+}
+
 static void test_conv_shapes(void **unused) {
     (void)unused;
     static const flat shapes[] = {
@@ -345,9 +352,7 @@ static void test_conv_shapes(void **unused) {
         {1, 1, 64, 64, 30, 30, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        geometry q = from_flat(&shapes[i], false);
-        check_geometry(&q, false, i + 1);
-        check_geometry(&q, true, i + 2);
+        check_flat(&shapes[i], i);
     }
 }
 
@@ -371,10 +376,8 @@ static void test_few_channels(void **unused) {
         {3, 1, 20, 3, 1, 33, 1, 3, 1, 1, 1, 1, 0, 40, 0, 41},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        geometry q = from_flat(&shapes[i], false);
         for (uint64_t seed = i; seed < i + 60; seed += 13) {
-            check_geometry(&q, false, seed + 1);
-            check_geometry(&q, true, seed + 2);
+            check_flat(&shapes[i], seed);
         }
     }
 }

@@ -135,7 +135,7 @@ KILN_INLINE void form_stage(float *dst, const float *src, int64_t rows, int64_t 
 /* ---- The inner step ---- */
 
 #if FORM_IS_TILES
-/* gemm_tiles.h */
+/* gemm_tile_simd.c */
 #elif KILN_FORM == FORM_DOT
 
 KILN_INLINE kiln_vf form_load_a(const float *p) {

@@ -4,7 +4,8 @@
  *     q8_tiles_block(&block);                                        kiln_gemm_q8_prims.block
  *
  * Rows are taken 32 at a time, read where they stand; all panels of the block pass by. A last step
- * of fewer than 16 words is completed with zeros in a buffer. */
+ * of fewer than 16 words is completed in buffers: zeros behind the rows of A make what stands behind
+ * the words of B count for nothing. */
 #ifndef KILN_BACKEND_CPU_PRIMS_Q8_TILES_H
 #define KILN_BACKEND_CPU_PRIMS_Q8_TILES_H
 
@@ -76,7 +77,6 @@ KILN_INLINE void q8_tiles_rows(q8_tiles *t) {
         o.b = (const char *)k->b + p * TILES_WIDE * t->words * TILE_WORD;
         o.ldb = (wide ? TILES_WIDE : KILN_VLEN) * TILE_WORD;
         if (o.tail) {
-            memset(t->columns, 0, sizeof t->columns);
             memcpy(t->columns, o.b + whole * o.ldb, (size_t)(tail * o.ldb));
         }
         tile_multiply(&t->file, BYTES, wide, &o, false, t->sums);
@@ -94,6 +94,7 @@ KILN_INLINE void q8_tiles_block(const kiln_gemm_q8_block *k) {
     t.words = i64_ceil_div(k->k, TILE_WORD);
     t.file.rows = 0;
     memset(t.rows, 0, sizeof t.rows);
+    memset(t.columns, 0, sizeof t.columns);
     for (t.first = 0; t.first < k->m; t.first += TILES_TALL) {
         const int64_t rows = i64_min(TILES_TALL, k->m - t.first);
         if (rows != t.file.rows) {

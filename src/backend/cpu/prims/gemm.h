@@ -15,7 +15,8 @@
  *
  * Several threads split [0, tiles) between them in any way: a tile is a block of rows times a block
  * of columns, and every element of C is one chain of K multiply-adds in ascending k that starts at
- * zero (on tile registers, of steps of 32 elements: tiles.h), whatever the blocking. So the bits depend on the instruction set alone, never on the split.
+ * zero (on tile registers, of steps of 32 elements: tiles.h), whatever the blocking. So the bits
+ * depend on the instruction set alone, never on the split.
  * Batches are loops of the caller.
  *
  * Forms: the weights are packed as float32, or in 16 bits (gemm_form.h), and the sums are float32

@@ -4,8 +4,8 @@
  *     q8_tiles_block(&block);                                        kiln_gemm_q8_prims.block
  *
  * Rows are taken 32 at a time, read where they stand; all panels of the block pass by. A last step
- * of fewer than 16 words is completed in buffers: zeros behind the rows of A make what stands behind
- * the words of B count for nothing. */
+ * of fewer than 16 words is completed in buffers: zeros behind the rows of A make what stands
+ * behind the words of B count for nothing. */
 #ifndef KILN_BACKEND_CPU_PRIMS_Q8_TILES_H
 #define KILN_BACKEND_CPU_PRIMS_Q8_TILES_H
 

@@ -494,7 +494,9 @@ typedef struct kiln_machine {
 KILN_API void kiln_machine_describe(kiln_machine *out);
 /* What a core, and all threads together, do at most: multiply-adds or bytes a nanosecond. */
 typedef struct kiln_probe_rate {
-    const char *name; /* "float32", "int8 by pairs", "int8 by dot products", "bfloat16" */
+    /* "float32", "int8 by pairs", "int8 by dot products", "bfloat16", "int8 in tiles", "bfloat16 in
+     * tiles" */
+    const char *name;
     double one, all;
 } kiln_probe_rate;
 typedef struct kiln_probe_level {
@@ -507,7 +509,7 @@ typedef struct kiln_probe {
     double clock_ghz;    /* of one core that is busy */
     double fork_join_us; /* to hand all threads an empty job and see it done */
     double barrier_us;   /* of all threads */
-    kiln_probe_rate products[4];
+    kiln_probe_rate products[6];
     size_t n_products;
     kiln_probe_level levels[4];
     size_t n_levels;

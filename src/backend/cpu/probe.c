@@ -91,8 +91,8 @@ static double clock_ghz(void) {
 /* ---- Products ---- */
 
 static const char *product_name(kiln_probe_product p) {
-    static const char *const names[] = {"float32", "int8 by pairs", "int8 by dot products",
-                                        "bfloat16"};
+    static const char *const names[] = {"float32",  "int8 by pairs", "int8 by dot products",
+                                        "bfloat16", "int8 in tiles", "bfloat16 in tiles"};
     return names[p];
 }
 
@@ -103,6 +103,10 @@ static bool can_multiply(const kiln_cpu_target *t, kiln_probe_product p) {
                strcmp(t->prims->probe->isa, "portable") == 0;
     case KILN_PROBE_BF16:
         return (t->features & KILN_CPU_BF16) != 0;
+    case KILN_PROBE_TILE_BYTES:
+        return (t->features & KILN_CPU_AMX_INT8) != 0;
+    case KILN_PROBE_TILE_HALVES:
+        return (t->features & KILN_CPU_AMX_BF16) != 0;
     default:
         return true;
     }

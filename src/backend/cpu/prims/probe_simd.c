@@ -1,6 +1,7 @@
 /* probe_simd.c - the loops of probe.h at the width of this instruction set. */
 #include "backend/cpu/prims/probe.h"
 #include "backend/cpu/prims/q8_dot.h"
+#include "backend/cpu/prims/tiles.h"
 
 enum { CHAINS = KILN_VREGS == 32 ? 24 : 12, STREAMS = 8 };
 
@@ -47,6 +48,32 @@ KILN_INLINE kiln_vf dot_bf16(kiln_vf sum, kiln_vf a, kiln_vf b) {
     return sum;
 }
 PRODUCT_LOOP(loop_bf16, kiln_vf, START_F32, dot_bf16)
+
+/* Blocks of two by two tiles, whose operands stay in their registers. Returns the words that were
+ * multiplied. */
+KILN_INLINE double loop_tiles(tile_kind kind, int64_t steps, float *sink) {
+    _Alignas(64) float zeros[TILE_ROWS * TILE_WORDS] = {0};
+    tile_file f = {0};
+    tiles_begin(&f, TILES_TALL);
+    TILE_ZERO(&f, 0);
+    TILE_ZERO(&f, 1);
+    TILE_ZERO(&f, 2);
+    TILE_ZERO(&f, 3);
+    TILE_LOAD(&f, 4, zeros, TILE_BYTES);
+    TILE_LOAD(&f, 5, zeros, TILE_BYTES);
+    TILE_LOAD(&f, 6, zeros, TILE_BYTES);
+    TILE_LOAD(&f, 7, zeros, TILE_BYTES);
+    for (int64_t s = 0; s < steps; s++) {
+        TILE_DOT(&f, kind, 0, 4, 6);
+        TILE_DOT(&f, kind, 1, 4, 7);
+        TILE_DOT(&f, kind, 2, 5, 6);
+        TILE_DOT(&f, kind, 3, 5, 7);
+    }
+    TILE_STORE(&f, 0, zeros, TILE_BYTES);
+    tiles_end(&f);
+    *sink += zeros[0];
+    return 4.0 * TILE_ROWS * TILE_ROWS * TILE_WORDS * (double)steps;
+}
 #endif
 
 static double probe_multiply(kiln_probe_product product, int64_t steps, float *sink) {
@@ -60,6 +87,10 @@ static double probe_multiply(kiln_probe_product product, int64_t steps, float *s
     case KILN_PROBE_BF16:
 #if defined(KILN_ISA_avx512)
         return 2 * loop_bf16(steps, sink);
+    case KILN_PROBE_TILE_BYTES:
+        return 4 * loop_tiles(BYTES, steps, sink);
+    case KILN_PROBE_TILE_HALVES:
+        return 2 * loop_tiles(HALVES, steps, sink);
 #endif
     default:
         return 0;

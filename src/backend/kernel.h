@@ -39,6 +39,9 @@ typedef struct kiln_cpu_target {
  * vector code. */
 const char *kiln_target_isa(const kiln_cpu_target *target);
 bool kiln_target_is_off(const kiln_cpu_target *target, const char *name);
+/* Whether bfloat16 products read their operand in memory as bfloat16, so that it pays to hold it
+ * so (kiln_held). */
+bool kiln_target_holds_half(const kiln_cpu_target *target);
 
 typedef struct kiln_claimer {
     kiln_graph *graph;
@@ -65,7 +68,8 @@ typedef struct kiln_packer {
 } kiln_packer;
 
 /* One operand at bind time: concrete logical dims (ONNX order; data is NULL unless it is a
- * constant or its contents are known) and the layout it lies in. */
+ * constant or its contents are known), the layout it lies in, and as its dtype what its elements
+ * are held in: BF16 for a float32 value where the claim allows that (kiln_held). */
 typedef struct kiln_operand {
     kiln_tensor tensor;
     kiln_layout layout;
@@ -175,6 +179,9 @@ kiln_claim *kiln_claim_new(kiln_claimer *c, const kiln_kernel *kernel, kiln_node
 bool kiln_claim_add(kiln_claimer *c, kiln_claim *claim, kiln_node *node);
 /* Adds an operand to the end of the inputs; returns its number or -1. */
 int32_t kiln_claim_input(kiln_claimer *c, kiln_claim *claim, kiln_value *value, kiln_layout mask);
+/* The claim moves the elements of the inputs it has so far: it takes them and its outputs in any
+ * type, all in the same. */
+void kiln_claim_hold_alike(kiln_claim *claim);
 /* Sets c->reason (formatted into the arena) and returns NULL. */
 kiln_claim *kiln_claim_refuse(kiln_claimer *c, const char *fmt, ...) KILN_PRINTF(2, 3);
 /* The one node that uses v and may be taken along, if v has exactly one use, is no graph output and

@@ -133,8 +133,11 @@ static kiln_status describe_layer(kiln_engine *e, const kiln_plan *plan, size_t 
     const char *type = "";
     if (claim->n_out > 0) {
         type = kiln_type_text(e->graph->dims, &claim->out[0]->type, arena);
-        bool last = plan->slots[step->out[0]].layout == KILN_LAYOUT_LAST;
-        type = type ? kiln_arena_printf(arena, "%s%s", type, last ? " nhwc" : "") : NULL;
+        const kiln_slot *slot = &plan->slots[step->out[0]];
+        type = type ? kiln_arena_printf(arena, "%s%s%s", type,
+                                        slot->layout == KILN_LAYOUT_LAST ? " nhwc" : "",
+                                        slot->half ? " as bfloat16" : "")
+                    : NULL;
     }
     l->output = type;
     if (!l->ops || !l->sources || !type) {

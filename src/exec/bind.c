@@ -151,8 +151,8 @@ static bool fold_step(kiln_binding *b, const kiln_step *step) {
     kiln_tensor t;
     for (int32_t i = 0; i < claim->n_out; i++) {
         const kiln_fact *f = *fact_slot(b, claim->out[i]);
-        if (b->frame->plan->slots[step->out[i]].layout != KILN_LAYOUT_ROW || !f ||
-            !materialize(b, f, &t)) {
+        const kiln_slot *slot = &b->frame->plan->slots[step->out[i]];
+        if (slot->layout != KILN_LAYOUT_ROW || slot->half || !f || !materialize(b, f, &t)) {
             return false;
         }
         b->seg->places[step->out[i]] = (kiln_place){.kind = KILN_PLACE_DATA, .data = t.data};
@@ -184,6 +184,7 @@ static kiln_status make_operand(kiln_binding *b, int32_t slot, kiln_operand *out
     kiln_fact f;
     KILN_TRY(kiln_binding_fact(b, s->value, &f));
     kiln_type_to_tensor(&f.type, &out->tensor);
+    out->tensor.dtype = kiln_slot_dtype(s, out->tensor.dtype);
     out->tensor.data = f.data ? f.data->data : NULL;
     out->tensor.cap_bytes = kiln_tensor_bytes(&out->tensor);
     out->layout = s->layout;
@@ -325,7 +326,9 @@ static kiln_status start_facts(kiln_binding *b, const kiln_segment *parent) {
     memcpy(b->seg->facts, parent->facts, n * sizeof(kiln_fact *));
     const kiln_step *late = &f->plan->steps[parent->end];
     for (int32_t i = 0; i < late->claim->n_out; i++) {
-        KILN_TRY(set_datum_fact(b, late->claim->out[i], &f->slots[late->out[i]]));
+        kiln_datum made = f->slots[late->out[i]];
+        made.tensor.dtype = f->plan->slots[late->out[i]].half ? KILN_DTYPE_F32 : made.tensor.dtype;
+        KILN_TRY(set_datum_fact(b, late->claim->out[i], &made));
     }
     return KILN_OK;
 }

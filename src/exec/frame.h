@@ -122,8 +122,8 @@ void kiln_frame_forget(kiln_frame *frame);
 
 /* Runs the frame: inputs per graph input; captures are in their slots. */
 kiln_status kiln_frame_run(kiln_frame *frame, const kiln_datum *inputs, kiln_diag *diag);
-/* The datum of v from the frame's slots in layout ROW (copied into arena where it lies
- * otherwise). */
+/* The datum of v from the frame's slots in layout ROW and its own type (copied into arena where it
+ * is held otherwise). */
 kiln_status kiln_frame_row(kiln_frame *frame, int32_t slot, kiln_datum *out, kiln_arena *arena);
 /* Adds a run of the step that took so long, not counting steps of bodies. */
 void kiln_frame_time(kiln_frame *frame, int32_t step, int64_t t_ns);
@@ -133,7 +133,7 @@ kiln_status kiln_frame_late(kiln_frame *frame, int32_t step, kiln_diag *diag);
  * others by those of their nodes. */
 kiln_status kiln_frame_reference(kiln_frame *frame, int32_t step, kiln_datum *out,
                                  kiln_arena *arena, kiln_diag *diag);
-/* Copies a tensor in ROW order to the slot's address, in the slot's layout. */
+/* Copies a tensor in ROW order to the slot's address, as the slot holds it. */
 void kiln_frame_store(kiln_frame *frame, int32_t slot, const kiln_datum *row);
 /* Replays the inner values of a step's region for the taps. */
 kiln_status kiln_frame_tap(kiln_frame *frame, int32_t step, kiln_diag *diag);

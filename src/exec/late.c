@@ -2,36 +2,62 @@
  * references of other steps; and replays for taps. */
 #include <string.h>
 
+#include "base/half.h"
 #include "base/timer.h"
 #include "exec/frame.h"
 
-/* Copies elements between the layouts of one tensor: dst[i in ROW order] <-> src. */
-static void relayout(const kiln_tensor *t, const void *src, void *dst, bool to_row) {
-    int64_t n = t->dims[0], c = t->dims[1], inner = 1;
-    for (int32_t d = 2; d < t->rank; d++) {
+/* The elements of a value are in ONNX's order and type, and as the slot holds them. */
+static bool is_plain(const kiln_slot *slot) {
+    return slot->layout == KILN_LAYOUT_ROW && !slot->half;
+}
+
+static void copy_element(kiln_dtype to, void *dst, int64_t i, kiln_dtype from, const void *src,
+                         int64_t k) {
+    if (to == from) {
+        kiln_copy_elements(to, dst, i, src, k, 1);
+    } else if (to == KILN_DTYPE_BF16) {
+        ((uint16_t *)dst)[i] = kiln_f32_to_bf16(((const float *)src)[k]);
+    } else {
+        ((float *)dst)[i] = kiln_bf16_to_f32(((const uint16_t *)src)[k]);
+    }
+}
+
+/* Copies all elements of a tensor of `dtype` out of the slot, or into it. */
+static void convert(const kiln_tensor *t, const kiln_slot *slot, kiln_dtype dtype, const void *src,
+                    void *dst, bool into) {
+    const kiln_dtype held = kiln_slot_dtype(slot, dtype);
+    const kiln_dtype to = into ? held : dtype, from = into ? dtype : held;
+    const bool last = slot->layout == KILN_LAYOUT_LAST;
+    const int64_t n = last ? t->dims[0] : 1, c = last ? t->dims[1] : 1;
+    int64_t inner = last ? 1 : kiln_tensor_count(t);
+    for (int32_t d = 2; last && d < t->rank; d++) {
         inner *= t->dims[d];
     }
     for (int64_t b = 0; b < n; b++) {
         for (int64_t k = 0; k < c; k++) {
             for (int64_t s = 0; s < inner; s++) {
-                int64_t row = (b * c + k) * inner + s, last = (b * inner + s) * c + k;
-                kiln_copy_elements(t->dtype, dst, to_row ? row : last, src, to_row ? last : row, 1);
+                int64_t row = (b * c + k) * inner + s, at = (b * inner + s) * c + k;
+                copy_element(to, dst, into ? at : row, from, src, into ? row : at);
             }
         }
     }
 }
 
 kiln_status kiln_frame_row(kiln_frame *f, int32_t slot, kiln_datum *out, kiln_arena *arena) {
+    const kiln_slot *s = &f->plan->slots[slot];
     *out = f->slots[slot];
-    if (f->plan->slots[slot].layout == KILN_LAYOUT_ROW || out->kind != KILN_KIND_TENSOR) {
+    if (is_plain(s) || out->kind != KILN_KIND_TENSOR) {
         return KILN_OK;
     }
-    void *row = kiln_arena_raw(arena, out->tensor.cap_bytes);
+    kiln_tensor *t = &out->tensor;
+    t->dtype = s->value->type.dtype;
+    t->cap_bytes = kiln_tensor_bytes(t);
+    void *row = kiln_arena_raw(arena, t->cap_bytes);
     if (!row) {
         return KILN_E_MEMORY;
     }
-    relayout(&out->tensor, out->tensor.data, row, true);
-    out->tensor.data = row;
+    convert(t, s, t->dtype, t->data, row, false);
+    t->data = row;
     return KILN_OK;
 }
 
@@ -193,15 +219,18 @@ static kiln_status put(region *r, int32_t slot, const kiln_datum *d, kiln_diag *
     }
     f->slots[slot] = *d;
     f->filled[slot] = 0;
-    if (f->plan->slots[slot].layout == KILN_LAYOUT_ROW) {
+    const kiln_slot *s = &f->plan->slots[slot];
+    if (is_plain(s)) {
         return KILN_OK;
     }
-    void *last = kiln_arena_raw(r->arena, d->tensor.cap_bytes);
-    if (!last) {
+    kiln_tensor *t = &f->slots[slot].tensor;
+    t->dtype = kiln_slot_dtype(s, t->dtype);
+    t->cap_bytes = kiln_tensor_bytes(t);
+    t->data = kiln_arena_raw(r->arena, t->cap_bytes);
+    if (!t->data) {
         return KILN_E_MEMORY;
     }
-    relayout(&d->tensor, d->tensor.data, last, false);
-    f->slots[slot].tensor.data = last;
+    convert(t, s, d->tensor.dtype, d->tensor.data, t->data, true);
     return KILN_OK;
 }
 
@@ -245,10 +274,11 @@ kiln_status kiln_frame_late(kiln_frame *f, int32_t s, kiln_diag *diag) {
 
 void kiln_frame_store(kiln_frame *f, int32_t slot, const kiln_datum *row) {
     void *to = f->slots[slot].tensor.data;
-    if (f->plan->slots[slot].layout == KILN_LAYOUT_ROW) {
+    const kiln_slot *s = &f->plan->slots[slot];
+    if (is_plain(s)) {
         memcpy(to, row->tensor.data, kiln_tensor_bytes(&row->tensor));
     } else {
-        relayout(&row->tensor, row->tensor.data, to, false);
+        convert(&row->tensor, s, row->tensor.dtype, row->tensor.data, to, true);
     }
 }
 

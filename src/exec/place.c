@@ -48,7 +48,8 @@ static void touch_rest(kiln_binding *b) {
 /* Size of the buffer that a slot needs. A constant or a capture in another layout has no fact among
  * the segment's: the place keeps it. */
 static kiln_status size_buffer(kiln_binding *b, int32_t slot, size_t *bytes) {
-    const kiln_value *v = b->frame->plan->slots[slot].value;
+    const kiln_slot *s = &b->frame->plan->slots[slot];
+    const kiln_value *v = s->value;
     kiln_place *place = &b->seg->places[slot];
     kiln_fact f;
     kiln_tensor t = {0};
@@ -56,6 +57,7 @@ static kiln_status size_buffer(kiln_binding *b, int32_t slot, size_t *bytes) {
     if (!kiln_type_to_tensor(&f.type, &t)) {
         return kiln_fail(b->diag, KILN_F_INTERNAL, "value \"%s\" has no size at binding", v->name);
     }
+    t.dtype = kiln_slot_dtype(s, t.dtype);
     *place = (kiln_place){.kind = KILN_PLACE_BUFFER};
     *bytes = kiln_tensor_bytes(&t);
     if (v->constant || v->home != b->frame->plan->graph) {

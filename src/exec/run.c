@@ -101,6 +101,7 @@ static void fill_dims(kiln_frame *f, const kiln_segment *seg, size_t i) {
         memset(d, 0, sizeof *d);
         d->kind = KILN_KIND_TENSOR;
         kiln_type_to_tensor(&fact->type, &d->tensor);
+        d->tensor.dtype = kiln_slot_dtype(&p->slots[i], d->tensor.dtype);
         d->tensor.cap_bytes = kiln_tensor_bytes(&d->tensor);
         f->filled[i] = seg->serial;
     }

@@ -22,6 +22,13 @@ typedef enum kiln_layout {
     KILN_LAYOUT_ANY = 3,
 } kiln_layout;
 
+/* How a claim takes an operand of float32 that is held in bfloat16 instead, in the same order. */
+typedef enum kiln_held {
+    KILN_HELD_FULL = 0,   /* not at all */
+    KILN_HELD_HALF = 1,   /* it reads or writes either */
+    KILN_HELD_ROUNDS = 3, /* either, and as a bfloat16 product: its operand, or its result */
+} kiln_held;
+
 typedef struct kiln_kernel kiln_kernel;
 
 /* A region of the graph and the kernel that runs it. */
@@ -36,6 +43,9 @@ typedef struct kiln_claim {
     int32_t n_out;
     uint8_t *in_layouts; /* masks of kiln_layout, n_in and n_out of them */
     uint8_t *out_layouts;
+    uint8_t *in_held; /* kiln_held of each; all FULL at first */
+    uint8_t *out_held;
+    bool same_held;   /* it moves bytes: all operands that are not FULL are held alike */
     bool same_layout; /* operands whose mask is ANY must all get the same layout */
     bool alias;       /* out 0 has the bytes of in 0: no work, no buffer */
     int32_t in_place; /* input whose buffer out 0 may take over when it is dead; -1: none */
@@ -52,8 +62,14 @@ typedef struct kiln_blob {
 typedef struct kiln_slot {
     kiln_value *value;
     kiln_layout layout;
+    bool half;        /* a float32 value held in bfloat16: all slots of the value are */
     int32_t alias_of; /* slot with the same bytes, or -1 */
 } kiln_slot;
+
+/* What the elements of the slot of a value of `dtype` are held in. */
+static inline kiln_dtype kiln_slot_dtype(const kiln_slot *slot, kiln_dtype dtype) {
+    return slot->half ? KILN_DTYPE_BF16 : dtype;
+}
 
 typedef struct kiln_step {
     const kiln_claim *claim;

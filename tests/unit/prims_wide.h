@@ -22,6 +22,7 @@ extern const kiln_gemm_prims kiln_gemm_bf16_prims_wide, kiln_gemm_dot_prims_wide
 extern const kiln_conv_prims kiln_conv_bf16_prims_wide, kiln_conv_dot_prims_wide;
 extern const kiln_gemm_q8_prims kiln_gemm_q8_prims_wideamx;
 extern const kiln_conv_q8_prims kiln_conv_q8_prims_wideamx;
+extern const kiln_depthwise_prims kiln_depthwise_half_prims_wide;
 extern const kiln_gemm_prims kiln_gemm_tile_prims_wide;
 extern const kiln_conv_prims kiln_conv_tile_prims_wide;
 

@@ -3,6 +3,7 @@
 #include "prims_util.h"
 
 #include "backend/cpu/prims/pool.h"
+#include "base/half.h"
 
 ISA_TABLE(kiln_pool_prims);
 
@@ -23,9 +24,8 @@ static double reference(const kiln_pool_args *a, int64_t n, const int64_t *o, in
         if (!inside) {
             continue;
         }
-        double v =
-            a->x[(((n * a->in[0] + at[0]) * a->in[1] + at[1]) * a->in[2] + at[2]) * a->channels +
-                 c];
+        const int64_t pixel = ((n * a->in[0] + at[0]) * a->in[1] + at[1]) * a->in[2] + at[2];
+        double v = ((const float *)a->x)[pixel * a->channels + c];
         max = isnan(max) || isnan(v) ? NAN : v > max ? v : max;
         sum += a->op == KILN_POOL_LP ? pow(fabs(v), a->p) : v;
     }
@@ -47,6 +47,45 @@ static void run_job(void *arg, int64_t a, int64_t b) {
     } else {
         j->prims->global_pool(j->global, a, b);
     }
+}
+
+/* Elements of x rounded to bfloat16 in place, and as such. */
+static uint16_t *rounded(float *x, int64_t n) {
+    uint16_t *half = guard_bytes((size_t)n * sizeof *half, sizeof *half);
+    for (int64_t i = 0; i < n; i++) {
+        half[i] = kiln_f32_to_bf16(x[i]);
+        x[i] = kiln_bf16_to_f32(half[i]);
+    }
+    return half;
+}
+
+/* What is held in bfloat16 gives the bits of the same numbers as floats, rounded on request. */
+static void check_half(int isa, kiln_pool_args a, int64_t in, int64_t pixels) {
+    const int64_t out = pixels * a.channels;
+    float *x = guard_floats(in, 1), *want = guard_floats(out, 1), *y = guard_floats(out, 1);
+    uint16_t *half_y = guard_bytes((size_t)out * sizeof *half_y, sizeof *half_y);
+    memcpy(x, a.x, (size_t)in * sizeof *x);
+    uint16_t *half_x = rounded(x, in);
+    kiln_pool_args same = a, from = a, both = a;
+    same.x = x;
+    same.y = want;
+    from.x = both.x = half_x;
+    from.half_x = both.half_x = both.half_y = true;
+    from.y = y;
+    both.y = half_y;
+    prims_of[isa]->pool(&same, 0, pixels);
+    prims_of[isa]->pool(&from, 0, pixels);
+    prims_of[isa]->pool(&both, 0, pixels);
+    assert_memory_equal(want, y, (size_t)out * sizeof *y);
+    for (int64_t i = 0; i < out; i++) {
+        const float narrow = kiln_bf16_to_f32(half_y[i]);
+        assert_true(isnan(y[i]) ? isnan(narrow) : half_y[i] == kiln_f32_to_bf16(y[i]));
+    }
+    guard_free(x);
+    guard_free(want);
+    guard_free(y);
+    guard_free(half_x);
+    guard_free(half_y);
 }
 
 static void check(int isa, kiln_pool_args a) {
@@ -78,6 +117,7 @@ static void check(int isa, kiln_pool_args a) {
         int64_t n = p / (a.out[0] * a.out[1] * a.out[2]);
         assert_close("pool", i, y[i], reference(&a, n, o, i % a.channels), 1e-6, 2e-6);
     }
+    check_half(isa, a, in, pixels);
     guard_free(x);
     guard_free(y);
     guard_free(first);
@@ -181,6 +221,14 @@ static void check_global(int isa, kiln_pool_op op, int32_t p, int64_t batch, int
                                             : pow(sum, 1.0 / p);
         assert_close("global", i, y[i], want, 1e-6, 3e-6);
     }
+    uint16_t *half = rounded(x, in);
+    prims_of[isa]->global_pool(&a, 0, batch * channels);
+    memcpy(first, y, (size_t)(batch * channels) * 4);
+    a.x = half;
+    a.half_x = true;
+    prims_of[isa]->global_pool(&a, 0, batch * channels);
+    assert_memory_equal(first, y, (size_t)(batch * channels) * 4);
+    guard_free(half);
     guard_free(x);
     guard_free(y);
     guard_free(first);

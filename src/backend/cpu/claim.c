@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "backend/cpu/kernel.h"
+#include "backend/cpu/prims/gemm.h"
 #include "ops/ops.h"
 
 static const kiln_kernel *const table[] = {
@@ -59,6 +60,10 @@ bool kiln_target_is_off(const kiln_cpu_target *target, const char *name) {
     return false;
 }
 
+bool kiln_target_holds_half(const kiln_cpu_target *target) {
+    return target->prims->gemm_bf16->step == 2 && !kiln_target_is_off(target, "hold_half");
+}
+
 kiln_claim *kiln_claim_new(kiln_claimer *c, const kiln_kernel *kernel, kiln_node *anchor,
                            int32_t n_in, int32_t n_out, size_t params_bytes) {
     kiln_claim *claim = kiln_arena_array(c->arena, 1, sizeof *claim);
@@ -66,8 +71,9 @@ kiln_claim *kiln_claim_new(kiln_claimer *c, const kiln_kernel *kernel, kiln_node
     kiln_value **in = kiln_arena_array(c->arena, (size_t)n_in, sizeof *in);
     kiln_value **out = kiln_arena_array(c->arena, (size_t)n_out, sizeof *out);
     uint8_t *masks = kiln_arena_array(c->arena, (size_t)(n_in + n_out), 1);
+    uint8_t *holds = kiln_arena_array(c->arena, (size_t)(n_in + n_out), 1);
     void *params = kiln_arena_array(c->arena, 1, params_bytes);
-    if (!claim || !nodes || !in || !out || !masks || !params) {
+    if (!claim || !nodes || !in || !out || !masks || !holds || !params) {
         c->status = KILN_E_MEMORY;
         c->reason = "out of memory";
         return NULL;
@@ -87,6 +93,8 @@ kiln_claim *kiln_claim_new(kiln_claimer *c, const kiln_kernel *kernel, kiln_node
                           .n_out = n_out,
                           .in_layouts = masks,
                           .out_layouts = masks + n_in,
+                          .in_held = holds,
+                          .out_held = holds + n_in,
                           .in_place = -1,
                           .tactic = c->tactic,
                           .params = params};
@@ -124,19 +132,28 @@ int32_t kiln_claim_input(kiln_claimer *c, kiln_claim *claim, kiln_value *value, 
     size_t n = (size_t)claim->n_in;
     kiln_value **in = kiln_arena_array(c->arena, n + 1, sizeof *in);
     uint8_t *masks = kiln_arena_array(c->arena, n + 1, 1);
-    if (!in || !masks) {
+    uint8_t *holds = kiln_arena_array(c->arena, n + 1, 1);
+    if (!in || !masks || !holds) {
         c->status = KILN_E_MEMORY;
         return -1;
     }
     if (n > 0) {
         memcpy(in, claim->in, n * sizeof *in);
         memcpy(masks, claim->in_layouts, n);
+        memcpy(holds, claim->in_held, n);
     }
     in[n] = value;
     masks[n] = (uint8_t)mask;
     claim->in = in;
     claim->in_layouts = masks;
+    claim->in_held = holds;
     return claim->n_in++;
+}
+
+void kiln_claim_hold_alike(kiln_claim *claim) {
+    memset(claim->in_held, KILN_HELD_HALF, (size_t)claim->n_in);
+    memset(claim->out_held, KILN_HELD_HALF, (size_t)claim->n_out);
+    claim->same_held = true;
 }
 
 kiln_claim *kiln_claim_refuse(kiln_claimer *c, const char *fmt, ...) {

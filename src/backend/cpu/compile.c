@@ -1,6 +1,8 @@
-/* compile.c - from a cover to a plan: one layout per operand, conversions where they differ. */
+/* compile.c - from a cover to a plan: one layout per operand, conversions where they differ; which
+ * values are held in bfloat16 (hold.h). */
 #include <string.h>
 
+#include "backend/cpu/hold.h"
 #include "backend/cpu/kernel.h"
 
 typedef struct compiler {
@@ -8,6 +10,7 @@ typedef struct compiler {
     kiln_arena *arena;
     /* Per value id: its slot in each layout, or -1; index 0 ROW, 1 LAST. */
     int32_t (*slots)[2];
+    const bool *half; /* per value id: held in bfloat16 */
 } compiler;
 
 static int32_t rank_of(const kiln_value *v) {
@@ -26,7 +29,7 @@ static int32_t layout_index(kiln_layout layout) {
 static kiln_status new_slot(compiler *c, kiln_value *v, kiln_layout layout, int32_t alias_of,
                             int32_t *out) {
     kiln_plan *p = c->plan;
-    kiln_slot slot = {.value = v, .layout = layout, .alias_of = alias_of};
+    kiln_slot slot = {.value = v, .layout = layout, .half = c->half[v->id], .alias_of = alias_of};
     KILN_PUSH(p->graph->arena, p->slots, p->n_slots, p->cap_slots, slot);
     *out = (int32_t)p->n_slots - 1;
     c->slots[v->id][layout_index(layout)] = *out;
@@ -175,6 +178,9 @@ kiln_status kiln_cpu_compile(kiln_plan *plan, kiln_arena *arena) {
     sort_claims(plan, by_last);
     KILN_ALLOC(c.slots, arena, root->n_values);
     memset(c.slots, -1, (size_t)root->n_values * sizeof *c.slots);
+    bool *half;
+    KILN_TRY(kiln_cpu_hold(plan, (size_t)root->n_values, &half, arena));
+    c.half = half;
     KILN_TRY(row_slots(&c, plan->graph->inputs, plan->graph->n_inputs, &plan->input_slots));
     KILN_TRY(row_slots(&c, plan->graph->captures, plan->graph->n_captures, &plan->capture_slots));
     for (size_t i = 0; i < plan->n_claims; i++) {

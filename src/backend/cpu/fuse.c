@@ -219,37 +219,72 @@ bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln
     return end_fuse(&u);
 }
 
+void kiln_fuse_hold(const kiln_claimer *c, kiln_claim *claim, const kiln_fused *fused) {
+    if (!kiln_target_holds_half(c->target)) {
+        return;
+    }
+    const bool product = claim->kernel->computes == KILN_DTYPE_BF16;
+    claim->out_held[0] = product ? KILN_HELD_ROUNDS : KILN_HELD_HALF;
+    if (fused->residual_in >= 0 && product) {
+        claim->in_held[fused->residual_in] = KILN_HELD_HALF;
+    }
+}
+
 void kiln_fuse_bind(kiln_fused_state *s, const kiln_fused *fused, const kiln_binder *b,
                     int64_t columns) {
+    const int32_t residual = fused->residual_in;
     s->fused = fused;
     s->prims = b->target->prims->program;
     s->columns = columns;
+    s->half = b->out[0].tensor.dtype == KILN_DTYPE_BF16;
+    s->adds_half = residual >= 0 && b->in[residual].tensor.dtype == KILN_DTYPE_BF16;
+}
+
+void kiln_fuse_bind_matrix(kiln_fused_state *s, kiln_binder *b) {
+    if (s->half) {
+        s->matrix_at = (b->shared_bytes + 63) & ~(size_t)63;
+        b->shared_bytes =
+            s->matrix_at + (size_t)kiln_tensor_count(&b->out[0].tensor) * sizeof(float);
+    }
+}
+
+void kiln_fuse_in_registers(kiln_fused_state *s) {
+    s->in_registers = s->half && !s->fused->has_post;
+}
+
+float *kiln_fuse_matrix(const kiln_fused_state *s, const kiln_call *call) {
+    return s->half ? (float *)(void *)((char *)call->shared + s->matrix_at) : call->out[0];
 }
 
 void kiln_fuse_resolve(const kiln_fused_state *s, const kiln_call *call, kiln_epilogue *out,
                        kiln_program_post_args *args) {
+    static const kiln_program copy = {.inputs = 1, .outputs = 1, .regs = 1};
     const kiln_fused *f = s->fused;
     *out = KILN_EPILOGUE_NONE;
     out->bias = f->bias_in >= 0 ? call->in[f->bias_in] : NULL;
-    out->residual = f->residual_in >= 0 ? call->in[f->residual_in] : NULL;
+    out->residual = f->residual_in >= 0 && !s->adds_half ? call->in[f->residual_in] : NULL;
+    out->origin = kiln_fuse_matrix(s, call);
+    out->addend = s->adds_half ? call->in[f->residual_in] : NULL;
+    out->result = s->in_registers ? call->out[0] : NULL;
     out->ld_residual = s->columns;
     out->slope = f->slope;
     out->lo = f->lo;
     out->hi = f->hi;
     out->act_first = f->act_first;
     out->hard_swish = f->hard_swish;
-    if (!f->has_post) {
+    if (!f->has_post && (!s->half || s->in_registers)) {
         return;
     }
     memset(args, 0, sizeof *args);
-    args->program = &f->post.program;
+    args->program = f->has_post ? &f->post.program : &copy;
     args->in[0].kind = KILN_POST_SELF;
-    for (int32_t i = 1; i < f->post.n_in; i++) {
+    for (int32_t i = 1; f->has_post && i < f->post.n_in; i++) {
         args->in[i] = (kiln_post_operand){
             .kind = f->post_kind[i], .data = call->in[f->post_in[i]], .ld = s->columns};
     }
-    args->bytes = f->narrows ? call->out[0] : NULL;
-    args->ld_bytes = s->columns;
+    args->narrow = f->narrows || s->half ? call->out[0] : NULL;
+    args->narrow_type = s->half ? KILN_DTYPE_BF16 : KILN_DTYPE_U8;
+    args->ld_narrow = s->columns;
     out->post = s->prims->post;
     out->post_arg = args;
 }
@@ -260,7 +295,8 @@ void kiln_fuse_advance(const kiln_fused_state *s, kiln_epilogue *io, kiln_progra
     if (!io->post) {
         return;
     }
-    args->bytes = args->bytes ? args->bytes + elements : NULL;
+    const int64_t item = args->narrow_type == KILN_DTYPE_BF16 ? 2 : 1;
+    args->narrow = args->narrow ? (char *)args->narrow + item * elements : NULL;
     for (int32_t k = 1; k < s->fused->post.n_in; k++) {
         if (args->in[k].kind == KILN_POST_MATRIX) {
             args->in[k].data += elements;

@@ -6,7 +6,14 @@
  * the first node that does not, the rest becomes a program that runs over each finished block;
  * kernels that can keep their blocks in scratch let it end in a QuantizeLinear to uint8. At bind
  * time kiln_fuse_bind, and for each run kiln_fuse_resolve, turn that into a kiln_epilogue over a
- * matrix of rows x channels. */
+ * matrix of rows x channels.
+ *
+ * Where the result is held in bfloat16 (hold.h), the matrix is scratch that the team shares, and
+ * the epilogue or the program writes the result:
+ *
+ *     kiln_fuse_hold(c, claim, &p->fused);                            (claim)
+ *     kiln_fuse_bind_matrix(&s->fused, b);                            (bind)
+ *     args.y = kiln_fuse_matrix(&s->fused, call);                     (run) */
 #ifndef KILN_BACKEND_CPU_FUSE_H
 #define KILN_BACKEND_CPU_FUSE_H
 
@@ -36,14 +43,26 @@ bool kiln_fuse_chain(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln
 bool kiln_fuse_quantizer(kiln_claimer *c, kiln_claim *claim, kiln_fused *fused, kiln_value *out,
                          int32_t channel, kiln_layout mask);
 
+/* The result, and for products of pairs a residual in the epilogue, may be held in bfloat16. */
+void kiln_fuse_hold(const kiln_claimer *c, kiln_claim *claim, const kiln_fused *fused);
+
 /* What a kernel's bound state keeps. */
 typedef struct kiln_fused_state {
     const kiln_fused *fused;
     const kiln_program_prims *prims;
     int64_t columns;
+    bool half, adds_half; /* how result and residual are held */
+    bool in_registers;    /* the epilogue itself rounds the result */
+    size_t matrix_at;     /* half: of the matrix in the shared memory */
 } kiln_fused_state;
 void kiln_fuse_bind(kiln_fused_state *s, const kiln_fused *fused, const kiln_binder *b,
                     int64_t columns);
+/* Adds the matrix to b->shared_bytes where the result is held in bfloat16. */
+void kiln_fuse_bind_matrix(kiln_fused_state *s, kiln_binder *b);
+/* The prims know `result` and `addend` of the epilogue: the result needs no post. */
+void kiln_fuse_in_registers(kiln_fused_state *s);
+/* Where the kernel's matrix stands in this run: the result itself, or scratch. */
+float *kiln_fuse_matrix(const kiln_fused_state *s, const kiln_call *call);
 /* The epilogue for this run. `args` backs the post program and must live as long as the run. */
 void kiln_fuse_resolve(const kiln_fused_state *s, const kiln_call *call, kiln_epilogue *out,
                        kiln_program_post_args *args);

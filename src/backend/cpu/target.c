@@ -52,6 +52,7 @@ extern const struct kiln_conv_q8_prims kiln_conv_q8_prims_amx;
     extern const struct kiln_##family##_prims kiln_##f16##_prims_avx2;           \
     extern const struct kiln_##family##_prims kiln_##f16##_prims_avx512;
 KILN_HALF_FAMILIES(DECLARE_HALF)
+extern const struct kiln_depthwise_prims kiln_depthwise_half_prims_avx512;
 
 #define PORTABLE(family) .family = &kiln_##family##_prims_portable,
 #define AVX2(family) .family = &kiln_##family##_prims_avx2,
@@ -99,13 +100,15 @@ static const struct {
     {KILN_ISA_AVX512,
      KILN_CPU_VNNI | KILN_CPU_BF16,
      {.isa = "avx512bf16",
-      KILN_PRIM_FAMILIES(AVX512) KILN_Q8_FAMILIES(AVX512VNNI) KILN_HALF_FAMILIES(HALF_AVX512DOT)}},
+      KILN_PRIM_FAMILIES(AVX512) KILN_Q8_FAMILIES(AVX512VNNI) KILN_HALF_FAMILIES(HALF_AVX512DOT)
+          .depthwise_half = &kiln_depthwise_half_prims_avx512}},
     {KILN_ISA_AVX512,
      KILN_CPU_VNNI | KILN_CPU_BF16 | KILN_CPU_AMX_INT8 | KILN_CPU_AMX_BF16,
      {.isa = "amx",
       .gemm_q8 = &kiln_gemm_q8_prims_amx,
       .conv_q8 = &kiln_conv_q8_prims_amx,
       .depthwise_q8 = &kiln_depthwise_q8_prims_avx512vnni,
+      .depthwise_half = &kiln_depthwise_half_prims_avx512,
       KILN_PRIM_FAMILIES(AVX512) KILN_HALF_FAMILIES(HALF_AMX)}},
 #endif
 };

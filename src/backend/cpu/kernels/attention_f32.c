@@ -87,6 +87,7 @@ typedef struct joined {
 typedef struct attention_state {
     const kiln_attention_params *p;
     kiln_fused_state fused;
+    bool narrows; /* lines wait in scratch to become the result */
     const kiln_attention_prims *prims;
     kiln_attention_args args; /* all but addresses */
     joined k, v;
@@ -206,7 +207,8 @@ static kiln_status bind(kiln_binder *b) {
     memcpy(a->v_stride, v.stride, sizeof a->v_stride);
     memcpy(a->y_stride, y.stride, sizeof a->y_stride);
     b->scratch_bytes = (size_t)kiln_attention_scratch(a) * sizeof(float);
-    if (p->fused.narrows) {
+    s->narrows = p->fused.narrows || b->out[0].tensor.dtype == KILN_DTYPE_BF16;
+    if (s->narrows) {
         b->scratch_bytes += (size_t)(KILN_ATTENTION_ROWS * a->v_dim) * sizeof(float);
         kiln_fuse_bind(&s->fused, &p->fused, b, y.stride[2]);
     }
@@ -262,13 +264,13 @@ static const float *additive_mask(const kiln_call *call, const attention_state *
     return dst;
 }
 
-/* `rows` lines of floats, brought to the result's bytes from element `at` on. */
+/* `rows` lines of floats, brought to the result's type from element `at` on. */
 static void narrow(const attention_state *s, const kiln_call *call, int64_t at, float *floats,
                    int64_t rows) {
     kiln_epilogue e;
     kiln_program_post_args post;
     kiln_fuse_resolve(&s->fused, call, &e, &post);
-    post.bytes += at;
+    kiln_fuse_advance(&s->fused, &e, &post, at);
     e.post(e.post_arg, floats, s->args.v_dim, 0, rows, 0, s->args.v_dim);
 }
 
@@ -279,9 +281,9 @@ static void write_zeros(const attention_state *s, const kiln_call *call, float *
         int64_t line = i % a->q_len, head = i / a->q_len;
         int64_t at = head / a->heads * a->y_stride[0] + head % a->heads * a->y_stride[1] +
                      line * a->y_stride[2];
-        float *y = s->p->fused.narrows ? scratch : (float *)call->out[0] + at;
+        float *y = s->narrows ? scratch : (float *)call->out[0] + at;
         memset(y, 0, (size_t)a->v_dim * sizeof(float));
-        if (s->p->fused.narrows) {
+        if (s->narrows) {
             narrow(s, call, at, y, 1);
         }
     }
@@ -332,7 +334,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
     }
     int64_t begin, end;
     kiln_team_split(team, kiln_attention_units(&args), &begin, &end);
-    for (; p->fused.narrows && begin < end; begin++) {
+    for (; s->narrows && begin < end; begin++) {
         run_narrow(s, call, &args, scratch, begin);
     }
     if (begin < end) {

@@ -148,6 +148,7 @@ static bool write_through(region *r, kiln_claim *claim) {
     if (!kiln_fuse_quantizer(r->c, claim, &r->p.fused, claim->out[0], columns, KILN_LAYOUT_ROW)) {
         return false;
     }
+    kiln_fuse_hold(r->c, claim, &r->p.fused);
     kiln_value *y = claim->out[0];
     kiln_node *n = r->p.y.packed ? NULL : kiln_claim_next(r->c, y);
     const kiln_ints *perm = n ? perm_of(n, y->type.rank) : NULL;

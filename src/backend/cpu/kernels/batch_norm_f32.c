@@ -56,10 +56,13 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     r->in[0] = node->in[X];
     r->in_layouts[0] = KILN_LAYOUT_LAST;
     /* The node's own bias takes the place of the epilogue's; run puts the folded shift there. */
-    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, node->in[BIAS], KILN_LAYOUT_LAST,
-                           false)
-               ? r
-               : NULL;
+    if (!kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, node->in[BIAS], KILN_LAYOUT_LAST,
+                         false)) {
+        return NULL;
+    }
+    kiln_fuse_hold(c, r, &p->fused);
+    r->in_held[X] = r->out_held[0];
+    return r;
 }
 
 /* factor = scale / sqrt(var + eps), shift = bias - mean * factor. */
@@ -104,7 +107,9 @@ static kiln_status bind(kiln_binder *b) {
     const kiln_tensor *x = &b->in[X].tensor;
     int64_t count = kiln_tensor_count(x), spatial = count > 0 ? count / x->dims[0] / x->dims[1] : 0;
     int64_t line = x->rank > 2 ? x->dims[x->rank - 1] : 1, rows = line > 0 ? spatial / line : 0;
-    s->prims = b->target->prims->depthwise;
+    const kiln_prims *prims = b->target->prims;
+    const bool half = x->dtype == KILN_DTYPE_BF16;
+    s->prims = half ? prims->depthwise_half : prims->depthwise;
     s->args = p->args;
     s->args.batch = x->dims[0];
     const int64_t size[3] = {1, rows, line};
@@ -117,6 +122,10 @@ static kiln_status bind(kiln_binder *b) {
     s->args.ldy = s->args.c_out;
     s->args.epilogue = KILN_EPILOGUE_NONE;
     kiln_fuse_bind(&s->fused, &p->fused, b, s->args.c_out);
+    kiln_fuse_bind_matrix(&s->fused, b);
+    if (half) {
+        kiln_fuse_in_registers(&s->fused);
+    }
     s->tiles = count > 0 ? s->prims->tiles(&s->args) : 0;
     b->scratch_bytes = count > 0 ? (size_t)s->prims->scratch_bytes(&s->args) : 0;
     b->state = s;
@@ -134,7 +143,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
     kiln_program_post_args post;
     args.x = call->in[X];
     args.w = call->blobs[WEIGHT_BLOB].data;
-    args.y = call->out[0];
+    args.y = kiln_fuse_matrix(&s->fused, call);
     kiln_fuse_resolve(&s->fused, call, &args.epilogue, &post);
     args.epilogue.bias = call->blobs[SHIFT_BLOB].data;
     s->prims->run(&args, begin, end, call->scratch + (size_t)team->rank * call->scratch_bytes);

@@ -131,10 +131,16 @@ static kiln_claim *claim_for(kiln_claimer *c, kiln_node *node, const kiln_kernel
         return NULL;
     }
     r->in_layouts[0] = p->few ? KILN_LAYOUT_ANY : p->planar ? KILN_LAYOUT_ROW : KILN_LAYOUT_LAST;
-    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, kiln_node_in(node, 2),
-                           KILN_LAYOUT_LAST, false)
-               ? r
-               : NULL;
+    if (!kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, kiln_node_in(node, 2), KILN_LAYOUT_LAST,
+                         false)) {
+        return NULL;
+    }
+    kiln_stage_hold(c, r, g->c_in / g->groups);
+    if (p->depthwise && kiln_target_holds_half(c->target)) {
+        r->in_held[0] = KILN_HELD_HALF;
+    }
+    kiln_fuse_hold(c, r, &p->fused);
+    return r;
 }
 
 static kiln_status pack(kiln_packer *k) {
@@ -163,12 +169,18 @@ static void bind_stage(conv_state *s, kiln_binder *b) {
     kiln_conv_args *a = &s->args;
     int64_t pixels = a->batch * a->in[0] * a->in[1] * a->in[2], channels = a->c_in / a->groups;
     kiln_stage_bind(&s->stage, b, gemm, pixels * a->groups, channels);
-    if (s->stage.stage) {
+    if (s->stage.in_words) {
         a->x_stride[2] = a->groups * ((channels + gemm->step - 1) / gemm->step);
         a->x_stride[1] = a->in[2] * a->x_stride[2];
         a->x_stride[0] = a->in[1] * a->x_stride[1];
         a->x_batch = a->in[0] * a->x_stride[0];
     }
+}
+
+/* The prims for what the input is held in. */
+static const kiln_depthwise_prims *depthwise_of(const kiln_binder *b) {
+    const kiln_prims *p = b->target->prims;
+    return b->in[0].tensor.dtype == KILN_DTYPE_BF16 ? p->depthwise_half : p->depthwise;
 }
 
 static kiln_status bind(kiln_binder *b) {
@@ -181,9 +193,13 @@ static kiln_status bind(kiln_binder *b) {
     if (b->claim->kernel->computes != KILN_DTYPE_NONE) {
         bind_stage(s, b);
     }
-    s->depthwise = p->depthwise ? b->target->prims->depthwise : NULL;
+    s->depthwise = p->depthwise ? depthwise_of(b) : NULL;
     s->args.epilogue = KILN_EPILOGUE_NONE;
     kiln_fuse_bind(&s->fused, &p->fused, b, s->args.c_out);
+    kiln_fuse_bind_matrix(&s->fused, b);
+    if (s->stage.in_words || (s->depthwise && b->in[0].tensor.dtype == KILN_DTYPE_BF16)) {
+        kiln_fuse_in_registers(&s->fused);
+    }
     s->tiles = s->depthwise ? s->depthwise->tiles(&s->args) : s->conv->tiles(&s->args);
     b->scratch_bytes = (size_t)(s->depthwise ? s->depthwise->scratch_bytes(&s->args)
                                              : s->conv->scratch_bytes(&s->args));
@@ -203,7 +219,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
     kiln_program_post_args post;
     args.x = x;
     args.w = call->blobs[0].data;
-    args.y = call->out[0];
+    args.y = kiln_fuse_matrix(&s->fused, call);
     kiln_fuse_resolve(&s->fused, call, &args.epilogue, &post);
     char *scratch = call->scratch + (size_t)team->rank * call->scratch_bytes;
     if (s->depthwise) {

@@ -122,7 +122,12 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         return kiln_claim_refuse(c, "it needs more registers than the program has");
     }
     r.claim->same_layout = true;
-    return list_inputs(&r, last) ? r.claim : NULL;
+    if (!list_inputs(&r, last)) {
+        return NULL;
+    }
+    memset(r.claim->in_held, KILN_HELD_HALF, (size_t)r.claim->n_in);
+    r.claim->out_held[0] = KILN_HELD_HALF;
+    return r.claim;
 }
 
 /* A vector along one axis of the space, which is counted from the end. */

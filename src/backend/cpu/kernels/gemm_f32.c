@@ -35,6 +35,18 @@ static const kiln_gemm_prims *form_of(const kiln_cpu_target *target, const kiln_
                                      : p->gemm;
 }
 
+/* The region around the product, whose columns lie along this axis. */
+static kiln_claim *extend(kiln_claimer *c, kiln_node *node, kiln_claim *r, int32_t columns,
+                          kiln_value *bias) {
+    gemm_params *p = r->params;
+    if (!kiln_fuse_chain(c, r, &p->fused, node->out[0], columns, bias, KILN_LAYOUT_ROW, false)) {
+        return NULL;
+    }
+    kiln_stage_hold(c, r, p->k);
+    kiln_fuse_hold(c, r, &p->fused);
+    return r;
+}
+
 static kiln_claim *claim_gemm(kiln_claimer *c, kiln_node *node, kiln_claim *r) {
     const kiln_gemm_attrs *a = node->attrs;
     gemm_params *p = r->params;
@@ -50,8 +62,7 @@ static kiln_claim *claim_gemm(kiln_claimer *c, kiln_node *node, kiln_claim *r) {
     }
     p->alpha = a->alpha;
     p->trans_b = a->transB != 0;
-    return kiln_fuse_chain(c, r, &p->fused, node->out[0], 1, bias, KILN_LAYOUT_ROW, false) ? r
-                                                                                           : NULL;
+    return extend(c, node, r, 1, bias);
 }
 
 static kiln_claim *claim_for(kiln_claimer *c, kiln_node *node, const kiln_kernel *kernel) {
@@ -80,10 +91,7 @@ static kiln_claim *claim_for(kiln_claimer *c, kiln_node *node, const kiln_kernel
     if (KILN_IS(node, gemm)) {
         return claim_gemm(c, node, r);
     }
-    int32_t columns = node->out[0]->type.rank - 1;
-    return kiln_fuse_chain(c, r, &p->fused, node->out[0], columns, NULL, KILN_LAYOUT_ROW, false)
-               ? r
-               : NULL;
+    return extend(c, node, r, node->out[0]->type.rank - 1, NULL);
 }
 
 static kiln_status pack(kiln_packer *k) {
@@ -128,6 +136,10 @@ static kiln_status bind(kiln_binder *b) {
                                .blocking = kiln_blocking_at(b->claim->tactic - 1)};
     kiln_stage_bind(&s->stage, b, s->prims, m, p->k);
     kiln_fuse_bind(&s->fused, &p->fused, b, p->n);
+    kiln_fuse_bind_matrix(&s->fused, b);
+    if (s->stage.in_words) {
+        kiln_fuse_in_registers(&s->fused);
+    }
     s->tiles = s->prims->tiles(&s->args);
     b->state = s;
     return KILN_OK;
@@ -145,7 +157,7 @@ static void run(const kiln_call *call, const kiln_team *team) {
     kiln_program_post_args post;
     args.a = a;
     args.b = call->blobs[0].data;
-    args.c = call->out[0];
+    args.c = kiln_fuse_matrix(&s->fused, call);
     kiln_fuse_resolve(&s->fused, call, &args.epilogue, &post);
     s->prims->run(&args, begin, end);
 }

@@ -15,9 +15,18 @@ bool kiln_half_asked(kiln_claimer *c, const kiln_node *node, const kiln_kernel *
 
 enum { PART = 4096 }; /* elements that one member stages at a time */
 
+void kiln_stage_hold(const kiln_claimer *c, kiln_claim *claim, int64_t n) {
+    const bool rounds = claim->kernel->computes == KILN_DTYPE_BF16;
+    if (rounds && n % 2 == 0 && kiln_target_holds_half(c->target)) {
+        claim->in_held[0] = KILN_HELD_ROUNDS;
+    }
+}
+
 void kiln_stage_bind(kiln_stage *s, kiln_binder *b, const kiln_gemm_prims *prims, int64_t rows,
                      int64_t n) {
-    *s = (kiln_stage){.stage = prims->stage, .rows = rows, .n = n};
+    const bool held = b->in[0].tensor.dtype == KILN_DTYPE_BF16;
+    *s = (kiln_stage){.stage = held ? NULL : prims->stage, .rows = rows, .n = n};
+    s->in_words = held || s->stage;
     s->words = (n + prims->step - 1) / prims->step;
     b->shared_bytes += s->stage ? (size_t)(rows * s->words) * sizeof(float) : 0;
     if (n % prims->step == 0) {

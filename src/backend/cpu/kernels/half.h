@@ -5,8 +5,10 @@
  * of two such numbers are exact in float32. float16: the weights are rounded to it, activations and
  * arithmetic stay float32, so that nothing overflows that did not before.
  *
- * A kernel of this kind stages its activations before it multiplies:
+ * A kernel of this kind stages its activations before it multiplies, where they are not held as the
+ * prims take them (hold.h):
  *
+ *     kiln_stage_hold(c, claim, channels);                          (claim)
  *     kiln_stage_bind(&s->stage, b, prims, rows, columns);          (bind)
  *     args.a = kiln_stage_run(&s->stage, call, team);               (run; all members meet)
  */
@@ -24,7 +26,11 @@ typedef struct kiln_stage {
     /* Of the prims; NULL: read in place. */
     void (*stage)(float *dst, const float *src, int64_t rows, int64_t n);
     int64_t rows, n, words;
+    bool in_words; /* whoever makes them, run returns rows of words */
 } kiln_stage;
+
+/* Input 0, rows of n elements, may be held in bfloat16. */
+void kiln_stage_hold(const kiln_claimer *c, kiln_claim *claim, int64_t n);
 
 /* Rows longer than a part are cut where that changes nothing. Adds to b->shared_bytes. */
 void kiln_stage_bind(kiln_stage *s, kiln_binder *b, const kiln_gemm_prims *prims, int64_t rows,

@@ -211,6 +211,7 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         r->out_layouts[i] = same_rank && !moves ? KILN_LAYOUT_ANY : KILN_LAYOUT_ROW;
     }
     r->same_layout = same_rank && !moves;
+    kiln_claim_hold_alike(r);
     return concat || kiln_claim_shape_inputs(c, r, node, 1) ? r : NULL;
 }
 

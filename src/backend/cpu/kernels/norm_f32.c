@@ -96,6 +96,9 @@ static kiln_claim *claim_layer(kiln_claimer *c, kiln_node *node) {
         return NULL;
     }
     r->in_place = p->fused.narrows ? -1 : 0;
+    if (node->n_out == 1) {
+        kiln_fuse_hold(c, r, &p->fused);
+    }
     return r;
 }
 
@@ -134,10 +137,10 @@ static kiln_claim *claim_sum(kiln_claimer *c, kiln_node *add) {
     norm_params *p = r->params;
     const kiln_value *sum = add->out[0];
     kiln_value **out = kiln_arena_array(c->arena, 2, sizeof(kiln_value *));
-    uint8_t *row = kiln_arena_array(c->arena, 2, 1);
+    uint8_t *row = kiln_arena_array(c->arena, 2, 1), *held = kiln_arena_array(c->arena, 2, 1);
     p->residual = kiln_claim_input(c, r, add->in[1], KILN_LAYOUT_ROW);
     p->keeps_sum = sum->n_users > 1 || sum->n_outputs > 0;
-    if (!out || !row || p->residual < 0 || !kiln_claim_add(c, r, add)) {
+    if (!out || !row || !held || p->residual < 0 || !kiln_claim_add(c, r, add)) {
         c->status = KILN_E_MEMORY;
         return NULL;
     }
@@ -148,6 +151,8 @@ static kiln_claim *claim_sum(kiln_claimer *c, kiln_node *add) {
     r->in[X] = add->in[0];
     r->out = out;
     r->out_layouts = row;
+    held[0] = r->out_held[0];
+    r->out_held = held;
     r->n_out = p->keeps_sum ? 2 : 1;
     return r;
 }
@@ -191,7 +196,7 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
 
 /* ---- Running ---- */
 
-/* Slices of rows wait in scratch for their quantizer. */
+/* Slices of rows wait in scratch for their quantizer, or to be rounded. */
 static void run_narrow(const norm_state *s, const kiln_call *call, kiln_layernorm_args a,
                        int64_t begin, int64_t end, float *scratch) {
     const int64_t cols = a.cols;
@@ -279,7 +284,7 @@ static void bind_layer(kiln_binder *b, norm_state *s) {
     s->has_bias = kiln_node_in(p->norm, BIAS) != NULL;
     s->has_mean = p->norm->n_out > 1;
     s->has_inv_std = p->norm->n_out > 2;
-    s->narrows = p->fused.narrows;
+    s->narrows = p->fused.narrows || b->out[0].tensor.dtype == KILN_DTYPE_BF16;
     if (s->narrows) {
         enum { SLICE_FLOATS = 4096 };
         kiln_fuse_bind(&s->fused, &p->fused, b, cols);

@@ -11,6 +11,13 @@ typedef struct pool_state {
     int64_t units;
 } pool_state;
 
+/* Where values may be bfloat16. Rounding and the maximum may change places. */
+static void hold(kiln_claim *r, const kiln_pool_kind *kind) {
+    r->in_held[0] = KILN_HELD_HALF;
+    r->out_held[0] = kind->global ? KILN_HELD_FULL : KILN_HELD_HALF;
+    r->same_held = kind->op == KILN_POOL_MAX && !kind->global;
+}
+
 static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     kiln_pool_kind kind;
     if (!kiln_pool_kind_of(node, &kind)) {
@@ -30,6 +37,7 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     *(kiln_pool_kind *)r->params = kind;
     r->in[0] = node->in[0];
     r->in_layouts[0] = r->out_layouts[0] = KILN_LAYOUT_LAST;
+    hold(r, &kind);
     return r;
 }
 
@@ -45,12 +53,17 @@ static kiln_status bind(kiln_binder *b) {
     if (kiln_tensor_count(y) == 0) {
         return KILN_OK;
     }
+    const bool half_x = x->dtype == KILN_DTYPE_BF16;
     if (!kind->global) {
-        return kiln_pool_bind(b, node, kind, &s->pool, &s->units);
+        KILN_TRY(kiln_pool_bind(b, node, kind, &s->pool, &s->units));
+        s->pool.half_x = half_x;
+        s->pool.half_y = y->dtype == KILN_DTYPE_BF16;
+        return KILN_OK;
     }
     s->units = x->dims[0] * x->dims[1];
     s->whole = (kiln_global_pool_args){.op = kind->op,
                                        .p = kiln_pool_power(node, kind),
+                                       .half_x = half_x,
                                        .spatial = kiln_tensor_count(x) / s->units,
                                        .channels = x->dims[1]};
     return KILN_OK;

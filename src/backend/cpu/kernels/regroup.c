@@ -91,6 +91,7 @@ static kiln_claim *make(kiln_claimer *c, kiln_node *node, kiln_node *t, kiln_nod
     bool images = node->in[0]->type.rank >= 3 && last->out[0]->type.rank >= 3;
     r->in_layouts[0] = r->out_layouts[0] = images ? KILN_LAYOUT_ANY : KILN_LAYOUT_ROW;
     r->same_layout = images;
+    kiln_claim_hold_alike(r);
     bool listed = kiln_claim_shape_inputs(c, r, node, 1) && kiln_claim_shape_inputs(c, r, last, 1);
     return listed ? r : NULL;
 }
@@ -135,7 +136,8 @@ static kiln_status bind(kiln_binder *b) {
     }
     s->prims = b->target->prims->move;
     b->state = s;
-    return kiln_copy_plan_make(&s->plan, kiln_move_bytes(from.dtype), to.rank, to.dims, src, dst);
+    return kiln_copy_plan_make(&s->plan, kiln_move_bytes(b->out[0].tensor.dtype), to.rank, to.dims,
+                               src, dst);
 }
 
 static void run(const kiln_call *call, const kiln_team *team) {

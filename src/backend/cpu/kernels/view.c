@@ -48,6 +48,7 @@ static kiln_claim *make(kiln_claimer *c, kiln_node *node, kiln_layout in, kiln_l
     r->out_layouts[0] = (uint8_t)out;
     r->same_layout = in == KILN_LAYOUT_ANY;
     r->alias = true;
+    kiln_claim_hold_alike(r);
     return kiln_claim_shape_inputs(c, r, node, 1) ? r : NULL;
 }
 

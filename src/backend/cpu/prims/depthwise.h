@@ -10,6 +10,9 @@
  * Kernel rows that fall into the padding are skipped, columns that do read a row of zeros. An
  * output is one chain of multiply-adds in tap order that starts at the bias, whatever the strip, so
  * the bits do not depend on the split.
+ *
+ * kiln_depthwise_half_prims: x is bfloat16, its strides count such elements, and the epilogue's
+ * `result` (gemm.h) is where results go, rounded, unless it is NULL.
  */
 #ifndef KILN_BACKEND_CPU_PRIMS_DEPTHWISE_H
 #define KILN_BACKEND_CPU_PRIMS_DEPTHWISE_H

@@ -1,4 +1,5 @@
-/* depthwise_simd.c - depthwise convolution, channels along the vector. Compiled once per ISA.
+/* depthwise_simd.c - depthwise convolution, channels along the vector. Compiled once per ISA and
+ * element type of x: depthwise_half_simd.c has bfloat16.
  *
  * Legend: a line is a row of outputs along W, a strip some neighbours of a line; a kernel row is
  * one (kd, kh); columns are the input pixels of a kernel row that a strip sees. The strip is given
@@ -8,6 +9,7 @@
 #include "backend/cpu/prims/depthwise.h"
 #include "backend/cpu/prims/simd.h"
 #include "backend/cpu/prims/vecmath.h"
+#include "base/half.h"
 
 enum {
     STRIP = 8,                   /* most outputs of a strip */
@@ -17,12 +19,30 @@ enum {
     CHUNK_VECS = 4,              /* fewest vectors of channels in a unit */
 };
 
+#if defined(KILN_DEPTHWISE_HALF)
+#define DEPTHWISE_PRIMS kiln_depthwise_half_prims
+typedef uint16_t element;
+KILN_VFN(kiln_vf, load_x, (const element *p), vf_load_bf16(p))
+KILN_VFN(kiln_vf, load_x_tail, (const element *p, int64_t n), vf_load_bf16_tail(p, n))
+KILN_INLINE float widen_x(element x) {
+    return kiln_bf16_to_f32(x);
+}
+#else
+#define DEPTHWISE_PRIMS kiln_depthwise_prims
+typedef float element;
+KILN_VFN(kiln_vf, load_x, (const element *p), vf_load(p))
+KILN_VFN(kiln_vf, load_x_tail, (const element *p, int64_t n), vf_load_tail(p, n))
+KILN_INLINE float widen_x(element x) {
+    return x;
+}
+#endif
+
 typedef struct strip {
-    const float *const
+    const element *const
         *column; /* at an edge [rows][columns], inside [rows]; lone taps: [taps][pixels] */
     const int64_t *first_tap; /* of each row */
     int64_t rows;
-    int64_t step; /* floats from column to column when there is one pointer a row */
+    int64_t step; /* elements from column to column when there is one pointer a row */
     int64_t pixels;
     int64_t multiplier; /* output channels of an input channel */
     const float *w;     /* [tap][channels] */
@@ -89,6 +109,20 @@ KILN_INLINE void end_strip(const strip *s, int pixels, int64_t c, bool whole, ki
     }
     float *y = s->y + c;
     const int64_t ldy = s->ldy;
+#if defined(KILN_DEPTHWISE_HALF)
+    if (e->result) {
+        uint16_t *at = e->result + (y - e->origin);
+        const int64_t lanes = s->end - c;
+        UNROLL_STRIP for (int p = 0; p < pixels; p++) {
+            if (whole) {
+                vf_store_bf16(at + p * ldy, sum[p]);
+            } else {
+                vf_store_bf16_tail(at + p * ldy, lanes, sum[p]);
+            }
+        }
+        return;
+    }
+#endif
     UNROLL_STRIP for (int p = 0; p < pixels; p++) {
         if (whole) {
             vf_store(y + p * ldy, sum[p]);
@@ -110,15 +144,15 @@ KILN_INLINE void shared_strip(const strip *s, int pixels, int width, int stride,
         kiln_vf sum[STRIP];
         begin_strip(s, pixels, c, true, all, sum);
         for (int64_t r = 0; r < s->rows; r++) {
-            const float *const *column = s->column + (edge ? r * columns : r);
+            const element *const *column = s->column + (edge ? r * columns : r);
             const float *w = s->w + s->first_tap[r] * s->channels + c;
-            const float *at = column[0] + c;
+            const element *at = column[0] + c;
             kiln_vf wv[KERNEL_WIDTH];
             UNROLL_STRIP for (int k = 0; k < width; k++) {
                 wv[k] = vf_load(w + k * s->channels);
             }
             UNROLL_STRIP for (int j = 0; j < columns; j++) {
-                kiln_vf x = vf_load(edge ? column[j] + c : at);
+                kiln_vf x = load_x(edge ? column[j] + c : at);
                 at += step;
                 UNROLL_STRIP for (int k = 0; k < width; k++) {
                     int p = (j - k) / stride;
@@ -137,15 +171,15 @@ KILN_INLINE void shared_strip(const strip *s, int pixels, int width, int stride,
 }
 
 /* A vector of output channels' inputs: channel o reads input channel o / multiplier. */
-KILN_INLINE kiln_vf load_inputs(const float *x, int64_t c, int64_t lanes, int64_t multiplier) {
+KILN_INLINE kiln_vf load_inputs(const element *x, int64_t c, int64_t lanes, int64_t multiplier) {
     if (multiplier == 1) {
-        return lanes == KILN_VLEN ? vf_load(x + c) : vf_load_tail(x + c, lanes);
+        return lanes == KILN_VLEN ? load_x(x + c) : load_x_tail(x + c, lanes);
     }
     float lane[KILN_VLEN] = {0};
     int64_t at = c / multiplier;
     int64_t left = multiplier - c % multiplier;
     for (int64_t i = 0; i < lanes; i++) {
-        lane[i] = x[at];
+        lane[i] = widen_x(x[at]);
         if (--left == 0) {
             at++;
             left = multiplier;
@@ -162,11 +196,11 @@ static void general_strip(const strip *s) {
         kiln_vf sum[STRIP];
         begin_strip(s, STRIP, c, lanes == KILN_VLEN, mask, sum);
         for (int64_t t = 0; t < s->rows; t++) {
-            const float *const *x = s->column + t * s->pixels;
+            const element *const *x = s->column + t * s->pixels;
             kiln_vf w = vf_load_mask(s->w + s->first_tap[t] * s->channels + c, mask);
             if (s->pixels == STRIP && lanes == KILN_VLEN && s->multiplier == 1) {
                 UNROLL_STRIP for (int p = 0; p < STRIP; p++) {
-                    sum[p] = vf_fma(w, vf_load(x[p] + c), sum[p]);
+                    sum[p] = vf_fma(w, load_x(x[p] + c), sum[p]);
                 }
                 continue;
             }
@@ -236,8 +270,8 @@ static depthwise_job describe_depthwise(const kiln_conv_args *a) {
 
 /* Scratch of a thread: zeros for padded columns, columns of a strip, first taps of its rows. */
 typedef struct strip_scratch {
-    float *zeros;
-    const float **column;
+    element *zeros;
+    const element **column;
     int64_t *first_tap;
 } strip_scratch;
 
@@ -247,8 +281,8 @@ static int64_t lay_out_strip(const depthwise_job *d, char *base, strip_scratch *
     int64_t columns = i64_ceil_div(rows * d->columns * (int64_t)sizeof(float *), 64) * 64;
     int64_t taps = rows * (d->shared ? 1 : d->a->kernel[2]);
     if (base) {
-        s->zeros = (float *)base;
-        s->column = (const float **)(base + zeros);
+        s->zeros = (element *)base;
+        s->column = (const element **)(base + zeros);
         s->first_tap = (int64_t *)(base + zeros + columns);
     }
     return zeros + columns + i64_ceil_div(taps * (int64_t)sizeof(int64_t), 64) * 64;
@@ -267,8 +301,8 @@ static bool at_edge(const depthwise_job *d, int64_t w0, int64_t pixels) {
 
 /* Points at the columns of the strip of `pixels` outputs from w0 on; `x` is the kernel row's input
  * line. Returns one past the last pointer written. */
-static const float **point_columns(const depthwise_job *d, const float *x, int64_t w0,
-                                   int64_t pixels, const float *zeros, const float **out) {
+static const element **point_columns(const depthwise_job *d, const element *x, int64_t w0,
+                                     int64_t pixels, const element *zeros, const element **out) {
     const kiln_conv_args *a = d->a;
     int64_t left = w0 * a->stride[2] - a->pad[2];
     if (d->shared && !at_edge(d, w0, pixels)) {
@@ -298,8 +332,9 @@ static void point_strip(const depthwise_job *d, int64_t line, int64_t w0, strip 
     const kiln_conv_args *a = d->a;
     int64_t oh = line % a->out[1];
     int64_t od = line / a->out[1] % a->out[0];
-    const float *image = a->x + line / a->out[1] / a->out[0] * a->x_batch;
-    const float **out = m->column;
+    const element *image =
+        (const element *)(const void *)a->x + line / a->out[1] / a->out[0] * a->x_batch;
+    const element **out = m->column;
     s->rows = 0;
     for (int64_t k = 0; k < a->kernel[0] * a->kernel[1]; k++) {
         int64_t z = od * a->stride[0] - a->pad[0] + k / a->kernel[1] * a->dilation[0];
@@ -307,7 +342,7 @@ static void point_strip(const depthwise_job *d, int64_t line, int64_t w0, strip 
         if (!within(z, a->in[0]) || !within(h, a->in[1])) {
             continue;
         }
-        const float *x = image + z * a->x_stride[0] + h * a->x_stride[1];
+        const element *x = image + z * a->x_stride[0] + h * a->x_stride[1];
         out = point_columns(d, x, w0, s->pixels, m->zeros, out);
         int64_t lone = d->shared ? 1 : a->kernel[2];
         for (int64_t t = 0; t < lone; t++) {
@@ -354,7 +389,7 @@ static void depthwise_run(const kiln_conv_args *a, int64_t tile_begin, int64_t t
     const kiln_epilogue *e = &a->epilogue;
     strip_scratch m = {0};
     lay_out_strip(&d, memory, &m);
-    memset(m.zeros, 0, (size_t)a->c_in * sizeof(float));
+    memset(m.zeros, 0, (size_t)a->c_in * sizeof *m.zeros);
     for (int64_t i = tile_begin; i < tile_end; i++) {
         int64_t first = i64_part(d.cut.lines, d.cut.blocks, i / d.cut.chunks);
         int64_t last = i64_part(d.cut.lines, d.cut.blocks, i / d.cut.chunks + 1);
@@ -396,7 +431,7 @@ static int64_t depthwise_scratch_bytes(const kiln_conv_args *a) {
     return lay_out_strip(&d, NULL, NULL);
 }
 
-const kiln_depthwise_prims KILN_ISA_SYMBOL(kiln_depthwise_prims) = {
+const kiln_depthwise_prims KILN_ISA_SYMBOL(DEPTHWISE_PRIMS) = {
     .isa = KILN_ISA_NAME,
     .packed_bytes = depthwise_packed_bytes,
     .pack = depthwise_pack,

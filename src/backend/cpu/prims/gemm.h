@@ -52,6 +52,12 @@ typedef struct kiln_epilogue {
     float lo, hi; /* -inf, inf: none; 0, inf: ReLU; 0, 6: ReLU6 */
     bool act_first;
     bool hard_swish;
+    /* Forms whose word is a pair: bfloat16 in memory, element (m, n) where C has it when counted
+     * from `origin`, the first element of C. result: what is stored, rounded, in place of C, which
+     * then holds partial sums alone; not with post. addend: what is added in place of residual. */
+    const float *origin;
+    uint16_t *result;
+    const uint16_t *addend;
     /* Called for every block [row0, row0 + rows) x [col0, col0 + cols) of C exactly once; c points
      * at the block's first element. Blocks tile C; their shapes are not part of the contract. */
     void (*post)(const void *arg, float *c, int64_t ldc, int64_t row0, int64_t rows, int64_t col0,

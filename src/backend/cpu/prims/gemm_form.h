@@ -108,11 +108,22 @@ KILN_INLINE void form_stage(float *dst, const float *src, int64_t rows, int64_t 
 }
 #define FORM_STAGE form_stage
 #elif FORM_IS_PAIRS
+/* A vector, rounded. */
+KILN_INLINE void form_store_half(uint16_t *p, kiln_vf v) {
+#if defined(KILN_ISA_avx512)
+    __m256i words;
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(words) : "v"(v));
+    memcpy(p, &words, sizeof words);
+#else
+    vf_store_bf16(p, v);
+#endif
+}
+
 KILN_INLINE void form_stage_row(float *dst, const float *src, int64_t n) {
     uint16_t *out = (uint16_t *)(void *)dst;
     int64_t i = 0;
     for (; i + KILN_VLEN <= n; i += KILN_VLEN) {
-        vf_store_bf16(out + i, vf_load(src + i));
+        form_store_half(out + i, vf_load(src + i));
     }
     if (i < n) {
         vf_store_bf16_tail(out + i, n - i, vf_load_tail(src + i, n - i));

@@ -83,11 +83,70 @@ KILN_INLINE kiln_vf load_vec(const float *row, int v, int vecs, kiln_vm mask, bo
     return v < vecs - 1 || whole ? vf_load(p) : vf_load_mask(p, mask);
 }
 
+#if FORM_IS_PAIRS
+/* The tile's place among values that lie as C does. */
+KILN_INLINE int64_t place_of(const tile *t) {
+    return t->c - t->epilogue->origin;
+}
+
+/* Whether the results are held in bfloat16, and what is added to them. */
+KILN_INLINE bool ends_half(const tile *t) {
+    return t->finish && t->epilogue->result;
+}
+
+KILN_INLINE bool adds_half(const tile *t) {
+    return t->finish && t->epilogue->addend;
+}
+
+/* sum[i][v] += rows in bfloat16. */
+KILN_INLINE void add_half_rows(const tile *t, int rows, int vecs, tile_sums sum) {
+    const int64_t last = t->cols - (vecs - 1) * KILN_VLEN;
+    const uint16_t *p = t->epilogue->addend + place_of(t);
+    UNROLL for (int i = 0; i < rows; i++) {
+        UNROLL for (int v = 0; v < vecs; v++) {
+            const uint16_t *at = p + i * t->ldc + v * KILN_VLEN;
+            const bool whole = v < vecs - 1 || last == KILN_VLEN;
+            sum[i][v] = vf_add(sum[i][v], whole ? vf_load_bf16(at) : vf_load_bf16_tail(at, last));
+        }
+    }
+}
+
+/* Writes finished sums rounded, to where the results are held in bfloat16. */
+KILN_INLINE void store_half(const tile *t, int rows, int vecs, tile_sums sum) {
+    const int64_t last = t->cols - (vecs - 1) * KILN_VLEN;
+    uint16_t *y = t->epilogue->result + place_of(t);
+    UNROLL for (int i = 0; i < rows; i++) {
+        UNROLL for (int v = 0; v < vecs; v++) {
+            uint16_t *at = y + i * t->ldc + v * KILN_VLEN;
+            if (v < vecs - 1 || last == KILN_VLEN) {
+                form_store_half(at, sum[i][v]);
+            } else {
+                vf_store_bf16_tail(at, last, sum[i][v]);
+            }
+        }
+    }
+}
+
+KILN_INLINE void prefetch_half(const tile *t, const uint16_t *p, int rows) {
+    UNROLL for (int i = 0; i < rows; i++) {
+        v_prefetch(p + place_of(t) + i * t->ldc);
+    }
+}
+#else
+KILN_INLINE bool ends_half(const tile *t) {
+    (void)t;
+    return false;
+}
+#endif
+
 KILN_INLINE void begin_tile(const tile *t, int rows, int vecs, tile_sums sum) {
     int64_t last = t->cols - (vecs - 1) * KILN_VLEN;
     bool whole = last == KILN_VLEN;
+    const bool half = ends_half(t);
     UNROLL for (int i = 0; i < rows; i++) {
-        v_prefetch(t->c + i * t->ldc);
+        if (!half) {
+            v_prefetch(t->c + i * t->ldc);
+        }
         UNROLL for (int v = 0; v < vecs; v++) {
             sum[i][v] = vf_zero();
         }
@@ -97,6 +156,14 @@ KILN_INLINE void begin_tile(const tile *t, int rows, int vecs, tile_sums sum) {
             v_prefetch(t->residual + i * t->epilogue->ld_residual);
         }
     }
+#if FORM_IS_PAIRS
+    if (half) {
+        prefetch_half(t, t->epilogue->result, rows);
+    }
+    if (adds_half(t)) {
+        prefetch_half(t, t->epilogue->addend, rows);
+    }
+#endif
     if (t->resume) {
         kiln_vm mask = vm_tail(last);
         UNROLL for (int i = 0; i < rows; i++) {
@@ -120,13 +187,24 @@ KILN_INLINE void add_rows(const tile *t, int rows, int vecs, tile_sums sum, cons
     }
 }
 
+KILN_INLINE void add_residual(const tile *t, int rows, int vecs, tile_sums sum) {
+    if (t->residual) {
+        add_rows(t, rows, vecs, sum, t->residual, t->epilogue->ld_residual);
+    }
+#if FORM_IS_PAIRS
+    if (adds_half(t)) {
+        add_half_rows(t, rows, vecs, sum);
+    }
+#endif
+}
+
 KILN_INLINE void finish_tile(const tile *t, int rows, int vecs, tile_sums sum) {
     const kiln_epilogue *e = t->epilogue;
     if (t->bias) {
         add_rows(t, rows, vecs, sum, t->bias, 0);
     }
-    if (t->residual && !e->act_first) {
-        add_rows(t, rows, vecs, sum, t->residual, e->ld_residual);
+    if (!e->act_first) {
+        add_residual(t, rows, vecs, sum);
     }
     if (e->slope != 1.0f) {
         kiln_vf slope = vf_set1(e->slope);
@@ -151,8 +229,8 @@ KILN_INLINE void finish_tile(const tile *t, int rows, int vecs, tile_sums sum) {
             sum[i][v] = vf_clamp(sum[i][v], lo, hi);
         }
     }
-    if (t->residual && e->act_first) {
-        add_rows(t, rows, vecs, sum, t->residual, e->ld_residual);
+    if (e->act_first) {
+        add_residual(t, rows, vecs, sum);
     }
 }
 
@@ -162,6 +240,12 @@ KILN_INLINE void end_tile(const tile *t, int rows, int vecs, tile_sums sum) {
     if (t->finish) {
         finish_tile(t, rows, vecs, sum);
     }
+#if FORM_IS_PAIRS
+    if (ends_half(t)) {
+        store_half(t, rows, vecs, sum);
+        return;
+    }
+#endif
     float *c = t->c;
     const int64_t ldc = t->ldc;
     if (last == KILN_VLEN) {

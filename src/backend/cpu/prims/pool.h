@@ -30,8 +30,9 @@ typedef struct kiln_pool_args {
     int64_t in[3], out[3];
     int64_t kernel[3], stride[3], dilation[3];
     int64_t pad[3], pad_end[3]; /* before and after; pad_end matters for include_pad alone */
-    const float *x;
-    float *y;
+    bool half_x, half_y;        /* the elements are bfloat16; y is rounded to it */
+    const void *x;
+    void *y;
 } kiln_pool_args;
 
 /* Global pooling: y[batch, C] over x[batch, spatial, C]. */
@@ -39,7 +40,8 @@ typedef struct kiln_global_pool_args {
     kiln_pool_op op;
     int32_t p;
     int64_t spatial, channels;
-    const float *x;
+    bool half_x; /* the elements of x are bfloat16 */
+    const void *x;
     float *y;
 } kiln_global_pool_args;
 

@@ -77,9 +77,30 @@ static kiln_vf finish(kiln_pool_op op, int32_t p, kiln_vf s, float count) {
     return s;
 }
 
-/* nv vectors of channels, the last of them possibly partial. */
-KILN_INLINE void pool_vectors(const kiln_pool_args *a, kiln_pool_op op, const window *w,
-                              const float *image, float *y, int64_t lanes, int nv) {
+/* Up to a vector of elements from number `at` on. */
+KILN_INLINE kiln_vf load_elements(const void *x, bool half, int64_t at, int64_t n) {
+    if (!half) {
+        return vf_load_upto((const float *)x + at, n);
+    }
+    const uint16_t *p = (const uint16_t *)x + at;
+    return n >= KILN_VLEN ? vf_load_bf16(p) : vf_load_bf16_tail(p, n);
+}
+
+KILN_INLINE void store_elements(void *y, bool half, int64_t at, int64_t n, kiln_vf v) {
+    uint16_t *p = (uint16_t *)y + at;
+    if (!half) {
+        vf_store_upto((float *)y + at, n, v);
+    } else if (n >= KILN_VLEN) {
+        vf_store_bf16(p, v);
+    } else {
+        vf_store_bf16_tail(p, n, v);
+    }
+}
+
+/* nv vectors of channels, the last of them possibly partial, of the image and the output pixel
+ * whose elements begin at these numbers. */
+KILN_INLINE void pool_vectors(const kiln_pool_args *a, kiln_pool_op op, bool half, const window *w,
+                              int64_t image, int64_t y, int64_t lanes, int nv) {
     kiln_vf s[4];
     for (int v = 0; v < nv; v++) {
         s[v] = start(op);
@@ -89,35 +110,38 @@ KILN_INLINE void pool_vectors(const kiln_pool_args *a, kiln_pool_op op, const wi
         for (int64_t h = 0; h < w->taps[1]; h++) {
             int64_t plane = w->first[0] + d * a->dilation[0];
             int64_t row = plane * a->in[1] + w->first[1] + h * a->dilation[1];
-            const float *x = image + (row * a->in[2] + w->first[2]) * a->channels;
+            int64_t x = image + (row * a->in[2] + w->first[2]) * a->channels;
             for (int64_t k = 0; k < w->taps[2]; k++, x += dx) {
                 KILN_UNROLL(4)
                 for (int v = 0; v < nv; v++) {
                     int64_t left = nv > 1 ? KILN_VLEN : lanes;
-                    s[v] = step(op, a->p, s[v], vf_load_upto(x + v * KILN_VLEN, left));
+                    s[v] = step(op, a->p, s[v], load_elements(a->x, half, x + v * KILN_VLEN, left));
                 }
             }
         }
     }
     for (int v = 0; v < nv; v++) {
         kiln_vf r = finish(op, a->p, s[v], (float)w->count);
-        vf_store_upto(y + v * KILN_VLEN, nv > 1 ? KILN_VLEN : lanes, r);
+        store_elements(a->y, a->half_y, y + v * KILN_VLEN, nv > 1 ? KILN_VLEN : lanes, r);
     }
 }
 
-#define POOL_PIXEL(name, op)                                                                   \
-    static void name(const kiln_pool_args *a, const window *w, const float *image, float *y) { \
-        int64_t c = 0;                                                                         \
-        for (; c + 4 * KILN_VLEN <= a->channels; c += 4 * KILN_VLEN) {                         \
-            pool_vectors(a, op, w, image + c, y + c, 4 * KILN_VLEN, 4);                        \
-        }                                                                                      \
-        for (; c < a->channels; c += KILN_VLEN) {                                              \
-            pool_vectors(a, op, w, image + c, y + c, a->channels - c, 1);                      \
-        }                                                                                      \
+#define POOL_PIXEL(name, op, half)                                                         \
+    static void name(const kiln_pool_args *a, const window *w, int64_t image, int64_t y) { \
+        int64_t c = 0;                                                                     \
+        for (; c + 4 * KILN_VLEN <= a->channels; c += 4 * KILN_VLEN) {                     \
+            pool_vectors(a, op, half, w, image + c, y + c, 4 * KILN_VLEN, 4);              \
+        }                                                                                  \
+        for (; c < a->channels; c += KILN_VLEN) {                                          \
+            pool_vectors(a, op, half, w, image + c, y + c, a->channels - c, 1);            \
+        }                                                                                  \
     }
-POOL_PIXEL(pixel_max, KILN_POOL_MAX)
-POOL_PIXEL(pixel_avg, KILN_POOL_AVG)
-POOL_PIXEL(pixel_lp, KILN_POOL_LP)
+POOL_PIXEL(pixel_max, KILN_POOL_MAX, false)
+POOL_PIXEL(pixel_avg, KILN_POOL_AVG, false)
+POOL_PIXEL(pixel_lp, KILN_POOL_LP, false)
+POOL_PIXEL(half_pixel_max, KILN_POOL_MAX, true)
+POOL_PIXEL(half_pixel_avg, KILN_POOL_AVG, true)
+POOL_PIXEL(half_pixel_lp, KILN_POOL_LP, true)
 
 /* The window of output pixel i, and its image. */
 static window window_of(const kiln_pool_args *a, int64_t i, int64_t *image) {
@@ -131,19 +155,21 @@ static window window_of(const kiln_pool_args *a, int64_t i, int64_t *image) {
 }
 
 static void pool(const kiln_pool_args *a, int64_t begin, int64_t end) {
-    static void (*const pixel[])(const kiln_pool_args *, const window *, const float *, float *) = {
-        [KILN_POOL_MAX] = pixel_max, [KILN_POOL_AVG] = pixel_avg, [KILN_POOL_LP] = pixel_lp};
+    static void (*const pixel[][2])(const kiln_pool_args *, const window *, int64_t,
+                                    int64_t) = {[KILN_POOL_MAX] = {pixel_max, half_pixel_max},
+                                                [KILN_POOL_AVG] = {pixel_avg, half_pixel_avg},
+                                                [KILN_POOL_LP] = {pixel_lp, half_pixel_lp}};
     int64_t image = a->in[0] * a->in[1] * a->in[2] * a->channels;
     for (int64_t i = begin; i < end; i++) {
         int64_t n;
         window w = window_of(a, i, &n);
-        pixel[a->op](a, &w, a->x + n * image, a->y + i * a->channels);
+        pixel[a->op][a->half_x](a, &w, n * image, i * a->channels);
     }
 }
 
 /* nv vectors of channels over all pixels. */
-KILN_INLINE void global_vectors(const kiln_global_pool_args *a, kiln_pool_op op, const float *x,
-                                float *y, int64_t lanes, int nv) {
+KILN_INLINE void global_vectors(const kiln_global_pool_args *a, kiln_pool_op op, bool half,
+                                int64_t x, float *y, int64_t lanes, int nv) {
     kiln_vf total[4];
     for (int v = 0; v < nv; v++) {
         total[v] = start(op);
@@ -155,11 +181,12 @@ KILN_INLINE void global_vectors(const kiln_global_pool_args *a, kiln_pool_op op,
             part[v] = start(op);
         }
         for (int64_t s = s0; s < s1; s++) {
-            const float *px = x + s * a->channels;
+            const int64_t px = x + s * a->channels;
             KILN_UNROLL(4)
             for (int v = 0; v < nv; v++) {
                 int64_t left = nv > 1 ? KILN_VLEN : lanes;
-                part[v] = step(op, a->p, part[v], vf_load_upto(px + v * KILN_VLEN, left));
+                part[v] =
+                    step(op, a->p, part[v], load_elements(a->x, half, px + v * KILN_VLEN, left));
             }
         }
         for (int v = 0; v < nv; v++) {
@@ -173,29 +200,33 @@ KILN_INLINE void global_vectors(const kiln_global_pool_args *a, kiln_pool_op op,
     }
 }
 
-#define GLOBAL_RANGE(name, op)                                                              \
-    static void name(const kiln_global_pool_args *a, const float *x, float *y, int64_t n) { \
-        int64_t c = 0;                                                                      \
-        for (; c + 4 * KILN_VLEN <= n; c += 4 * KILN_VLEN) {                                \
-            global_vectors(a, op, x + c, y + c, 4 * KILN_VLEN, 4);                          \
-        }                                                                                   \
-        for (; c < n; c += KILN_VLEN) {                                                     \
-            global_vectors(a, op, x + c, y + c, n - c, 1);                                  \
-        }                                                                                   \
+#define GLOBAL_RANGE(name, op, half)                                                   \
+    static void name(const kiln_global_pool_args *a, int64_t x, float *y, int64_t n) { \
+        int64_t c = 0;                                                                 \
+        for (; c + 4 * KILN_VLEN <= n; c += 4 * KILN_VLEN) {                           \
+            global_vectors(a, op, half, x + c, y + c, 4 * KILN_VLEN, 4);               \
+        }                                                                              \
+        for (; c < n; c += KILN_VLEN) {                                                \
+            global_vectors(a, op, half, x + c, y + c, n - c, 1);                       \
+        }                                                                              \
     }
-GLOBAL_RANGE(global_max, KILN_POOL_MAX)
-GLOBAL_RANGE(global_avg, KILN_POOL_AVG)
-GLOBAL_RANGE(global_lp, KILN_POOL_LP)
+GLOBAL_RANGE(global_max, KILN_POOL_MAX, false)
+GLOBAL_RANGE(global_avg, KILN_POOL_AVG, false)
+GLOBAL_RANGE(global_lp, KILN_POOL_LP, false)
+GLOBAL_RANGE(half_global_max, KILN_POOL_MAX, true)
+GLOBAL_RANGE(half_global_avg, KILN_POOL_AVG, true)
+GLOBAL_RANGE(half_global_lp, KILN_POOL_LP, true)
 
 static void global_pool(const kiln_global_pool_args *a, int64_t begin, int64_t end) {
-    static void (*const range[])(const kiln_global_pool_args *, const float *, float *, int64_t) = {
-        [KILN_POOL_MAX] = global_max, [KILN_POOL_AVG] = global_avg, [KILN_POOL_LP] = global_lp};
+    static void (*const range[][2])(const kiln_global_pool_args *, int64_t, float *,
+                                    int64_t) = {[KILN_POOL_MAX] = {global_max, half_global_max},
+                                                [KILN_POOL_AVG] = {global_avg, half_global_avg},
+                                                [KILN_POOL_LP] = {global_lp, half_global_lp}};
     for (int64_t i = begin; i < end;) {
         int64_t image = i / a->channels;
         int64_t c = i % a->channels;
         int64_t n = a->channels - c < end - i ? a->channels - c : end - i;
-        const float *x = a->x + image * a->spatial * a->channels + c;
-        range[a->op](a, x, a->y + i, n);
+        range[a->op][a->half_x](a, image * a->spatial * a->channels + c, a->y + i, n);
         i += n;
     }
 }

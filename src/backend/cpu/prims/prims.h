@@ -30,6 +30,7 @@ typedef struct kiln_prims {
     const struct kiln_depthwise_q8_prims *depthwise_q8;
     const struct kiln_gemm_prims *gemm_bf16, *gemm_f16; /* other forms of the weights */
     const struct kiln_conv_prims *conv_bf16, *conv_f16;
+    const struct kiln_depthwise_prims *depthwise_half; /* NULL: conv_bf16 takes no pairs */
 } kiln_prims;
 
 #endif

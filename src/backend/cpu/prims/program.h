@@ -205,14 +205,15 @@ typedef struct kiln_post_operand {
     int64_t ld;
 } kiln_post_operand;
 
-/* `arg` of prims->post. The program has one output, which replaces the block; or, with `bytes`, is
- * quantized by program->store into that matrix, (row, col) at bytes[row * ld_bytes + col], and the
- * block is undefined afterwards. */
+/* `arg` of prims->post. The program has one output, which replaces the block; or, with `narrow`, is
+ * written as elements of that type into that matrix, (row, col) at element row * ld_narrow + col,
+ * U8 quantized by program->store, and the block is undefined afterwards. */
 typedef struct kiln_program_post_args {
     const kiln_program *program;
     kiln_post_operand in[KILN_PROG_INPUTS];
-    uint8_t *bytes;
-    int64_t ld_bytes;
+    void *narrow;
+    kiln_dtype narrow_type; /* U8 or BF16 */
+    int64_t ld_narrow;
 } kiln_program_post_args;
 
 typedef struct kiln_program_prims {

@@ -611,13 +611,15 @@ static void post_patch(machine *m, const kiln_program_post_args *args, const pat
     }
     bool last =
         program->instrs > 0 && program->output[0] == program->instr[program->instrs - 1].dst;
-    bool direct = last && p->rows == 1 && !args->bytes;
+    bool direct = last && p->rows == 1 && !args->narrow;
     execute(m, program, direct ? p->c : NULL, p->rows * p->cols);
     const float *result = m->in[program->output[0]];
     for (int64_t r = 0; r < p->rows && !direct; r++, result += p->cols) {
-        if (args->bytes) {
-            write_line(args->bytes + (p->row + r) * args->ld_bytes + p->col,
-                       &io_table[KILN_DTYPE_U8], result, 1, p->cols, program->store);
+        if (args->narrow) {
+            const element_io *io = &io_table[args->narrow_type];
+            const int64_t at = (p->row + r) * args->ld_narrow + p->col;
+            write_line((char *)args->narrow + at * io->bytes, io, result, 1, p->cols,
+                       program->store);
         } else {
             memmove(p->c + r * p->ldc, result, (size_t)p->cols * sizeof(float));
         }
@@ -627,7 +629,7 @@ static void post_patch(machine *m, const kiln_program_post_args *args, const pat
 /* All operands lie row after row without gaps, and none goes along columns or rows: the block is as
  * good as one long row. */
 static bool is_dense(const kiln_program_post_args *args, int64_t ldc, int64_t col0, int64_t cols) {
-    bool dense = ldc == cols && col0 == 0 && (!args->bytes || args->ld_bytes == cols);
+    bool dense = ldc == cols && col0 == 0 && (!args->narrow || args->ld_narrow == cols);
     for (int32_t k = 0; k < args->program->inputs && dense; k++) {
         const kiln_post_operand *o = &args->in[k];
         dense = o->kind == KILN_POST_SELF || o->kind == KILN_POST_SCALAR ||
@@ -639,7 +641,7 @@ static bool is_dense(const kiln_program_post_args *args, int64_t ldc, int64_t co
 /* One function of the block itself: it needs no registers. */
 static bool is_map(const kiln_program_post_args *args) {
     const kiln_program *p = args->program;
-    return p->inputs == 1 && p->consts == 0 && p->instrs == 1 && !args->bytes &&
+    return p->inputs == 1 && p->consts == 0 && p->instrs == 1 && !args->narrow &&
            p->output[0] == p->instr[0].dst;
 }
 

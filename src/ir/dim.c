@@ -1,5 +1,6 @@
 #include "ir/dim.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -77,6 +78,10 @@ static kiln_dim intern(kiln_dims *table, kiln_dim_entry e) {
         return KILN_DIM_UNKNOWN;
     }
     table->entries = entries;
+    e.is_found = e.kind == KILN_DIM_FOUND;
+    if (e.kind >= KILN_DIM_ADD) {
+        e.is_found = kiln_dim_is_found(table, e.a) || kiln_dim_is_found(table, e.b);
+    }
     entries[table->count++] = e;
     table->slots[s] = (uint32_t)table->count;
     return FIRST + (int64_t)table->count - 1;
@@ -214,6 +219,25 @@ static kiln_dim div_product(kiln_dims *table, kiln_dim a, kiln_dim b) {
     return KILN_DIM_UNKNOWN;
 }
 
+/* (x/n + c) / b is (x + n*c) / (n*b), for n, b > 0. UNKNOWN when the rule does not apply. */
+static kiln_dim div_quotient(kiln_dims *table, kiln_dim a, int64_t b) {
+    const kiln_dim_entry *e;
+    kiln_dim c = 0;
+    if (is_kind(table, a, KILN_DIM_ADD, &e) && kiln_dim_known(e->b)) {
+        c = e->b;
+        a = e->a;
+    }
+    if (b <= 0 || !is_kind(table, a, KILN_DIM_DIV, &e) || !kiln_dim_known(e->b) || e->b <= 0) {
+        return KILN_DIM_UNKNOWN;
+    }
+    const kiln_dim x = e->a, n = e->b, both = kiln_dim_mul(table, n, b);
+    const kiln_dim more = kiln_dim_mul(table, n, c);
+    if (both == KILN_DIM_UNKNOWN || more == KILN_DIM_UNKNOWN) {
+        return KILN_DIM_UNKNOWN;
+    }
+    return kiln_dim_div(table, kiln_dim_add(table, x, more), both);
+}
+
 kiln_dim kiln_dim_div(kiln_dims *table, kiln_dim a, kiln_dim b) {
     const kiln_dim_entry *e;
     if (a == KILN_DIM_UNKNOWN || b == KILN_DIM_UNKNOWN || b == 0) {
@@ -240,7 +264,8 @@ kiln_dim kiln_dim_div(kiln_dims *table, kiln_dim a, kiln_dim b) {
             return kiln_dim_add(table, q, floor_div(c, b));
         }
     }
-    return binary(table, KILN_DIM_DIV, a, b);
+    q = kiln_dim_known(b) ? div_quotient(table, a, b) : KILN_DIM_UNKNOWN;
+    return q != KILN_DIM_UNKNOWN ? q : binary(table, KILN_DIM_DIV, a, b);
 }
 
 /* The lesser or greater of a and b where b is already one of a and something else: max(a, min(a,
@@ -288,63 +313,111 @@ kiln_dim kiln_dim_product(kiln_dims *table, const kiln_dim *dims, int32_t n) {
     return p;
 }
 
-/* Expressions refer to earlier entries only, so one sweep over the reachable ones decides; the
- * depth of recursion is bounded by giving up (true) beyond MAX_DEPTH. */
-enum { MAX_DEPTH = 64 };
-
-static bool found_within(const kiln_dims *table, kiln_dim d, int depth) {
-    if (kiln_dim_known(d)) {
-        return false;
-    }
-    const kiln_dim_entry *e = kiln_dim_get(table, d);
-    if (!e || e->kind == KILN_DIM_FOUND || depth > MAX_DEPTH) {
-        return true;
-    }
-    if (e->kind == KILN_DIM_SYMBOL) {
-        return false;
-    }
-    return found_within(table, e->a, depth + 1) || found_within(table, e->b, depth + 1);
-}
-
 bool kiln_dim_is_found(const kiln_dims *table, kiln_dim d) {
-    return found_within(table, d, 0);
+    const kiln_dim_entry *e = kiln_dim_get(table, d);
+    return !kiln_dim_known(d) && (!e || e->is_found);
 }
 
-static const char *text_within(const kiln_dims *table, kiln_dim d, kiln_arena *arena, int depth) {
-    const kiln_dim_entry *e = kiln_dim_get(table, d);
-    if (kiln_dim_known(d)) {
-        return kiln_arena_printf(arena, "%lld", (long long)d);
-    }
-    if (!e || depth > MAX_DEPTH) {
-        return "?";
-    }
-    if (e->kind == KILN_DIM_SYMBOL) {
-        return e->name;
-    }
-    if (e->kind == KILN_DIM_FOUND) {
-        return kiln_arena_printf(arena, "?%lld", (long long)(d - FIRST));
-    }
-    const char *a = text_within(table, e->a, arena, depth + 1);
-    const char *b = text_within(table, e->b, arena, depth + 1);
-    if (!a || !b) {
-        return NULL;
-    }
-    switch (e->kind) {
+/* ---- Text ---- */
+
+/* How tightly operators bind. */
+enum { SUM = 1, PRODUCT, ATOM };
+
+static int binding(const kiln_dim_entry *e) {
+    switch (e ? e->kind : KILN_DIM_SYMBOL) {
     case KILN_DIM_ADD:
-        return kiln_arena_printf(arena, b[0] == '-' ? "(%s%s)" : "(%s+%s)", a, b);
     case KILN_DIM_SUB:
-        return kiln_arena_printf(arena, "(%s-%s)", a, b);
+        return SUM;
     case KILN_DIM_MUL:
-        return kiln_arena_printf(arena, "%s*%s", a, b);
     case KILN_DIM_DIV:
-        return kiln_arena_printf(arena, "(%s/%s)", a, b);
-    case KILN_DIM_LOWER:
-        return kiln_arena_printf(arena, "min(%s,%s)", a, b);
+        return PRODUCT;
     default:
-        return kiln_arena_printf(arena, "max(%s,%s)", a, b);
+        return ATOM;
     }
+}
+
+/* What is written so far; no more than fits. */
+typedef struct dim_text {
+    const kiln_dims *table;
+    char at[KILN_DIM_TEXT + 1];
+    size_t n;
+    int depth;
+    bool full;
+} dim_text;
+
+static void put(dim_text *t, const char *s) {
+    size_t n = strlen(s);
+    t->full = t->full || n > KILN_DIM_TEXT - t->n;
+    if (!t->full) {
+        memcpy(t->at + t->n, s, n + 1);
+        t->n += n;
+    }
+}
+
+static void put_leaf(dim_text *t, kiln_dim d, const kiln_dim_entry *e) {
+    char number[32];
+    if (e && e->kind == KILN_DIM_SYMBOL) {
+        put(t, e->name);
+        return;
+    }
+    snprintf(number, sizeof number,
+             kiln_dim_known(d) ? "%lld"
+             : e               ? "?%lld"
+                               : "?",
+             (long long)(kiln_dim_known(d) ? d : d - FIRST));
+    put(t, number);
+}
+
+/* How tightly the right operand must bind to stand without parentheses: a * (b * c) is a * b * c,
+ * but a * (b / c) is not a * b / c. */
+static int right_binding(const kiln_dims *table, const kiln_dim_entry *e) {
+    const kiln_dim_entry *right = kiln_dim_get(table, e->b);
+    const bool product = right && right->kind == KILN_DIM_MUL;
+    switch (e->kind) {
+    case KILN_DIM_SUB:
+        return PRODUCT;
+    case KILN_DIM_MUL:
+        return product ? PRODUCT : ATOM;
+    case KILN_DIM_DIV:
+        return ATOM;
+    default:
+        return SUM;
+    }
+}
+
+/* In parentheses if it binds less than `least`. What nests deeper than its text may be long is full
+ * before: every operator is a character. */
+static void put_dim(dim_text *t, kiln_dim d, int least) {
+    static const char *const signs[] = {
+        [KILN_DIM_ADD] = "+", [KILN_DIM_SUB] = "-",   [KILN_DIM_MUL] = "*",
+        [KILN_DIM_DIV] = "/", [KILN_DIM_LOWER] = ",", [KILN_DIM_UPPER] = ","};
+    const kiln_dim_entry *e = kiln_dim_get(t->table, d);
+    t->full = t->full || t->depth > KILN_DIM_TEXT;
+    if (t->full || !e || e->kind < KILN_DIM_ADD) {
+        put_leaf(t, d, e);
+        return;
+    }
+    const char *open = e->kind == KILN_DIM_LOWER   ? "min("
+                       : e->kind == KILN_DIM_UPPER ? "max("
+                       : binding(e) < least        ? "("
+                                                   : "";
+    const bool minus = e->kind == KILN_DIM_ADD && kiln_dim_known(e->b) && e->b < 0;
+    t->depth++;
+    put(t, open);
+    put_dim(t, e->a, binding(e) == ATOM ? SUM : binding(e));
+    put(t, minus ? "" : signs[e->kind]);
+    put_dim(t, e->b, right_binding(t->table, e));
+    put(t, open[0] ? ")" : "");
+    t->depth--;
 }
 
 const char *kiln_dim_text(const kiln_dims *table, kiln_dim d, kiln_arena *arena) {
-    return text_within(table, d, arena, 0);
+    const kiln_dim_entry *e = kiln_dim_get(table, d);
+    dim_text t = {.table = table};
+    if (e && e->kind == KILN_DIM_SYMBOL) {
+        return e->name;
+    }
+    put_dim(&t, d, SUM);
+    return t.full ? kiln_arena_printf(arena, "?%lld", (long long)(d - FIRST))
+                  : kiln_arena_text(arena, t.at, t.n);
 }

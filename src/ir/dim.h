@@ -38,6 +38,7 @@ typedef struct kiln_dim_entry {
     kiln_dim_kind kind;
     kiln_dim a, b;    /* operands; FOUND: a is the upper bound or KILN_DIM_UNKNOWN */
     const char *name; /* SYMBOL */
+    bool is_found;    /* FOUND, or made of one */
 } kiln_dim_entry;
 
 typedef struct kiln_dims {
@@ -60,8 +61,8 @@ const kiln_dim_entry *kiln_dim_get(const kiln_dims *table, kiln_dim d);
 kiln_dim kiln_dim_symbol(kiln_dims *table, const char *name);
 /* A fresh size that data decides, at most `bound` (KILN_DIM_UNKNOWN: no bound). */
 kiln_dim kiln_dim_found(kiln_dims *table, kiln_dim bound);
-/* Constants are folded, sums and products ordered, x+0, x*1, x/1, x-x, (x*k)/k and the like
- * reduced. */
+/* Constants are folded, sums and products ordered, x+0, x*1, x/1, x-x, (x*k)/k, (x/k+c)/m and the
+ * like reduced. */
 kiln_dim kiln_dim_add(kiln_dims *table, kiln_dim a, kiln_dim b);
 kiln_dim kiln_dim_sub(kiln_dims *table, kiln_dim a, kiln_dim b);
 kiln_dim kiln_dim_mul(kiln_dims *table, kiln_dim a, kiln_dim b);
@@ -74,7 +75,9 @@ kiln_dim kiln_dim_product(kiln_dims *table, const kiln_dim *dims, int32_t n);
 /* True when the dim depends on data found at run time (or is unknown). */
 bool kiln_dim_is_found(const kiln_dims *table, kiln_dim d);
 
-/* Writes "N", "2*H-1", "?3" (found) or "?" to an arena string. NULL when out of memory. */
+/* Writes "N", "2*H-1", "?3" (found), "?" or, for what would be longer than KILN_DIM_TEXT, a number
+ * of its own like a found one's, to an arena string. NULL when out of memory. */
+enum { KILN_DIM_TEXT = 120 };
 const char *kiln_dim_text(const kiln_dims *table, kiln_dim d, kiln_arena *arena);
 
 #endif

@@ -35,7 +35,7 @@ static void check_round(const char *text) {
 static void test_round(void **state) {
     (void)state;
     check_round("graph \"all kinds\"\n"
-                "in x: float32[N,(H*2-1),?,min(N,4)]\n"
+                "in x: float32[N,H*2-1,?,min(N,4)]\n"
                 "in s: seq(int64[...])\n"
                 "in \"an \\\"odd\\\" name\\x0A\": bool[]\n"
                 "const w: float32[8,8] = rand(7)\n"

@@ -89,6 +89,7 @@ static kiln_status smooth(job *j) {
     KILN_TRY(need_data(j, "smoothing"));
     KILN_TRY(open_engine(j, j->model));
     KILN_TRY(kiln_smoother_init(&j->smoother, g, &j->arena));
+    j->smoother.rounded = (j->o.what & KILN_IMPROVE_ROUND) != 0;
     KILN_TRY(run_all(j, &fns));
     KILN_TRY(kiln_smoother_apply(&j->smoother, j->o.smooth_alpha, g, &done, j->diag));
     return settle(j, &done, "smooth");

@@ -67,9 +67,10 @@ int improve_float(cli *c, const kiln_model *model, const kiln_build_options *bui
     kiln_improve_options o;
     kiln_progress progress = watch_progress(c, "smooth");
     int failed = read_options(c, build, &progress, &o);
-    o.what &= KILN_IMPROVE_EQUALIZE | KILN_IMPROVE_SMOOTH | KILN_IMPROVE_OUTLIERS;
+    const uint32_t here = KILN_IMPROVE_EQUALIZE | KILN_IMPROVE_SMOOTH | KILN_IMPROVE_OUTLIERS;
     o.what = c->improve.count == 0 && !by_default ? 0 : o.what;
-    if (failed != 0 || o.what == 0) {
+    o.what &= c->dynamic ? here : UINT32_MAX;
+    if (failed != 0 || !(o.what & here)) {
         return failed;
     }
     return end(c, kiln_improve_float(out, model, &o, c->diag));

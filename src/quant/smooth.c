@@ -7,9 +7,15 @@
 #include "ops/ops.h"
 
 /* Scales stay within 2^-LIMIT_LOG2 and 2^LIMIT_LOG2 of their mean. */
-enum { SWEEPS = 24, ALPHAS = 10, LIMIT_LOG2 = 12 };
-/* Ranges cut off what is rarer than that many times the root of the mean square. */
-#define CLIP_AT 6.0
+enum { SWEEPS = 24, ALPHAS = 5, LIMIT_LOG2 = 12 };
+/* What is cut off counts so many times: it hits channels of one sample together, where errors of
+ * rounding cancel. */
+#define CUT_WEIGHT 4.0
+/* What the refiner leaves of the error of rounding weights. */
+#define ROUNDED 0.25
+/* Ranges are tried in such steps, from the one that covers all. */
+#define RANGE_STEP 0.94
+#define LEAST_RANGE 0.3
 /* A seam is scaled when that is predicted to leave less than this share of its error: what the
  * prediction leaves out (how values are spread within a channel, what chooses their ranges) is of
  * that order. */
@@ -27,7 +33,7 @@ typedef struct matrix {
     float *most;         /* [n_out, n_in] greatest magnitude of the pair's */
     double *squares;     /* [channels] */
     const kiln_channels_seen *seen;
-    double *lo, *hi, *mean; /* [channels] what is read: least, greatest, mean of squares */
+    kiln_reach *reach; /* [channels] of what is read */
 } matrix;
 
 typedef struct chooser {
@@ -36,6 +42,7 @@ typedef struct chooser {
     double *a, *b; /* [channels] the ranges that are brought together */
     double *s, *best;
     matrix *w; /* [n_multiply] */
+    bool rounded;
     kiln_diag *diag;
 } chooser;
 
@@ -54,13 +61,13 @@ static kiln_status chooser_init(chooser *c, const kiln_seam *seam, const kiln_en
     return KILN_OK;
 }
 
-/* s of the exponents, with geometric mean 1. Channels that one side does not use keep theirs. */
-static void set_scales(chooser *c, double alpha) {
+/* s = a^alpha / b^beta with geometric mean 1. Channels that one side does not use keep theirs. */
+static void set_scales(chooser *c, double alpha, double beta) {
     int64_t n = c->seam->channels, used = 0;
     double sum = 0;
     for (int64_t i = 0; i < n; i++) {
         bool dead = !(c->a[i] > 0 && c->b[i] > 0 && isfinite(c->a[i]) && isfinite(c->b[i]));
-        c->s[i] = dead ? (double)NAN : alpha * log2(c->a[i]) - (1 - alpha) * log2(c->b[i]);
+        c->s[i] = dead ? (double)NAN : alpha * log2(c->a[i]) - beta * log2(c->b[i]);
         sum += dead ? 0 : c->s[i];
         used += dead ? 0 : 1;
     }
@@ -97,7 +104,7 @@ static kiln_status equalize_seam(kiln_seam *seam, kiln_graph *g, kiln_scaled *ou
         }
     }
     if (status == KILN_OK) {
-        set_scales(&c, 0.5);
+        set_scales(&c, 0.5, 0.5);
         for (int64_t i = 0; i < seam->channels; i++) {
             *change = fmax(*change, fabs(log2(c.s[i])));
         }
@@ -145,9 +152,7 @@ kiln_status kiln_smoother_init(kiln_smoother *s, const kiln_graph *graph, kiln_a
             kiln_channels_seen *seen = &s->seen[k++];
             *seen = (kiln_channels_seen){
                 .name = p->x->name, .axis = p->x_axis, .n = seam->channels * p->repeat};
-            KILN_ALLOC(seen->lo, arena, seen->n);
-            KILN_ALLOC(seen->hi, arena, seen->n);
-            KILN_ALLOC(seen->squares, arena, seen->n);
+            KILN_TRY(kiln_channels_init(seen, arena));
         }
     }
     return KILN_OK;
@@ -162,36 +167,10 @@ bool kiln_smoother_wants(const kiln_smoother *s, const char *name) {
     return false;
 }
 
-static void see(kiln_channels_seen *seen, const kiln_tensor *t) {
-    kiln_lanes l = kiln_lanes_of(t, seen->axis);
-    const float *x = t->data;
-    if (l.n != seen->n) {
-        return;
-    }
-    for (int64_t o = 0; o < l.outer; o++) {
-        for (int64_t c = 0; c < l.n; c++) {
-            const float *row = x + (o * l.n + c) * l.inner;
-            float lo = seen->lo[c], hi = seen->hi[c];
-            double squares = 0;
-            for (int64_t i = 0; i < l.inner; i++) {
-                lo = row[i] < lo ? row[i] : lo;
-                hi = row[i] > hi ? row[i] : hi;
-                squares += (double)row[i] * (double)row[i];
-            }
-            seen->lo[c] = lo;
-            seen->hi[c] = hi;
-            seen->squares[c] += squares;
-        }
-    }
-    seen->count += (double)(l.outer * l.inner);
-}
-
 void kiln_smoother_see(kiln_smoother *s, const char *name, const kiln_tensor *tensor) {
     for (size_t i = 0; i < s->n_seen; i++) {
-        kiln_channels_seen *seen = &s->seen[i];
-        if (strcmp(seen->name, name) == 0 && tensor->dtype == KILN_DTYPE_F32 &&
-            tensor->rank > seen->axis) {
-            see(seen, tensor);
+        if (strcmp(s->seen[i].name, name) == 0) {
+            kiln_channels_see(&s->seen[i], tensor);
         }
     }
 }
@@ -222,38 +201,55 @@ static kiln_status reduce(chooser *c, matrix *m, const kiln_env *env) {
 }
 
 static kiln_status spread(chooser *c, matrix *m) {
-    const kiln_channels_seen *seen = m->seen;
-    int64_t repeat = m->part->repeat;
-    double count = seen->count > 0 ? seen->count * (double)repeat : 1;
-    KILN_ALLOC(m->lo, &c->scratch, c->seam->channels);
-    KILN_ALLOC(m->hi, &c->scratch, c->seam->channels);
-    KILN_ALLOC(m->mean, &c->scratch, c->seam->channels);
-    for (int64_t i = 0; i < seen->n; i++) {
-        int64_t k = i / repeat;
-        m->lo[k] = fmin(m->lo[k], (double)seen->lo[i]);
-        m->hi[k] = fmax(m->hi[k], (double)seen->hi[i]);
-        m->mean[k] += seen->squares[i] / count;
+    const int64_t n = c->seam->channels, repeat = m->part->repeat;
+    double *scratch;
+    KILN_ALLOC(m->reach, &c->scratch, n);
+    KILN_ALLOC(scratch, &c->scratch, n);
+    for (int64_t k = 0; k < n; k++) {
+        m->reach[k] = kiln_reach_of(m->seen, k * repeat, repeat);
     }
-    for (int64_t k = 0; k < c->seam->channels && !c->seam->inlet; k++) {
-        double most = CLIP_AT * sqrt(m->mean[k]);
-        m->lo[k] = fmax(m->lo[k], -most);
-        m->hi[k] = fmin(m->hi[k], most);
-    }
+    kiln_reach_fill(m->reach, n, scratch);
     return KILN_OK;
 }
 
-/* The formula of the header, without the common 1 / 12. */
-static double matrix_error(const chooser *c, const matrix *m) {
-    double least = 0, most = 0, of_x = 0, of_w = 0, signal = 0;
+/* How far a side is to be covered. At inlets, to what data has shown: few channels are scaled
+ * there, to where others lie. */
+static double end_of(const chooser *c, const kiln_reach *r, int32_t side) {
+    return c->seam->inlet ? r->side[side].far : kiln_reach_end(r, side);
+}
+
+/* Of what is read, in a range from -lo to hi. */
+static double error_of_range(const chooser *c, const matrix *m, double lo, double hi) {
+    const double d = (lo + hi) / 255, weight = c->seam->inlet ? 0 : CUT_WEIGHT;
+    double sum = 0;
     for (int64_t i = 0; i < c->seam->channels; i++) {
-        least = fmin(least, m->lo[i] / c->s[i]);
-        most = fmax(most, m->hi[i] / c->s[i]);
-        signal += m->squares[i] * m->mean[i];
+        const kiln_reach *r = &m->reach[i];
+        double step = d * c->s[i], cut = kiln_reach_cut(r, 0, lo * c->s[i]);
+        cut += kiln_reach_cut(r, 1, hi * c->s[i]);
+        sum += m->squares[i] * fmin(step * step / 12 * r->live + weight * cut, r->mean);
     }
-    double d = (most - least) / 255;
+    return sum;
+}
+
+static double error_of_x(const chooser *c, const matrix *m) {
+    const double narrowest = c->seam->inlet ? 1 : LEAST_RANGE;
+    double lo = 0, hi = 0, least = INFINITY;
     for (int64_t i = 0; i < c->seam->channels; i++) {
-        of_x += m->squares[i] * fmin(d * d * c->s[i] * c->s[i], 12 * m->mean[i]);
+        lo = fmax(lo, end_of(c, &m->reach[i], 0) / c->s[i]);
+        hi = fmax(hi, end_of(c, &m->reach[i], 1) / c->s[i]);
     }
+    for (double t = 1; t >= narrowest; t *= RANGE_STEP) {
+        double error = error_of_range(c, m, t * lo, t * hi);
+        if (error > least) {
+            break;
+        }
+        least = error;
+    }
+    return least;
+}
+
+static double error_of_w(const chooser *c, const matrix *m) {
+    double sum = 0;
     for (int64_t o = 0; o < m->n_out; o++) {
         double row = 0, x = 0;
         /* Of a kernel in groups, o reads one. */
@@ -261,11 +257,20 @@ static double matrix_error(const chooser *c, const matrix *m) {
         for (int64_t k = 0; k < m->n_in; k++) {
             int64_t ch = (first + k) / m->part->repeat;
             row = fmax(row, (double)m->most[o * m->n_in + k] * c->s[ch]);
-            x += m->mean[ch] / (c->s[ch] * c->s[ch]);
+            x += m->reach[ch].mean / (c->s[ch] * c->s[ch]);
         }
-        of_w += row / 127 * (row / 127) * x * (double)m->taps;
+        sum += row / 127 * (row / 127) / 12 * x * (double)m->taps;
     }
-    return signal > 0 ? (of_x + of_w) / signal : 0;
+    return (c->rounded ? ROUNDED : 1) * sum;
+}
+
+/* The formula of the header. */
+static double matrix_error(const chooser *c, const matrix *m) {
+    double signal = 0;
+    for (int64_t i = 0; i < c->seam->channels; i++) {
+        signal += m->squares[i] * m->reach[i].mean;
+    }
+    return signal > 0 ? (error_of_x(c, m) + error_of_w(c, m)) / signal : 0;
 }
 
 static double seam_error(const chooser *c) {
@@ -283,10 +288,11 @@ static void find_ranges(chooser *c) {
         const matrix *m = &c->w[i];
         double most = 0;
         for (int64_t k = 0; k < n; k++) {
-            most = fmax(most, fmax(-m->lo[k], m->hi[k]));
+            most = fmax(most, fmax(end_of(c, &m->reach[k], 0), end_of(c, &m->reach[k], 1)));
         }
         for (int64_t k = 0; k < n; k++) {
-            c->a[k] += log2(fmax(-m->lo[k], m->hi[k]) / most) / (double)c->seam->n_multiply;
+            double end = fmax(end_of(c, &m->reach[k], 0), end_of(c, &m->reach[k], 1));
+            c->a[k] += log2(end / most) / (double)c->seam->n_multiply;
         }
     }
     for (int64_t k = 0; k < n; k++) {
@@ -336,7 +342,7 @@ static void choose(chooser *c, double alpha, bool *better) {
     find_ranges(c);
     if (alpha > 0 && !inlet) {
         double any = INFINITY;
-        set_scales(c, alpha);
+        set_scales(c, alpha, 1 - alpha);
         *better = keep_least(c, &any);
         return;
     }
@@ -345,17 +351,20 @@ static void choose(chooser *c, double alpha, bool *better) {
     }
     double least = (inlet ? INLET_WORTH : WORTH) * seam_error(c);
     *better = inlet && choose_outliers(c, least);
-    for (int32_t k = 0; k <= ALPHAS && !inlet; k++) {
-        set_scales(c, (double)k / ALPHAS);
+    for (int32_t k = 0; k < (ALPHAS + 1) * (ALPHAS + 1) && !inlet; k++) {
+        double x = (double)(k / (ALPHAS + 1)) / ALPHAS, w = (double)(k % (ALPHAS + 1)) / ALPHAS;
+        set_scales(c, x, w);
         *better = keep_least(c, &least) || *better;
     }
 }
 
-static kiln_status smooth_seam(kiln_seam *seam, const kiln_channels_seen *seen, double alpha,
-                               kiln_graph *g, kiln_scaled *out, kiln_diag *diag) {
+static kiln_status smooth_seam(const kiln_smoother *s, kiln_seam *seam,
+                               const kiln_channels_seen *seen, double alpha, kiln_graph *g,
+                               kiln_scaled *out, kiln_diag *diag) {
     chooser c;
     bool better = false;
     kiln_status status = chooser_init(&c, seam, g->env, diag);
+    c.rounded = s->rounded;
     for (size_t i = 0; i < seam->n_multiply && status == KILN_OK; i++) {
         c.w[i] = (matrix){.part = &seam->multiply[i], .seen = &seen[i]};
         status = reduce(&c, &c.w[i], g->env);
@@ -380,7 +389,7 @@ kiln_status kiln_smoother_apply(kiln_smoother *s, double alpha, kiln_graph *grap
     for (size_t i = 0; i < s->seams.count; i++) {
         kiln_seam *seam = &s->seams.items[i];
         if (!s->inlets || seam->inlet) {
-            KILN_TRY(smooth_seam(seam, seen, alpha, graph, out, diag));
+            KILN_TRY(smooth_seam(s, seam, seen, alpha, graph, out, diag));
         }
         seen += s->seams.items[i].n_multiply;
     }

@@ -9,12 +9,18 @@
  *
  *   equalize  the greatest weight that makes the channel, alpha 1/2: both sides get the same range
  *             (Nagel et al., ICCV 2019, eq. 11). Needs no data.
- *   smooth    the greatest |x| of the channel (Xiao et al., ICML 2023, eq. 4), and alpha, for each
- *             seam, that of least error as rounding predicts it; the seam is left as it is where
- *             that is not much less. The error of a layer y = W x whose rounding steps are d for x
- *             and e[o] for row o of W, each uniform within half a step, in units of y's square:
+ *   smooth    how far the channel reaches (reach.h; Xiao et al., ICML 2023, eq. 4: the greatest
+ *             |x|). a and b get exponents of their own, for each seam those of least error as
+ *             rounding predicts it; the seam is left as it is where that is not much less. The
+ *             error of a layer y = W x whose rounding steps are d for x and e[o] for row o of W,
+ *             each uniform within half a step, in units of y's square:
  *
- *                 sum_o sum_c (d^2 / 12 * W[o,c]^2 + e[o]^2 / 12 * E[x[c]^2]) / sum E[y^2]
+ *                 sum_o sum_c (W[o,c]^2 (d^2 / 12 p[c] + 4 cut[c]) + e[o]^2 / 12 E[x[c]^2])
+ *                 / sum E[y^2]
+ *
+ *             p: share of elements that are not 0, which is represented exactly; cut: mean square
+ *             of what the range is expected to cut off. The range, and d with it, is that of least
+ *             error.
  *
  * At an inlet (seams.h) only outliers are scaled: the few channels of greatest range, each to the
  * range of the next one; how many, the same prediction says.
@@ -27,23 +33,15 @@
 #define KILN_QUANT_SMOOTH_H
 
 #include "base/hash.h"
+#include "quant/reach.h"
 #include "quant/seams.h"
-
-/* What was seen of a value along its axis of channels. */
-typedef struct kiln_channels_seen {
-    const char *name;
-    int32_t axis;
-    int64_t n;       /* channels times repeat */
-    float *lo, *hi;  /* [n], 0 among them */
-    double *squares; /* [n] sums */
-    double count;    /* elements a channel */
-} kiln_channels_seen;
 
 typedef struct kiln_smoother {
     kiln_seams seams;
     kiln_channels_seen *seen; /* for the parts that are multiplied, seam after seam */
     size_t n_seen;
-    bool inlets; /* set after init: these alone are scaled */
+    bool inlets;  /* set after init: these alone are scaled */
+    bool rounded; /* likewise: weights will be rounded by what layers read (rounding.h) */
     kiln_arena *arena;
 } kiln_smoother;
 

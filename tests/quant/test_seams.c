@@ -237,6 +237,70 @@ static void test_smooth(void **state) {
     }
 }
 
+/* What data has shown of a channel in one row alone is not all that there is of it. */
+static void test_hardly_seen(void **state) {
+    (void)state;
+    static const char source[] = "graph \"g\"\n"
+                                 "in x: float32[N,8]\n"
+                                 "const s: float32[8] = {1, 1, 1, 1, 1, 1, 1, 1}\n"
+                                 "const w: float32[8,6] = rand(3)\n"
+                                 "n = RMSNormalization(x, s)\n"
+                                 "y = MatMul(n, w)\n"
+                                 "out y\n"
+                                 "end\n";
+    world w;
+    kiln_smoother s;
+    kiln_scaled done;
+    float x[512 * 8];
+    uint64_t seed = 9;
+    world_open(&w, source, sizeof source - 1);
+    assert_int_equal(kiln_smoother_init(&s, w.graph, &w.arena), KILN_OK);
+    for (int i = 0; i < 512 * 8; i++) {
+        double u = (double)(next_random(&seed) >> 40) / (1 << 23) - 1;
+        x[i] = (float)(i % 8 == 2 ? 40 * u : i % 8 == 5 ? (i == 805 ? 1e-3 : 0) : u);
+    }
+    kiln_tensor t = {.dtype = KILN_DTYPE_F32, .rank = 2, .dims = {512, 8}, .data = x};
+    kiln_smoother_see(&s, "n", &t);
+    assert_int_equal(kiln_smoother_apply(&s, 0, w.graph, &done, w.diag), KILN_OK);
+    assert_int_equal(done.scaled, 1);
+    reindex(&w);
+    const float *scale = constant_of(&w, "n", 1);
+    assert_true(scale[5] < 3 * scale[0] && scale[5] > scale[0] / 3);
+    world_close(&w);
+}
+
+/* A channel's tail is that of its distribution: what a limit cuts off of data to come. */
+static void test_reach(void **state) {
+    (void)state;
+    enum { ROWS = 4096, INNER = 3 };
+    static float x[ROWS * 2 * INNER];
+    kiln_arena arena;
+    uint64_t seed = 5;
+    kiln_arena_init(&arena, NULL);
+    kiln_channels_seen s = {.name = "y", .axis = 1, .n = 2};
+    assert_int_equal(kiln_channels_init(&s, &arena), KILN_OK);
+    for (int i = 0; i < ROWS * 2 * INNER; i++) {
+        double u = ((double)(next_random(&seed) >> 12) + 1) / ((double)(UINT64_C(1) << 52) + 1);
+        x[i] = i / INNER % 2 == 0 && i % INNER == 1 ? (float)-log(u) : 0;
+    }
+    kiln_tensor t = {.dtype = KILN_DTYPE_F32, .rank = 3, .dims = {ROWS, 2, INNER}, .data = x};
+    kiln_channels_see(&s, &t);
+    kiln_reach r[2] = {kiln_reach_of(&s, 0, 1), kiln_reach_of(&s, 1, 1)};
+    assert_true(r[0].known && !r[1].known);
+    assert_true(fabs(r[0].live - 1.0 / INNER) < 1e-6 && fabs(r[0].mean * INNER / 2 - 1) < 0.1);
+    /* E[(x - L)^2; x > L] = 2 exp(-L) for an exponential, here of every third element. */
+    for (double limit = 5; limit < 8; limit++) {
+        double want = 2 * exp(-limit) / INNER, have = kiln_reach_cut(&r[0], 1, limit);
+        assert_true(have > want / 3 && have < want * 3);
+    }
+    assert_true(kiln_reach_cut(&r[0], 0, 0) == 0 && kiln_reach_end(&r[0], 0) == 0);
+    assert_true(kiln_reach_end(&r[0], 1) > r[0].side[1].far);
+    double scratch[2];
+    kiln_reach_fill(r, 2, scratch);
+    assert_true(kiln_reach_end(&r[1], 1) > r[0].side[1].from);
+    kiln_arena_free(&arena);
+}
+
 /* A value that others read too: one channel in 48 gets a factor on the way to the products, which
  * no pass moves back; what is alike is left alone. */
 static void test_inlet(void **state) {
@@ -290,10 +354,9 @@ static void test_inlet(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exact),
-        cmocka_unit_test(test_equalize),
-        cmocka_unit_test(test_smooth),
-        cmocka_unit_test(test_inlet),
+        cmocka_unit_test(test_exact),  cmocka_unit_test(test_equalize),
+        cmocka_unit_test(test_smooth), cmocka_unit_test(test_hardly_seen),
+        cmocka_unit_test(test_reach),  cmocka_unit_test(test_inlet),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

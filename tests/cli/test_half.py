@@ -112,6 +112,23 @@ def results_are_near_and_repeat(t):
         assert got.tobytes() == results(t, t / "h.kiln", 3).tobytes(), "threads change the bits"
 
 
+def held(path):
+    d = json.loads(expect(kiln("inspect", path, "--format", "json"), 0).stdout)
+    return {r["name"] for r in d["layers"] if r["output"].endswith(" as bfloat16")}
+
+
+def values_between_products_may_be_bfloat16(t):
+    """On processors that multiply pairs; everywhere the name switches it off."""
+    net = network(t)
+    np.savez(t / "x.npz", x=np.random.default_rng(6).random((3, 8, 9, 9), np.float32))
+    expect(kiln("build", net, "--bf16", "-o", t / "on.kiln"), 0)
+    expect(kiln("build", net, "--bf16", "--off", "hold_half", "-o", t / "off.kiln"), 0)
+    assert held(t / "on.kiln") in (set(), {"conv"}), held(t / "on.kiln")
+    assert held(t / "off.kiln") == set()
+    on, off = results(t, t / "on.kiln"), results(t, t / "off.kiln")
+    assert np.abs(on - off).max() < 1e-2
+
+
 def a_portable_engine_keeps_its_precision(t):
     net = network(t)
     build = ["build", net, "--bf16", "--portable", "--max-isa", "portable", "-o", t / "p.kiln"]
@@ -191,6 +208,7 @@ if __name__ == "__main__":
                 int8_beside_bf16,
                 refusals_have_reasons,
                 results_are_near_and_repeat,
+                values_between_products_may_be_bfloat16,
                 a_portable_engine_keeps_its_precision,
                 export_holds_the_rest_in_float16,
                 float16_models_get_int8,

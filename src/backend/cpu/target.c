@@ -54,15 +54,30 @@ extern const struct kiln_conv_q8_prims kiln_conv_q8_prims_amx;
 KILN_HALF_FAMILIES(DECLARE_HALF)
 extern const struct kiln_depthwise_prims kiln_depthwise_half_prims_avx512;
 
+/* The prims of bfloat16 on rungs without instructions for pairs; CMake's KILN_PAIRS tests those. */
+#if defined(KILN_DOT_FORM)
+#define DECLARE_PAIRS(family, bf16, f16)                                          \
+    extern const struct kiln_##family##_prims kiln_##family##_dot_prims_portable; \
+    extern const struct kiln_##family##_prims kiln_##family##_dot_prims_avx2;
+KILN_HALF_FAMILIES(DECLARE_PAIRS)
+extern const struct kiln_depthwise_prims kiln_depthwise_half_prims_portable,
+    kiln_depthwise_half_prims_avx2;
+#define BF16_PRIMS(family, bf16, isa) kiln_##family##_dot_prims_##isa
+#define DEPTHWISE_HALF(isa) .depthwise_half = &kiln_depthwise_half_prims_##isa,
+#else
+#define BF16_PRIMS(family, bf16, isa) kiln_##bf16##_prims_##isa
+#define DEPTHWISE_HALF(isa)
+#endif
+
 #define PORTABLE(family) .family = &kiln_##family##_prims_portable,
 #define AVX2(family) .family = &kiln_##family##_prims_avx2,
 #define AVXVNNI(family) .family = &kiln_##family##_prims_avxvnni,
 #define AVX512(family) .family = &kiln_##family##_prims_avx512,
 #define AVX512VNNI(family) .family = &kiln_##family##_prims_avx512vnni,
 #define HALF_PORTABLE(family, bf16, f16) \
-    .bf16 = &kiln_##bf16##_prims_portable, .f16 = &kiln_##f16##_prims_portable,
+    .bf16 = &BF16_PRIMS(family, bf16, portable), .f16 = &kiln_##f16##_prims_portable,
 #define HALF_AVX2(family, bf16, f16) \
-    .bf16 = &kiln_##bf16##_prims_avx2, .f16 = &kiln_##f16##_prims_avx2,
+    .bf16 = &BF16_PRIMS(family, bf16, avx2), .f16 = &kiln_##f16##_prims_avx2,
 #define HALF_AVX512(family, bf16, f16) \
     .bf16 = &kiln_##bf16##_prims_avx512, .f16 = &kiln_##f16##_prims_avx512,
 #define HALF_AVX512DOT(family, bf16, f16) \
@@ -79,16 +94,19 @@ static const struct {
     {KILN_ISA_PORTABLE,
      0,
      {.isa = "portable",
-      KILN_PRIM_FAMILIES(PORTABLE) KILN_Q8_FAMILIES(PORTABLE) KILN_HALF_FAMILIES(HALF_PORTABLE)}},
+      DEPTHWISE_HALF(portable) KILN_PRIM_FAMILIES(PORTABLE) KILN_Q8_FAMILIES(PORTABLE)
+          KILN_HALF_FAMILIES(HALF_PORTABLE)}},
 #if defined(__x86_64__)
     {KILN_ISA_AVX2,
      0,
      {.isa = "avx2",
-      KILN_PRIM_FAMILIES(AVX2) KILN_Q8_FAMILIES(AVX2) KILN_HALF_FAMILIES(HALF_AVX2)}},
+      DEPTHWISE_HALF(avx2) KILN_PRIM_FAMILIES(AVX2) KILN_Q8_FAMILIES(AVX2)
+          KILN_HALF_FAMILIES(HALF_AVX2)}},
     {KILN_ISA_AVX2,
      KILN_CPU_AVXVNNI,
      {.isa = "avxvnni",
-      KILN_PRIM_FAMILIES(AVX2) KILN_Q8_FAMILIES(AVXVNNI) KILN_HALF_FAMILIES(HALF_AVX2)}},
+      DEPTHWISE_HALF(avx2) KILN_PRIM_FAMILIES(AVX2) KILN_Q8_FAMILIES(AVXVNNI)
+          KILN_HALF_FAMILIES(HALF_AVX2)}},
     {KILN_ISA_AVX512,
      0,
      {.isa = "avx512",

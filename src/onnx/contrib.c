@@ -292,6 +292,7 @@ static const rule rules[] = {
     {"BiasAdd", bias_add},
     {"BiasGelu", bias_gelu},
     {"BiasSplitGelu", bias_split_gelu},
+    {"DynamicQuantizeLSTM", kiln_contrib_dynamic_quantize_lstm},
     {"DynamicQuantizeMatMul", kiln_contrib_dynamic_quantize_matmul},
     {"EmbedLayerNormalization", embed_layer_norm},
     {"ExpandDims", expand_dims},

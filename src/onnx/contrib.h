@@ -99,6 +99,6 @@ kiln_contrib_rewrite kiln_contrib_qlinear_binary, kiln_contrib_qlinear_unary,
     kiln_contrib_qlinear_reduce_mean, kiln_contrib_qlinear_average_pool,
     kiln_contrib_qlinear_global_pool, kiln_contrib_qlinear_conv, kiln_contrib_qgemm,
     kiln_contrib_matmul_integer_to_float, kiln_contrib_dynamic_quantize_matmul,
-    kiln_contrib_nhwc_max_pool, kiln_contrib_qattention;
+    kiln_contrib_nhwc_max_pool, kiln_contrib_qattention, kiln_contrib_dynamic_quantize_lstm;
 
 #endif

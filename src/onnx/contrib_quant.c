@@ -240,6 +240,48 @@ void kiln_contrib_qgemm(kiln_contrib *c) {
     KILN_CONTRIB_LAST(c, "QuantizeLinear", y, kiln_contrib_need(c, 7), kiln_contrib_need(c, 8));
 }
 
+/* Inputs i to i + 2 with the last two dims of the first exchanged, as LSTM has its weights. One
+ * scale and zero point for all, or one for each direction, or for each row of a direction: [scales]
+ * or [directions, scales]. */
+static kiln_value *lstm_weights(kiln_contrib *c, int32_t matrix, int32_t i) {
+    static const int64_t last_two[] = {0, 2, 1}, all = -1;
+    kiln_value *scale = kiln_contrib_need(c, i), *zero = kiln_contrib_in(c, i + 1);
+    kiln_value *q = kiln_contrib_need(c, matrix);
+    if (c->status) {
+        return NULL;
+    }
+    const bool by_row = scale->type.rank == 2;
+    if (by_row && scale->type.dims[0] != 1) {
+        kiln_contrib_refuse(c, "a scale for each row of several directions");
+    }
+    if (by_row) {
+        kiln_value *flat = kiln_contrib_list(c, &all, 1);
+        scale = KILN_CONTRIB_NODE(c, "Reshape", scale, flat);
+        zero = zero ? KILN_CONTRIB_NODE(c, "Reshape", zero, flat) : NULL;
+    }
+    kiln_contrib_ints(c, "perm", (kiln_ints){last_two, 3});
+    q = KILN_CONTRIB_NODE(c, "Transpose", q);
+    kiln_contrib_int(c, "axis", by_row ? 1 : 0);
+    return KILN_CONTRIB_NODE(c, "DequantizeLinear", q, scale, zero);
+}
+
+/* LSTM with weights of 8 bits. Its inputs and states stay float: what ONNX Runtime rounds there, to
+ * save time, is not part of the network. Inputs: those of LSTM, then scale and zero point of W and
+ * R. */
+void kiln_contrib_dynamic_quantize_lstm(kiln_contrib *c) {
+    kiln_value *in[8], *out[3] = {NULL, NULL, NULL};
+    for (int32_t i = 0; i < 8; i++) {
+        in[i] = i == 1 || i == 2 ? lstm_weights(c, i, 6 + 2 * i) : kiln_contrib_in(c, i);
+    }
+    for (int32_t i = 0; i < 3 && i < c->s->n_out; i++) {
+        out[i] = c->s->out[i];
+    }
+    kiln_contrib_text(c, "direction", kiln_contrib_get_text(c, "direction", "forward"));
+    kiln_contrib_int(c, "hidden_size", kiln_contrib_get_int(c, "hidden_size", 0));
+    kiln_contrib_int(c, "input_forget", kiln_contrib_get_int(c, "input_forget", 0));
+    kiln_contrib_emit(c, "LSTM", in, 8, out, 3);
+}
+
 /* Inputs: x, weight, bias, their two scales, mask, their two zero points, past. */
 void kiln_contrib_qattention(kiln_contrib *c) {
     kiln_value *x = KILN_CONTRIB_NODE(c, "DequantizeLinear", kiln_contrib_need(c, 0),

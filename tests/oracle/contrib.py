@@ -116,6 +116,25 @@ class Cases:
         feeds = {v.name: arrays[v.name] for v in infos}
         self.finish(name, op, domain, opset, model, feeds, tol, expected)
 
+    def expect(self, op, inputs, attrs, outputs):
+        """What ONNX Runtime makes of a standard operator."""
+        names = [f"x{i}" for i in range(len(inputs))]
+        wanted = [f"y{i}" for i in range(outputs)]
+        infos = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+            for n, a in zip(names, inputs)
+        ]
+        graph = helper.make_graph(
+            [helper.make_node(op, names, wanted, **attrs)],
+            op,
+            infos,
+            [onnx.ValueInfoProto(name=n) for n in wanted],
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=10
+        )
+        return self.run(op, model, dict(zip(names, inputs)))
+
     def run(self, name, model, feeds):
         """The outputs of ONNX Runtime, or None."""
         options = onnxruntime.SessionOptions()
@@ -650,6 +669,37 @@ def recurrent(c: Cases):
             case("everything", [2 * x, w, r, b, lens, h, state, p], clip=1.5)
 
 
+def quantized_lstm(c: Cases):
+    """DynamicQuantizeLSTM is held to what LSTM makes of the same weights, to float accuracy, and to
+    what ONNX Runtime makes of it, which rounds x and the states to 8 bits, to that."""
+    steps, batch, size, hidden = 5, 3, 4, 6
+    forms = itertools.product((np.int8, np.uint8), ("forward", "bidirectional"), (False, True))
+    for dtype, direction, by_row in forms:
+        d = 2 if direction == "bidirectional" else 1
+        if by_row and d == 2:
+            continue
+        shape = (d, 4 * hidden) if by_row else (d,)
+        x, b = f(steps, batch, size), f(d, 8 * hidden)
+        lens, h, state = i32([5, 2, 3]), f(d, batch, hidden), f(d, batch, hidden)
+        floats, stored = [], []
+        for rows in (size, hidden):
+            q = weights8(d, rows, 4 * hidden, dtype=dtype)
+            scale = f(*shape, lo=0.002, hi=0.01)
+            zero = np.full(shape, 0 if dtype == np.int8 else 131, dtype)
+            along = (lambda v: v[:, None, :]) if by_row else (lambda v: v[:, None, None])
+            real = (q.astype(F) - along(zero).astype(F)) * along(scale)
+            floats.append(np.ascontiguousarray(real.transpose(0, 2, 1)))
+            stored.append((q, scale, zero))
+        attrs = {"hidden_size": hidden, "direction": direction}
+        (w, ws, wz), (r, rs, rz) = stored
+        inputs = [x, w, r, b, lens, h, state, None, ws, wz, rs, rz]
+        tag = f"dynamic_quantize_lstm_{np.dtype(dtype)}_{direction}{'_rows' * by_row}"
+        rest = {"attrs": attrs, "outputs": 3, "weights": [1, 2, 8, 9, 10, 11]}
+        plain = c.expect("LSTM", [x, *floats, b, lens, h, state], attrs, 3)
+        c.add(tag, "DynamicQuantizeLSTM", inputs, expected=plain, **rest)
+        c.add(f"{tag}_rounded", "DynamicQuantizeLSTM", inputs, tol=(0.02, 0.02), **rest)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write; its old content goes")
@@ -662,7 +712,8 @@ def main() -> int:
     args.out.mkdir(parents=True)
     (args.out / "manifest.tsv").write_text("\t".join(COLUMNS) + "\n")
     cases = Cases(args.out)
-    for group in (activations, norms, products, nbits, quantized, attention, grouped, recurrent):
+    groups = (activations, norms, products, nbits, quantized, attention, grouped, recurrent)
+    for group in (*groups, quantized_lstm):
         group(cases)
     lines = [COLUMNS, *sorted(cases.rows)]
     (args.out / "manifest.tsv").write_text("".join("\t".join(r) + "\n" for r in lines))

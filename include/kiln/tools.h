@@ -198,7 +198,7 @@ typedef struct kiln_progress {
 struct kiln_tune_options {
     size_t size;
     int32_t level;     /* 1 to 5 [3] */
-    int32_t threads;   /* that the engine is to run with [all] */
+    int32_t threads;   /* that the engine is to run with; for throughput: runs at once [all] */
     double budget_s;   /* that the build may take, as far as timing decides it [by level] */
     const char *cache; /* file of timings to read and to add to [none] */
     bool frozen;       /* measure nothing: what the cache does not know runs as rules decide */
@@ -236,6 +236,10 @@ typedef struct kiln_bench_options {
     double idle_ms;     /* pause between two runs [0] */
     bool profile;       /* time each layer in runs of its own after the measured ones */
     const kiln_progress *progress;
+    /* Streams: contexts that run over and over at the same time, each on a thread of its own, until
+     * the first has run long and often enough. Not of a pool that another one has [none]. */
+    kiln_context *const *beside;
+    size_t n_beside;
 } kiln_bench_options;
 
 /* One run. The five times are trtexec's, as far as a CPU has them:
@@ -249,8 +253,10 @@ typedef struct kiln_bench_options {
 typedef struct kiln_bench_sample {
     double start_ms; /* since measuring began */
     double latency_ms, enqueue_ms, h2d_ms, compute_ms, d2h_ms;
+    size_t stream; /* 0: the context itself; i: beside[i - 1] */
 } kiln_bench_sample;
 
+/* Of all streams together: throughput is their sum, the times are of the runs of any. */
 typedef struct kiln_bench_result {
     size_t runs, warm_up_runs;
     double walltime_ms; /* from the first start to the last end, pauses included */
@@ -264,7 +270,7 @@ typedef struct kiln_bench_result {
 
 /* A finished measurement. */
 typedef struct kiln_bench kiln_bench;
-/* Times runs of a context whose inputs are bound. On CANCELLED (by progress or kiln_context_cancel)
+/* Times runs of a context whose inputs, as those of its streams, are bound. On CANCELLED (by progress or kiln_context_cancel)
  * *out is written too. Errors: those of kiln_context_run. */
 KILN_API kiln_status kiln_bench_run(kiln_bench **out, kiln_context *context, const kiln_env *env,
                                     const kiln_bench_options *options, kiln_diag *diag);

@@ -9,7 +9,7 @@ typedef struct bench_own {
     list threads, batches, percentiles;
     const char *duration_text, *warm_up_text;
     double duration, warm_up, idle; /* s, ms, ms */
-    int64_t iterations;
+    int64_t iterations, streams;
     bool profile, skip_inference, print_outputs, serve;
     const char *output, *export_times, *export_profile, *export_output;
     int32_t first_level, last_level; /* --opt-level */
@@ -30,7 +30,8 @@ typedef struct layer_times {
 
 /* One measurement. */
 typedef struct bench_row {
-    int64_t threads, batch;
+    int64_t threads, batch; /* of a stream */
+    int64_t streams;
     kiln_bench *bench; /* NULL until measured */
     kiln_bench_result result;
     const double *percentiles;

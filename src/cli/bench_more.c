@@ -14,10 +14,11 @@ const char *bench_warning(const bench_row *r, size_t i) {
     }
     kiln_machine m;
     kiln_machine_describe(&m);
-    if (i > n || r->threads <= m.cores_usable) {
+    const int64_t threads = r->threads * r->streams;
+    if (i > n || threads <= m.cores_usable) {
         return NULL;
     }
-    return keepf("%lld threads on %d usable cores (affinity and CPU quota)", (long long)r->threads,
+    return keepf("%lld threads on %d usable cores (affinity and CPU quota)", (long long)threads,
                  m.cores_usable);
 }
 

@@ -19,6 +19,7 @@ static void json_result(json *j, const bench_row *r) {
     const kiln_bench_result *b = &r->result;
     json_open(j, '{');
     json_key_int(j, "threads", r->threads);
+    json_key_int(j, "streams", r->streams);
     json_key_int(j, "batch", r->batch);
     json_key_int(j, "runs", (int64_t)b->runs);
     json_key_int(j, "warm_up_runs", (int64_t)b->warm_up_runs);
@@ -108,6 +109,10 @@ static void show_block(const cli *c, const bench_row *r) {
         if (r->batch > 1) {
             printf(", %.2f samples/s", b->throughput_per_s * (double)r->batch);
         }
+        if (r->streams > 1) {
+            printf("\nstreams         %lld, of %lld thread%s each", (long long)r->streams,
+                   (long long)r->threads, r->threads == 1 ? "" : "s");
+        }
         printf("\ntotal walltime  %.3f s\ntotal compute   %.3f s\nruns            %zu after %zu to "
                "warm up\n",
                1e-3 * b->walltime_ms, 1e-3 * b->total_compute_ms, b->runs, b->warm_up_runs);
@@ -157,12 +162,42 @@ static void show(cli *c, const bench_own *o, const session *s, const bench_row *
 
 /* ---- Measuring ---- */
 
-int bench_measure(cli *c, const bench_own *o, session *s, bench_row *r) {
-    int failed = session_inputs(c, s, o->batches.count > 0 ? r->batch : 0);
-    failed = failed ? failed : session_context(c, s, r->threads);
-    if (failed != 0) {
-        return failed;
+/* The session, and others of its engine with inputs and contexts of their own. */
+typedef struct streams {
+    session *others;
+    kiln_context **contexts;
+    size_t n;
+} streams;
+
+static void close_streams(streams *all) {
+    for (size_t i = 0; i < all->n; i++) {
+        all->others[i].engine = NULL;
+        session_close(&all->others[i]);
     }
+}
+
+/* Inputs of the streams are the same files, and made up of other seeds; nothing is said of them. */
+static int open_streams(cli *c, const bench_own *o, session *s, const bench_row *r, streams *all) {
+    const int64_t batch = o->batches.count > 0 ? r->batch : 0, seed = c->seed;
+    const kiln_log_level level = c->level;
+    int failed = session_inputs(c, s, batch);
+    all->others = allocate((size_t)r->streams * sizeof *all->others);
+    all->contexts = allocate((size_t)r->streams * sizeof *all->contexts);
+    for (int64_t i = 1; i < r->streams && failed == 0; i++) {
+        session *other = &all->others[all->n++];
+        *other = (session){.engine = s->engine, .path = s->path};
+        c->level = level < KILN_LOG_WARN ? level : KILN_LOG_WARN;
+        c->seed = (seed ? seed : 1) + i;
+        failed = session_inputs(c, other, batch);
+        failed = failed ? failed : session_context(c, other, r->threads);
+        all->contexts[i - 1] = other->context;
+    }
+    c->level = level;
+    c->seed = seed;
+    return failed ? failed : session_context(c, s, r->threads);
+}
+
+static int measure(cli *c, const bench_own *o, session *s, bench_row *r, const streams *all) {
     kiln_progress progress = watch_progress(c, keepf("bench %lld threads", (long long)r->threads));
     kiln_bench_options b = {.size = sizeof b,
                             .warm_up_ms = o->warm_up > 0 ? o->warm_up : -1,
@@ -170,7 +205,9 @@ int bench_measure(cli *c, const bench_own *o, session *s, bench_row *r) {
                             .iterations = o->iterations,
                             .idle_ms = o->idle,
                             .profile = o->profile || o->export_profile,
-                            .progress = &progress};
+                            .progress = &progress,
+                            .beside = all->contexts,
+                            .n_beside = all->n};
     kiln_status status = kiln_bench_run(&r->bench, s->context, c->env, &b, c->diag);
     end_progress(c);
     if (status != KILN_OK && status != KILN_E_CANCELLED) {
@@ -179,6 +216,15 @@ int bench_measure(cli *c, const bench_own *o, session *s, bench_row *r) {
     kiln_bench_summary(r->bench, &r->result);
     bench_read_layers(r, s);
     return status == KILN_OK ? 0 : interrupted();
+}
+
+int bench_measure(cli *c, const bench_own *o, session *s, bench_row *r) {
+    streams all = {0};
+    int failed = open_streams(c, o, s, r, &all);
+    failed = failed ? failed : measure(c, o, s, r, &all);
+    close_streams(&all);
+    cancel_on_signal(s->context);
+    return failed;
 }
 
 /* Every thread count with every batch; what was measured before a signal is kept. */
@@ -214,7 +260,8 @@ static int make_rows(cli *c, const bench_own *o, bench_row **out, size_t *n) {
         memcpy(percentiles, usual, sizeof usual);
     }
     if (nt == 0) {
-        threads[nt++] = machine_cores();
+        const int64_t share = machine_cores() / o->streams;
+        threads[nt++] = share > 1 ? share : 1;
     }
     if (nb == 0) {
         batches[nb++] = 1;
@@ -223,6 +270,7 @@ static int make_rows(cli *c, const bench_own *o, bench_row **out, size_t *n) {
     for (size_t i = 0; i < nt * nb; i++) {
         rows[i].threads = threads[i / nb];
         rows[i].batch = batches[i % nb];
+        rows[i].streams = o->streams;
         rows[i].percentiles = percentiles;
         rows[i].n_percentiles = o->percentiles.count ? o->percentiles.count : COUNT_OF(usual);
     }
@@ -301,6 +349,10 @@ static int run(cli *c, void *given) {
         return usage_error(c, NULL, "--warm-up and --duration take numbers of at least 0");
     }
     o->iterations = o->iterations ? o->iterations : 10;
+    o->streams = o->streams ? o->streams : 1;
+    if (o->streams > MAX_SWEEP || (o->streams > 1 && o->serve)) {
+        return usage_error(c, NULL, "--streams takes at most %d, and none with --serve", MAX_SWEEP);
+    }
     int status = session_levels(c, 0, true, &o->first_level, &o->last_level);
     status = status ? status : bench(c, o, &s);
     session_close(&s);
@@ -312,7 +364,14 @@ static const opt options[] = {
      .kind = OPT_LIST,
      .value = "N[,N]",
      .at = offsetof(bench_own, threads),
-     .help = "threads of a run; several make a sweep [all usable cores]"},
+     .help = "threads of a run; several make a sweep [all usable cores, shared by the streams]"},
+    {.name = "streams",
+     .kind = OPT_INT,
+     .value = "N",
+     .min = 1,
+     .at = offsetof(bench_own, streams),
+     .help = "so many runs at once, each with its own context, inputs and threads; throughput is "
+             "that of all, latency that of any [1]"},
     {.name = "batch",
      .kind = OPT_LIST,
      .value = "N[,N]",
@@ -386,6 +445,7 @@ static const opt options[] = {
 
 static const example examples[] = {
     {"kiln bench net.onnx", "builds and times a model on generated inputs"},
+    {"kiln bench net.kiln --streams 4 --threads 1", "the most runs a second of four cores"},
     {"kiln bench net.onnx --opt-level 0-5", "what building by measuring costs and gains"},
     {"kiln bench net.kiln --threads 1,2,4 --batch 1,8 --format csv", "a sweep, one row each"},
     {"kiln bench net.onnx --profile --duration 1", "where the time goes, layer by layer"},

@@ -8,6 +8,7 @@
 #include "base/env.h"
 #include "base/options.h"
 #include "build/lower.h"
+#include "engine/workspace.h"
 #include "ops/cost.h"
 #include "pass/pass.h"
 
@@ -26,20 +27,24 @@ static kiln_status check_off(const char *const *off, kiln_diag *diag) {
     return KILN_OK;
 }
 
-static kiln_status copy_off(kiln_engine *e, const char *const *off, bool exact) {
+static kiln_status copy_off(kiln_engine *e, const kiln_build_options *o) {
+    const char *const *off = o->off;
     size_t n = 0;
     while (off && off[n]) {
         n++;
     }
-    KILN_ALLOC(e->off, &e->arena, n + 2);
-    if (exact) {
-        e->off[n] = "approximate";
-    }
+    KILN_ALLOC(e->off, &e->arena, n + 3);
     for (size_t i = 0; i < n; i++) {
         e->off[i] = kiln_arena_text(&e->arena, off[i], strlen(off[i]));
         if (!e->off[i]) {
             return KILN_E_MEMORY;
         }
+    }
+    if (o->exact) {
+        e->off[n++] = "approximate";
+    }
+    if (o->goal == KILN_GOAL_MEMORY) {
+        e->off[n++] = "expanded_weights";
     }
     return KILN_OK;
 }
@@ -49,8 +54,12 @@ static kiln_status choose_target(kiln_engine *e, const kiln_build_options *o, ki
     if (o->max_isa && !kiln_cpu_limit(o->max_isa, &features)) {
         return kiln_fail(diag, KILN_F_OPTION, "\"%s\" is no instruction set", o->max_isa);
     }
+    if ((unsigned)o->goal > KILN_GOAL_MEMORY) {
+        return kiln_fail(diag, KILN_F_OPTION, "there is no goal %d", (int)o->goal);
+    }
     KILN_TRY(check_off(o->off, diag));
-    KILN_TRY(copy_off(e, o->off, o->exact));
+    KILN_TRY(copy_off(e, o));
+    e->workspace_bytes = o->workspace_bytes;
     kiln_cpu_target_init(&e->target, features, e->off);
     e->info.isa = kiln_target_isa(&e->target);
     return KILN_OK;
@@ -79,6 +88,13 @@ static kiln_status write_command(kiln_engine *e, const kiln_model *m, const kiln
     }
     if (o->exact && text) {
         text = kiln_arena_printf(&e->arena, "%s --exact", text);
+    }
+    if (o->goal != KILN_GOAL_LATENCY && text) {
+        text = kiln_arena_printf(&e->arena, "%s --goal %s", text,
+                                 o->goal == KILN_GOAL_MEMORY ? "memory" : "throughput");
+    }
+    if (o->workspace_bytes > 0 && text) {
+        text = kiln_arena_printf(&e->arena, "%s --workspace %zuB", text, o->workspace_bytes);
     }
     for (const char *const *off = o->off; off && *off && text; off++) {
         text = kiln_arena_printf(&e->arena, "%s --off %s", text, *off);
@@ -246,8 +262,7 @@ static kiln_status plan(kiln_engine *e, const kiln_build_options *o, kiln_diag *
     KILN_TRY(lower(e, diag));
     e->target.choices = o->choices;
     e->target.n_choices = o->n_choices;
-    KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, note_refusal, e,
-                                 diag));
+    KILN_TRY(kiln_engine_plan(e, note_refusal, e, diag));
     e->target.choices = NULL;
     e->target.n_choices = 0;
     KILN_TRY(check_choices(e, o, diag));

@@ -50,6 +50,14 @@ void kiln_hold_drop(kiln_hold *hold) {
     }
 }
 
+void kiln_hold_rest(const kiln_hold *hold) {
+    for (; hold; hold = hold->parent) {
+        for (size_t i = 0; i < hold->files.count; i++) {
+            kiln_file_rest(hold->files.items[i]);
+        }
+    }
+}
+
 void kiln_hold_keep(kiln_hold *hold, kiln_hold *parent) {
     hold->parent = kiln_hold_take(parent);
 }

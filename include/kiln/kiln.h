@@ -340,6 +340,18 @@ typedef struct kiln_way {
     bool wish;          /* rules decide where it cannot be had, instead of an error */
 } kiln_way;
 
+/* What an engine is to be best at.
+ *
+ *   latency     one run takes the least time
+ *   throughput  so many runs at once as there are threads, one thread each, take the least time
+ *   memory      no weights are packed into more bytes than they have (Winograd): the same as
+ *               "expanded_weights" in `off`; kept in the engine */
+typedef enum kiln_goal {
+    KILN_GOAL_LATENCY,
+    KILN_GOAL_THROUGHPUT,
+    KILN_GOAL_MEMORY,
+} kiln_goal;
+
 typedef struct kiln_build_options {
     size_t size;
     const char *max_isa;    /* "portable", "avx2", "avx512vnni", ... [the best of this machine] */
@@ -356,6 +368,12 @@ typedef struct kiln_build_options {
     /* Only kernels that compute what the operators' definitions say, but for the order of sums: no
      * Winograd convolutions. The same as "approximate" in `off`; kept in the engine. */
     bool exact;
+    kiln_goal goal;
+    /* Most bytes that a layer may take beside its operands while it runs: what its threads share
+     * and what one of them has of its own [any]. Counted at the profile's max; a dim that nothing
+     * bounds counts as 1, layers behind one that the data sizes and those of bodies do not count.
+     * Ways that need more are refused; LIMIT where a layer has no other. Kept in the engine. */
+    size_t workspace_bytes;
 } kiln_build_options;
 
 /* Canonicalises, covers and packs. The graph must be possible at the profile's min, opt and max;

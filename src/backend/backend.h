@@ -55,11 +55,17 @@ kiln_status kiln_finder_ways(kiln_finder *finder, size_t at, const kiln_candidat
 /* Slots and steps of a covered plan. Fails only when out of memory. */
 kiln_status kiln_cpu_compile(kiln_plan *plan, kiln_arena *arena);
 
-/* Packs (or measures) the weights of all claims into plan->blobs. */
-kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, bool measuring,
+/* How weights are packed. */
+typedef struct kiln_packing {
+    bool measuring;           /* their sizes alone */
+    void (*rest)(void *user); /* called after each 16 MiB, to give back what was read; or NULL */
+    void *user;
+} kiln_packing;
+/* Packs the weights of all claims into plan->blobs, those of bodies too. */
+kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, const kiln_packing *how,
                           kiln_arena *arena, kiln_diag *diag);
 
-/* Cover, compile and pack at once, for a graph and, first, all bodies in it. */
+/* Cover and compile at once, for a graph and, first, all bodies in it. */
 kiln_status kiln_cpu_plan_graph(kiln_plan **out, const kiln_graph *graph, kiln_plan *parent,
                                 const kiln_cpu_target *target, kiln_arena *arena,
                                 kiln_refusal_fn refused, void *user, kiln_diag *diag);

@@ -26,6 +26,20 @@
 #include "base/pool.h"
 #include "plan/plan.h"
 
+/* A way that a layer must not run in. */
+typedef struct kiln_ban {
+    const struct kiln_ban *next; /* of the same anchor */
+    const kiln_kernel *kernel;
+    int32_t tactic;
+    size_t bytes; /* that it needs beside its operands */
+    const char *reason;
+} kiln_ban;
+
+typedef struct kiln_bans {
+    const kiln_graph *graph; /* whose nodes they are of */
+    const kiln_ban **of;     /* per node id: anchored there, or NULL */
+} kiln_bans;
+
 /* What the builder knows of the machine the engine is for. */
 typedef struct kiln_cpu_target {
     uint32_t features;              /* kiln_cpu_features() or less */
@@ -33,6 +47,7 @@ typedef struct kiln_cpu_target {
     const char *const *off; /* kernels and fusions switched off by name; NULL-terminated, or NULL */
     const kiln_way *choices; /* of layers; read while covering only */
     size_t n_choices;
+    const kiln_bans *bans; /* or NULL */
 } kiln_cpu_target;
 
 /* "portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16": the rung of the target's
@@ -89,6 +104,8 @@ typedef struct kiln_binder {
     void *state;          /* read-only while running */
     size_t scratch_bytes; /* per team member, aligned to 64 */
     size_t shared_bytes;  /* one buffer for the whole team */
+    uint64_t way; /* what rules and tactic come to at these sizes: bindings of one kernel with equal
+                   * numbers run alike; 0: not known */
 } kiln_binder;
 
 /* Bytes that need not move: where each output would lie within input 0, or each input within
@@ -158,6 +175,9 @@ struct kiln_kernel {
      * off by at most this much of their norm, the square root of the sum of squares, on data of
      * random signs. It is never chosen where KILN_FUSION(approximate) is off (`--exact`). */
     float norm_error;
+    /* Its packed weights are larger than the layer's by more than padding. It is never chosen where
+     * KILN_FUSION(expanded_weights) is off (`--goal memory`). */
+    bool expands_weights;
 };
 
 /* Fusions that can be switched off by name apart from kernels: those of kernels.def's

@@ -103,6 +103,13 @@ kiln_status kiln_file_open(kiln_file *out, const kiln_env *env, const char *path
     return status;
 }
 
+void kiln_file_rest(const kiln_file *file) {
+    if (file->mapped) {
+        /* Private and never written: what was dropped is read from the file again. */
+        madvise((void *)(uintptr_t)file->data, file->bytes, MADV_DONTNEED);
+    }
+}
+
 void kiln_file_close(kiln_file *file) {
     if (file->mapped) {
         munmap((void *)(uintptr_t)file->data, file->bytes);

@@ -42,6 +42,8 @@ kiln_status kiln_file_open(kiln_file *out, const kiln_env *env, const char *path
 /* The same for an open descriptor, which is left open; `name` is for messages. */
 kiln_status kiln_file_open_fd(kiln_file *out, const kiln_env *env, int fd, const char *name,
                               uint64_t max_bytes, unsigned flags, kiln_diag *diag);
+/* Gives the memory of a mapped file back to the system until it is read again. */
+void kiln_file_rest(const kiln_file *file);
 /* Takes a zeroed or closed file too. */
 void kiln_file_close(kiln_file *file);
 

@@ -128,6 +128,7 @@ struct cli {
     const char *max_isa, *external_root;
     list off, override_shapes, dynamic_shapes;
     list trt_shapes[3]; /* trtexec's min, opt, max */
+    const char *goal, *workspace;
     bool no_mmap, verify, exact;
     int64_t threads;
     /* building by measuring */
@@ -167,6 +168,8 @@ void list_add(list *l, const char *item);
 /* Whole text as a number; false when it is none. */
 bool parse_int(const char *text, int64_t *out);
 bool parse_number(const char *text, double *out);
+/* A size, "512KiB", "1.5 GiB", "100B"; a bare number is MiB, as trtexec has it. At most 2^53. */
+bool parse_bytes(const char *text, double *out);
 /* The words of a list as numbers >= min. Returns false after saying which is wrong. */
 bool parse_int_list(cli *c, const char *name, const list *l, int64_t min, int64_t *out, size_t n);
 bool parse_number_list(cli *c, const char *name, const list *l, double *out, size_t n);

@@ -48,6 +48,19 @@ static const opt group_build_options[] = {
      .kind = OPT_FLAG,
      SHARED(exact),
      .help = "no kernels with an error of their own (Winograd convolutions)"},
+    {.name = "goal",
+     .kind = OPT_CHOICE,
+     .value = "latency|throughput|memory",
+     SHARED(goal),
+     .help = "what an engine is to be best at: the time of a run; of as many runs at once as there "
+             "are threads; or memory, by packing no weights into more bytes than they have "
+             "[latency]"},
+    {.name = "workspace",
+     .kind = OPT_TEXT,
+     .value = "SIZE",
+     SHARED(workspace),
+     .help = "most that a layer may take beside its operands while it runs, as 512KiB; a bare "
+             "number is MiB [any]"},
     {.name = "override-shape",
      .kind = OPT_LIST,
      .value = "NAME:1x3x224x224",

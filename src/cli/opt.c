@@ -61,6 +61,22 @@ bool parse_number(const char *text, double *out) {
     return end != text && *end == '\0' && isfinite(*out);
 }
 
+bool parse_bytes(const char *text, double *out) {
+    static const char units[] = "BKMGT";
+    char *end;
+    double scale = 1 << 20;
+    *out = strtod(text, &end);
+    bool right = end != text;
+    end += strspn(end, " ");
+    if (*end) {
+        const char *unit = strchr(units, *end);
+        scale = unit ? ldexp(1, 10 * (int)(unit - units)) : 0;
+        right = right && unit && (!end[1] || (unit > units && strcmp(end + 1, "iB") == 0));
+    }
+    *out *= scale;
+    return right && *out >= 0 && *out <= ldexp(1, 53);
+}
+
 bool parse_int_list(cli *c, const char *name, const list *l, int64_t min, int64_t *out, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (!parse_int(l->items[i], &out[i]) || out[i] < min) {

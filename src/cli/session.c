@@ -6,12 +6,24 @@
 
 /* ---- Opening ---- */
 
+static kiln_goal goal_of(const cli *c) {
+    return !c->goal                             ? KILN_GOAL_LATENCY
+           : strcmp(c->goal, "memory") == 0     ? KILN_GOAL_MEMORY
+           : strcmp(c->goal, "throughput") == 0 ? KILN_GOAL_THROUGHPUT
+                                                : KILN_GOAL_LATENCY;
+}
+
 int session_options(cli *c, const char *path, kiln_open_options *out) {
     kiln_model_options *model = allocate(sizeof *model);
     kiln_build_options *build = allocate(sizeof *build);
     kiln_load_options *load = allocate(sizeof *load);
     shapes overrides = {0};
     ranges profile = {0};
+    double workspace = 0;
+    if (c->workspace && !(parse_bytes(c->workspace, &workspace) && workspace >= 1)) {
+        return usage_error(c, NULL, "--workspace takes a size as 512KiB or 2GiB, not \"%s\"",
+                           c->workspace);
+    }
     int status = shape_options(c, path, &overrides, &profile);
     if (status != 0) {
         return status;
@@ -30,6 +42,8 @@ int session_options(cli *c, const char *path, kiln_open_options *out) {
                                   .max_isa = c->max_isa,
                                   .off = c->off.count > 0 ? c->off.items : NULL,
                                   .exact = c->exact,
+                                  .goal = goal_of(c),
+                                  .workspace_bytes = (size_t)workspace,
                                   .profile = profile.items,
                                   .n_profile = profile.count};
     *load = (kiln_load_options){.size = sizeof *load, .verify = c->verify, .no_mmap = c->no_mmap};

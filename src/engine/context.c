@@ -60,16 +60,7 @@ static kiln_status open_pool(kiln_context *c, const kiln_context_options *o, kil
 static kiln_status make_room(kiln_context *c, kiln_diag *diag) {
     const kiln_graph *g = c->engine->graph;
     for (size_t i = 0; i < g->n_inputs; i++) {
-        const kiln_shape_range *r = &c->engine->profile[i];
-        kiln_datum *d = &c->inputs[i];
-        d->kind = g->inputs[i]->type.kind;
-        if (r->name) {
-            d->tensor.dtype = g->inputs[i]->type.dtype;
-            d->tensor.rank = r->rank;
-            memcpy(d->tensor.dims, r->max, sizeof d->tensor.dims);
-        } else {
-            kiln_type_to_tensor(&g->inputs[i]->type, &d->tensor);
-        }
+        kiln_profile_largest(&c->engine->profile[i], g->inputs[i], &c->inputs[i]);
     }
     kiln_diag_enter(diag, "making room for the profile's max");
     kiln_status status = kiln_exec_bind(c->exec, c->inputs, diag);

@@ -36,7 +36,8 @@ struct kiln_engine {
     uint32_t n_widened; /* nodes that were of half-width floats; kept in the file */
     kiln_plan *plan;
     kiln_cpu_target target;
-    const char **off; /* target.off, owned */
+    const char **off;       /* target.off, owned */
+    size_t workspace_bytes; /* that a layer may need beside its operands; 0: any number */
     kiln_engine_info info;
     kiln_shape_range *profile; /* per graph input, or NULL */
     kiln_ios ios;
@@ -69,5 +70,7 @@ bool kiln_ios_get(const kiln_io *items, size_t n, size_t i, kiln_io *out);
 typedef struct kiln_hold kiln_hold;
 kiln_hold *kiln_hold_take(kiln_hold *hold);
 void kiln_hold_drop(kiln_hold *hold);
+/* Gives the memory of its mapped files back until they are read again; NULL is none. */
+void kiln_hold_rest(const kiln_hold *hold);
 
 #endif

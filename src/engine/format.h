@@ -18,13 +18,15 @@
 #include "engine/graph_io.h"
 
 enum {
-    KILN_FORMAT_VERSION = 4, /* what this library writes */
-    KILN_FORMAT_OLDEST = 1,  /* the oldest it reads */
-    KILN_FORMAT_PROFILE = 2, /* META ends with a profile, which readers before
+    KILN_FORMAT_VERSION = 5,   /* what this library writes */
+    KILN_FORMAT_OLDEST = 1,    /* the oldest it reads */
+    KILN_FORMAT_PROFILE = 2,   /* META ends with a profile, which readers before
                               * would not heed, and the count of widened nodes */
-    KILN_FORMAT_FLOATS = 3,  /* META may end with the layers that quantizing left float */
-    KILN_FORMAT_TACTICS = 4, /* ... and then with what the tuner tried; PLAN's kernels may be
+    KILN_FORMAT_FLOATS = 3,    /* META may end with the layers that quantizing left float */
+    KILN_FORMAT_TACTICS = 4,   /* ... and then with what the tuner tried; PLAN's kernels may be
                               * followed by a tactic: "conv_f32/patch" */
+    KILN_FORMAT_WORKSPACE = 5, /* ... and then with the bytes a layer may need beside its
+                                * operands, which readers before would not heed */
     KILN_HEADER_BYTES = 64,
     KILN_ENTRY_BYTES = 48,
     KILN_PIECE_ALIGN = 64,

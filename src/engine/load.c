@@ -9,6 +9,7 @@
 #include "base/options.h"
 #include "engine/engine.h"
 #include "engine/format.h"
+#include "engine/workspace.h"
 #include "ops/ops.h"
 
 typedef struct loader {
@@ -246,6 +247,9 @@ static kiln_status read_profile(loader *l) {
     if (l->version >= KILN_FORMAT_TACTICS && d->at < d->len) {
         KILN_TRY(read_tried(l, d));
     }
+    if (l->version >= KILN_FORMAT_WORKSPACE && d->at < d->len) {
+        e->workspace_bytes = (size_t)kiln_dec_u64(d);
+    }
     /* A later version may have put more there. */
     return !d->bad && (d->at == d->len || l->version > KILN_FORMAT_VERSION)
                ? KILN_OK
@@ -352,6 +356,7 @@ static kiln_status read_bodies(loader *l, kiln_dec *d, kiln_plan *p) {
 
 static kiln_status read_plan(loader *l, kiln_dec *d, const kiln_graph *g, kiln_plan *parent,
                              kiln_plan **out) {
+    const kiln_packing measuring = {.measuring = true};
     kiln_engine *e = l->engine;
     kiln_plan *p;
     stored s;
@@ -361,7 +366,7 @@ static kiln_status read_plan(loader *l, kiln_dec *d, const kiln_graph *g, kiln_p
     KILN_TRY(read_decisions(l, d, &s));
     KILN_TRY(kiln_cpu_reclaim(p, &e->target, s.decisions, s.n, &e->arena, l->diag));
     KILN_TRY(kiln_cpu_compile(p, &e->arena));
-    KILN_TRY(kiln_cpu_pack(p, &e->target, true, &e->arena, l->diag));
+    KILN_TRY(kiln_cpu_pack(p, &e->target, &measuring, &e->arena, l->diag));
     for (size_t i = 0; i < s.n; i++) {
         if (p->claims[i]->anchor->id != s.decisions[i].anchor) {
             return damaged(l, "its regions are out of order");
@@ -386,8 +391,7 @@ static kiln_status read_all(loader *l) {
         kiln_dec d = open_section(l, KILN_SECTION_PLAN);
         KILN_TRY(read_decisions(l, &d, &s));
         kiln_cpu_mark(e->graph, s.decisions, s.n);
-        KILN_TRY(kiln_cpu_plan_graph(&e->plan, e->graph, NULL, &e->target, &e->arena, NULL, NULL,
-                                     l->diag));
+        KILN_TRY(kiln_engine_plan(e, NULL, NULL, l->diag));
     } else {
         kiln_dec d = open_section(l, KILN_SECTION_PLAN);
         KILN_TRY(read_plan(l, &d, e->graph, NULL, &e->plan));

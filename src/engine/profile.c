@@ -33,6 +33,19 @@ const char *kiln_profile_text(const kiln_shape_range *range, kiln_arena *arena) 
     return text;
 }
 
+void kiln_profile_largest(const kiln_shape_range *range, const kiln_value *input, kiln_datum *out) {
+    const kiln_type *type = &input->type;
+    *out = (kiln_datum){.kind = type->kind};
+    if (type->kind == KILN_KIND_TENSOR) {
+        out->tensor.dtype = type->dtype;
+        out->tensor.rank = range && range->name ? range->rank : type->rank < 0 ? 0 : type->rank;
+    }
+    for (int32_t d = 0; d < out->tensor.rank; d++) {
+        const int64_t given = range && range->name ? range->max[d] : type->dims[d];
+        out->tensor.dims[d] = kiln_dim_known(given) ? given : 1;
+    }
+}
+
 /* ---- Each range against its input ---- */
 
 static bool is_tensor(const kiln_value *v) {

@@ -29,6 +29,8 @@ kiln_status kiln_profile_fix(kiln_graph *graph, const kiln_shape_range *profile,
 /* Refuses a tensor outside the range. */
 kiln_status kiln_profile_check(const kiln_shape_range *range, const kiln_tensor *tensor,
                                kiln_diag *diag);
+/* The largest a graph input may be: dims that nothing bounds are 1. `range` may be NULL. */
+void kiln_profile_largest(const kiln_shape_range *range, const kiln_value *input, kiln_datum *out);
 /* "x:1..4..8x3x224", as the command takes it; arena string, NULL when out of memory. */
 const char *kiln_profile_text(const kiln_shape_range *range, kiln_arena *arena);
 

@@ -156,11 +156,15 @@ static void write_meta(kiln_enc *e, const kiln_engine *engine) {
     }
     write_profile(e, engine);
     kiln_enc_u32(e, engine->n_widened);
-    if (engine->n_left_float > 0 || engine->n_tried > 0) {
+    const bool limited = engine->workspace_bytes > 0;
+    if (limited || engine->n_left_float > 0 || engine->n_tried > 0) {
         write_left_float(e, engine);
     }
-    if (engine->n_tried > 0) {
+    if (limited || engine->n_tried > 0) {
         write_tried(e, engine);
+    }
+    if (limited) {
+        kiln_enc_u64(e, engine->workspace_bytes);
     }
 }
 
@@ -213,9 +217,10 @@ static bool has_tactics(const kiln_plan *p) {
 }
 
 static uint32_t oldest_reader(const kiln_engine *e) {
-    return e->plan && has_tactics(e->plan) ? KILN_FORMAT_TACTICS
-           : e->profile                    ? KILN_FORMAT_PROFILE
-                                           : KILN_FORMAT_OLDEST;
+    return e->workspace_bytes > 0            ? KILN_FORMAT_WORKSPACE
+           : e->plan && has_tactics(e->plan) ? KILN_FORMAT_TACTICS
+           : e->profile                      ? KILN_FORMAT_PROFILE
+                                             : KILN_FORMAT_OLDEST;
 }
 
 /* Header and table, hashed with the hash field zero. */

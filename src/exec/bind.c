@@ -246,6 +246,8 @@ static kiln_status bind_step(kiln_binding *b, int32_t s) {
     KILN_TRY(kiln_binding_call(b, s, claim->kernel, binder.state, &bound));
     bound->call.blobs = binder.blobs;
     bound->call.scratch_bytes = (binder.scratch_bytes + 63) & ~(size_t)63;
+    bound->way = binder.way;
+    bound->shared_bytes = (binder.shared_bytes + 63) & ~(size_t)63;
     kiln_segment *seg = b->seg;
     seg->scratch_bytes = bound->call.scratch_bytes > seg->scratch_bytes ? bound->call.scratch_bytes
                                                                         : seg->scratch_bytes;
@@ -276,6 +278,9 @@ static kiln_status reserve_memory(kiln_frame *frame, kiln_segment *seg, kiln_dia
     int32_t threads = kiln_pool_threads(x->pool);
     if (x->threads > 0 && x->threads < threads) {
         threads = x->threads;
+    }
+    if (x->measuring) {
+        return KILN_OK;
     }
     size_t scratch, bytes;
     bool fits = kiln_align_size(seg->shared_bytes, 64, &seg->shared_bytes) &&

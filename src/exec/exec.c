@@ -106,6 +106,7 @@ kiln_status kiln_exec_create(kiln_exec **out, const kiln_plan *plan, const kiln_
     x->threads = options->threads;
     x->seed = options->seed;
     x->regions = options->regions;
+    x->measuring = options->measuring;
     kiln_arena_init(&x->arena, x->env);
     kiln_arena_init(&x->run_arena, x->env);
     x->run_env.arena = &x->run_arena;
@@ -234,6 +235,16 @@ bool kiln_exec_profile_inner(const kiln_exec *exec, size_t step, int64_t *t_ns, 
 void kiln_exec_profile_total(const kiln_exec *exec, int64_t *t_ns, int64_t *runs) {
     *t_ns = exec->run_ns;
     *runs = exec->runs;
+}
+
+bool kiln_exec_needs(const kiln_exec *exec, size_t i, kiln_needs *out) {
+    const kiln_segment *s = exec->root->newest;
+    if (!s || i >= (size_t)s->n_bound) {
+        return false;
+    }
+    const kiln_bound *b = &s->bound[i];
+    *out = (kiln_needs){(size_t)b->step, b->shared_bytes + b->call.scratch_bytes, b->way};
+    return true;
 }
 
 static size_t frame_memory(const kiln_frame *f) {

@@ -26,6 +26,7 @@ typedef struct kiln_exec_options {
     int32_t threads; /* at most this many of the pool; 0: all */
     uint64_t seed;   /* for random operators */
     kiln_regions regions;
+    bool measuring; /* it is only bound, never run, and takes no memory for activations */
 } kiln_exec_options;
 
 kiln_status kiln_exec_create(kiln_exec **out, const kiln_plan *plan, const kiln_cpu_target *target,
@@ -71,6 +72,13 @@ bool kiln_exec_profile_inner(const kiln_exec *exec, size_t step, int64_t *t_ns, 
 /* Whole runs. */
 void kiln_exec_profile_total(const kiln_exec *exec, int64_t *t_ns, int64_t *runs);
 
+typedef struct kiln_needs {
+    size_t step;  /* of the plan */
+    size_t bytes; /* beside its operands: what threads share and what one of them has */
+    uint64_t way; /* kiln_binder.way */
+} kiln_needs;
+/* Of bound call i, at the shapes bound last and up to the first late step; false past the end. */
+bool kiln_exec_needs(const kiln_exec *exec, size_t i, kiln_needs *out);
 /* Bytes held for activations and scratch at the shapes bound so far. */
 size_t kiln_exec_memory(const kiln_exec *exec, size_t *scratch_bytes);
 

@@ -21,6 +21,8 @@ typedef struct kiln_buffer {
 typedef struct kiln_bound {
     kiln_call call;
     int32_t step; /* in the plan */
+    size_t shared_bytes;
+    uint64_t way; /* kiln_binder.way */
     void **ptrs;  /* call.in, then call.out */
 } kiln_bound;
 
@@ -92,6 +94,7 @@ struct kiln_exec {
     int32_t threads;
     uint64_t seed;
     kiln_regions regions;
+    bool measuring;
     kiln_arena arena;
     kiln_frame *root;
     kiln_buffer scratch; /* of the step that runs: shared bytes, then each member's */

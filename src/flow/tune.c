@@ -8,11 +8,13 @@
 
 #include "base/cpu.h"
 #include "base/env.h"
+#include "base/host.h"
 #include "base/lookup.h"
 #include "base/options.h"
 #include "base/text.h"
 #include "base/timer.h"
 #include "flow/answers.h"
+#include "flow/crowd.h"
 #include "flow/ways.h"
 
 /* What must be gained for a way to be chosen: a share of the layer's time, and in all of the
@@ -31,6 +33,7 @@ typedef struct job {
     kiln_build_options build;
     kiln_tune_options how;
     kiln_pool *pool;
+    int32_t n_beside; /* runs of the rules' network beside what is timed: for throughput */
     kiln_arena arena;
     kiln_timings *timings;
     int64_t begin_ns;
@@ -116,6 +119,9 @@ static kiln_status put_place(job *j) {
     kiln_cpu_describe(&cpu);
     kiln_text_printf(t, "%s %s %s %d\n", kiln_version(), cpu.model,
                      kiln_target_isa(&j->rules.engine->target), j->how.threads);
+    if (j->build.goal == KILN_GOAL_THROUGHPUT) {
+        kiln_text_printf(t, "%d at once\n", j->n_beside + 1);
+    }
     for (size_t i = 0; i < kiln_tensors_count(j->rules.inputs); i++) {
         const kiln_tensor *x = kiln_tensors_get(j->rules.inputs, i, NULL);
         for (int32_t d = 0; x && d < x->rank; d++) {
@@ -227,8 +233,9 @@ static kiln_status note(job *j, kiln_layer_kind *k, const kiln_timing *timing) {
 }
 
 static kiln_status refuse(job *j, kiln_layer_kind *k, const char *reason) {
-    const kiln_timing none = {.race = {.ratio = 1}, .refused = reason};
-    return note(j, k, &none);
+    const char *kept = kiln_arena_text(&j->arena, reason, strlen(reason));
+    const kiln_timing none = {.race = {.ratio = 1}, .refused = kept};
+    return kept ? note(j, k, &none) : KILN_E_MEMORY;
 }
 
 /* The layers of a network by their anchors: places among its claims. */
@@ -250,6 +257,18 @@ static bool runs_so(const kiln_timed *n, const kiln_lookup *anchors, const kiln_
            strcmp(kiln_tactic_name(c), w->tactic) == 0;
 }
 
+/* Why the way that was chosen for the layer could not be had. */
+static const char *why_not(const kiln_timed *n, const kiln_timed_layer *l) {
+    const kiln_layer_way *w = &l->kind->ways[l->kind->chosen];
+    for (size_t i = 0; i < n->engine->n_refusals; i++) {
+        const kiln_refusal *r = &n->engine->refusals[i];
+        if (strcmp(r->node, l->name) == 0 && strcmp(r->kernel, w->kernel) == 0) {
+            return r->reason;
+        }
+    }
+    return "the layers around it do not leave it its nodes";
+}
+
 /* A wrong answer makes those of the layers after it wrong: only the first is refused for it, and
  * the others wait for a round without it. */
 static kiln_status check_answers(job *j, const kiln_timed *n, bool *right, kiln_arena *scratch) {
@@ -263,7 +282,7 @@ static kiln_status check_answers(job *j, const kiln_timed *n, bool *right, kiln_
             continue;
         }
         if (!runs_so(n, &anchors, l)) {
-            KILN_TRY(refuse(j, l->kind, "the layers around it do not leave it its nodes"));
+            KILN_TRY(refuse(j, l->kind, why_not(n, l)));
         } else if (kiln_answers_differ(j->answers, i)) {
             KILN_TRY(refuse(j, l->kind, "its answer differs from that of the rules' way"));
             *right = false;
@@ -303,8 +322,12 @@ static kiln_status time_round(job *j, const kiln_timed *n, kiln_arena *scratch) 
     tally *tallies;
     KILN_ALLOC(cells, scratch, j->n_choices);
     KILN_ALLOC(tallies, scratch, j->ways.n_kinds);
-    KILN_TRY(
-        kiln_time_cells(cells, j->names, j->n_choices, &j->rules, n, &limits, j->env, j->diag));
+    kiln_crowd *crowd;
+    KILN_TRY(kiln_crowd_start(&crowd, j->rules.engine, j->n_beside, j->env, j->diag));
+    kiln_status status =
+        kiln_time_cells(cells, j->names, j->n_choices, &j->rules, n, &limits, j->env, j->diag);
+    kiln_crowd_stop(crowd);
+    KILN_TRY(status);
     const bool cut = j->stopped || (limits.end_ns > 0 && kiln_now_ns() >= limits.end_ns);
     for (size_t i = 0; i < j->n_choices; i++) {
         const kiln_layer_kind *k = j->ways.layers[j->timed[i]].kind;
@@ -405,8 +428,13 @@ static kiln_status prove(job *j) {
     if (known) {
         t = *known;
     } else if (!j->how.frozen && may_go_on(j) && fits(j, 0.75 * race_s(j))) {
+        kiln_crowd *crowd;
         KILN_TRY(open_network(j, &j->proven));
-        KILN_TRY(kiln_race_run(&t.race, &j->rules, &j->proven, &limits, j->env, j->diag));
+        KILN_TRY(kiln_crowd_start(&crowd, j->rules.engine, j->n_beside, j->env, j->diag));
+        kiln_status status =
+            kiln_race_run(&t.race, &j->rules, &j->proven, &limits, j->env, j->diag);
+        kiln_crowd_stop(crowd);
+        KILN_TRY(status);
         KILN_TRY(t.race.rounds > 0 ? kiln_timings_add(j->timings, key, "network", &t, j->diag)
                                    : KILN_OK);
     }
@@ -517,7 +545,10 @@ static kiln_status begin(job *j, const kiln_build_options *build, const kiln_tun
     if (!(j->how.budget_s > 0)) {
         j->how.budget_s = levels[j->how.level].all_s;
     }
-    if (j->how.threads == 1) {
+    if (j->build.goal == KILN_GOAL_THROUGHPUT) {
+        j->n_beside = (j->how.threads > 0 ? j->how.threads : kiln_host_cores()) - 1;
+    }
+    if (j->how.threads == 1 || j->build.goal == KILN_GOAL_THROUGHPUT) {
         return KILN_OK;
     }
     const kiln_pool_options p = {.size = sizeof p, .threads = j->how.threads};

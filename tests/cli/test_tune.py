@@ -82,6 +82,98 @@ def interrupting_ends_within_a_round(t):
     assert not (t / "1.kiln").exists()
 
 
+def killing_loses_a_line_at_most(t):
+    """kill -9 while layers are timed: the next build knows what was found, and ends."""
+    net = products(t / "net.onnx", 4, size=256, rows=256)
+    cache, engine = t / "c.jsonl", t / "1.kiln"
+    words = ["build", net, "--threads", 1, "--opt-level", 3, "--timing-cache", cache, "-o", engine]
+    child = subprocess.Popen(
+        [KILN, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not (cache.exists() and cache.read_bytes().count(b"\n") > 0):
+        assert child.poll() is None and time.monotonic() < deadline, "nothing was timed"
+        time.sleep(0.01)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL and not engine.exists()
+    left = cache.read_bytes()
+    found = [json.loads(line) for line in left.split(b"\n")[:-1]]
+    # What a kill within a write leaves: a line without its end.
+    cache.write_bytes(left + left[: len(left) // 2].rsplit(b"\n")[0][:40])
+    done = expect(kiln(*words), 0)
+    after = cache.read_bytes()
+    assert after.startswith(left) and len(after) > len(left)
+    later = after[len(left) :].split(b"\n")[1:-1]
+    keys = {(r["key"], r["way"]) for r in found}
+    for line in later:
+        record = json.loads(line)
+        assert (record["key"], record["way"]) not in keys, record
+    # All is known now: nothing is timed, and the engine is the same.
+    first = engine.read_bytes()
+    expect(kiln(*words, "--frozen"), 0, "1 lines are no timings")
+    assert engine.read_bytes() == first and cache.read_bytes() == after, done.stderr
+
+
+def ways_that_need_too_much_are_named(t):
+    rng = np.random.default_rng(1)
+    weights = constant("w", rng.standard_normal((32, 32, 3, 3)).astype(np.float32))
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="c", pads=[1] * 4)
+    ends = value("x", [1, 32, 28, 28]), value("y", [1, 32, 28, 28])
+    net = save(t / "net.onnx", [node], [ends[0]], [ends[1]], [weights])
+    expect(kiln("inspect", net, "--why", "c"), 0, "conv_winograd_f32/rules")
+    done = kiln("inspect", net, "--why", "c", "--workspace", "32KiB")
+    expect(done, 0, "tactic rules needs", "more than 32768")
+    assert "conv_winograd_f32/rules" not in done.stdout, done.stdout
+    expect(kiln("build", net, "--workspace", "1B", "-o", t / "x.kiln"), 6, "at least")
+    expect(kiln("build", net, "--workspace", "soon", "-o", t / "x.kiln"), 2, "takes a size")
+    # Timed ways are held to it too.
+    words = ["--workspace", "32KiB", "--opt-level", 5, "--time-budget", 5, "--threads", 1]
+    expect(kiln("build", net, *words, "-o", t / "y.kiln"), 0)
+    expect(kiln("inspect", t / "y.kiln"), 0)
+    ways = json.loads(kiln("inspect", t / "y.kiln", "--why", "c", "--format", "json").stdout)["ways"]
+    large = [w for w in ways if "beside its operands" in w["outcome"]]
+    assert any(w["tactic"] == "patch" for w in large), ways
+    assert not any(w["outcome"] == "chosen" for w in large), ways
+
+
+def streams_run_at_once(t):
+    net = products(t / "net.onnx", 3, size=64, rows=64)
+    words = ["--threads", 1, "--warm-up", 1, "--duration", 0.3, "--format", "json"]
+    rows = {}
+    for n in (1, 3):
+        done = expect(kiln("bench", net, "--streams", n, *words), 0)
+        rows[n] = json.loads(done.stdout)["results"][0]
+        assert rows[n]["streams"] == n and rows[n]["runs"] >= 10, rows[n]
+    # Three at once: the sum of their run times is more than one stream could hold.
+    r = rows[3]
+    assert r["total_compute_ms"] > 1.5 * r["total_walltime_ms"], r
+    assert rows[1]["total_compute_ms"] <= rows[1]["total_walltime_ms"], rows[1]
+    expect(kiln("bench", net, "--infStreams=2", *words), 0, '"streams": 2')
+    expect(kiln("bench", net, "--streams", 2, "--serve"), 2, "none with --serve")
+
+
+def throughput_is_timed_in_a_crowd(t):
+    net = products(t / "net.onnx", 4, size=128, rows=128)
+    words = ["--goal", "throughput", "--opt-level", 1, "--threads", 2]
+    cache = t / "c.jsonl"
+    expect(kiln("build", net, *words, "--timing-cache", cache, "-o", t / "1.kiln"), 0)
+    expect(kiln("inspect", t / "1.kiln", "--format", "json"), 0)
+    found = {json.loads(line)["key"] for line in cache.read_text().splitlines()}
+    # What is found with one run at a time is not known to hold for several, nor the other way round.
+    words[1] = "latency"
+    expect(kiln("build", net, *words, "--timing-cache", cache, "-o", t / "2.kiln"), 0)
+    both = {json.loads(line)["key"] for line in cache.read_text().splitlines()}
+    assert found and len(both) > len(found), (found, both)
+
+
 if __name__ == "__main__":
-    tests = [many_layers_cost_little, a_short_budget_is_kept, interrupting_ends_within_a_round]
+    tests = [
+        many_layers_cost_little,
+        a_short_budget_is_kept,
+        interrupting_ends_within_a_round,
+        killing_loses_a_line_at_most,
+        ways_that_need_too_much_are_named,
+        streams_run_at_once,
+        throughput_is_timed_in_a_crowd,
+    ]
     sys.exit(main(tests))

@@ -9,7 +9,7 @@
 #include "engine/forge.h"
 #include "engine/samples.h"
 
-enum { BATCH = 3, SEED = 11 };
+enum { BATCH = 3, SEED = 11, SMALL_WORKSPACE = 8 << 10 };
 
 static void *saved(const kiln_engine *engine, size_t *len) {
     kiln_diag *diag = new_diag();
@@ -198,6 +198,24 @@ static kiln_layer last_conv(const kiln_engine *engine) {
     return last;
 }
 
+/* Scratch of a context of one thread, at batch 1. */
+static size_t scratch_of(const kiln_engine *engine) {
+    const kiln_context_options one = {.size = sizeof one, .threads = 1};
+    kiln_diag *diag = new_diag();
+    kiln_context *context;
+    input_set in;
+    size_t bytes;
+    MUST(diag, kiln_context_create(&context, engine, &one, diag));
+    assert_true(make_inputs(&in, engine, 1, SEED, SIZE_MAX / 2));
+    MUST(diag, bind_inputs(context, &in, diag));
+    MUST(diag, kiln_context_run(context, diag));
+    (void)kiln_context_memory(context, &bytes);
+    free_inputs(&in);
+    kiln_context_destroy(context);
+    kiln_diag_destroy(diag);
+    return bytes;
+}
+
 /* What a machine without the instructions says: run in a process of its own, in which
  * KILN_MAX_ISA is set from the start. */
 static void load_on_a_lesser_machine(void **state) {
@@ -218,6 +236,11 @@ static void load_on_a_lesser_machine(void **state) {
     assert_int_equal(newest(diag)->severity, KILN_SEV_WARNING);
     kiln_engine_get_info(loaded, &info);
     assert_string_equal(info.isa, "portable");
+    kiln_engine *small;
+    scratch_path(path, sizeof path, "small.kiln");
+    MUST(diag, kiln_engine_load(&small, NULL, path, NULL, diag));
+    assert_true(scratch_of(small) <= SMALL_WORKSPACE);
+    kiln_engine_destroy(small);
     kiln_engine *exact;
     scratch_path(path, sizeof path, "exact.kiln");
     MUST(diag, kiln_engine_load(&exact, NULL, path, NULL, diag));
@@ -230,9 +253,8 @@ static void load_on_a_lesser_machine(void **state) {
     kiln_diag_destroy(diag);
 }
 
-static void save_sample(const char *name, size_t which, bool portable, bool exact) {
-    const kiln_build_options options = {
-        .size = sizeof options, .portable = portable, .exact = exact};
+static void save_sample(const char *name, size_t which, kiln_build_options options) {
+    options.size = sizeof options;
     kiln_diag *diag = new_diag();
     kiln_engine *engine = build_sample(which, &options);
     char path[512];
@@ -249,9 +271,14 @@ static void other_sets_are_refused_or_planned_again(void **state) {
         print_message("this machine has no instruction set below its best\n");
         return;
     }
-    save_sample("fixed.kiln", 0, false, false);
-    save_sample("portable.kiln", 0, true, false);
-    save_sample("exact.kiln", sample_named("winograd"), true, true);
+    const size_t winograd = sample_named("winograd");
+    const kiln_build_options fixed = {0}, portable = {.portable = true};
+    const kiln_build_options exact = {.portable = true, .exact = true};
+    const kiln_build_options small = {.portable = true, .workspace_bytes = SMALL_WORKSPACE};
+    save_sample("fixed.kiln", 0, fixed);
+    save_sample("portable.kiln", 0, portable);
+    save_sample("exact.kiln", winograd, exact);
+    save_sample("small.kiln", winograd, small);
     pid_t child = fork();
     if (child == 0) {
         setenv("KILN_MAX_ISA", "portable", 1);
@@ -363,6 +390,20 @@ static const char *why_not(const kiln_engine *engine, const char *word) {
     return found;
 }
 
+/* The first reason, of any layer, that a way needs too much memory; "": there is none. */
+static const char *why_any(const kiln_engine *engine) {
+    kiln_layer layer;
+    const char *why;
+    for (size_t i = 0; kiln_engine_layer(engine, i, &layer); i++) {
+        for (size_t k = 0; (why = kiln_engine_refusal(engine, layer.name, k)); k++) {
+            if (strstr(why, "beside its operands")) {
+                return why;
+            }
+        }
+    }
+    return "";
+}
+
 /* By rules a convolution runs directly where that is expected to be faster, and says so. */
 static void small_convolutions_run_directly(void **state) {
     (void)state;
@@ -396,6 +437,65 @@ static void exact_engines_stay_exact(void **state) {
     kiln_diag_destroy(diag);
 }
 
+/* Least memory leaves out the kernel that packs weights into more bytes, says so, and is kept. */
+static void small_engines_stay_small(void **state) {
+    (void)state;
+    const kiln_build_options options = {.size = sizeof options, .goal = KILN_GOAL_MEMORY};
+    const size_t which = sample_named("winograd");
+    kiln_diag *diag = new_diag();
+    kiln_engine *fast = build_sample(which, NULL), *built = build_sample(which, &options), *loaded;
+    kiln_engine_info info, large;
+    size_t len;
+    assert_string_equal(last_conv(built).kernel, "conv_f32");
+    assert_non_null(why_not(built, "packs weights"));
+    kiln_engine_get_info(fast, &large);
+    kiln_engine_get_info(built, &info);
+    assert_true(info.weight_bytes < large.weight_bytes);
+    void *bytes = saved(built, &len);
+    MUST(diag, kiln_engine_load_memory(&loaded, NULL, bytes, len, NULL, diag));
+    kiln_engine_get_info(loaded, &info);
+    assert_non_null(strstr(info.command, " --goal memory"));
+    expect_same(built, loaded, diag);
+    kiln_engine_destroy(loaded);
+    kiln_engine_destroy(built);
+    kiln_engine_destroy(fast);
+    kiln_free(NULL, bytes, len);
+    kiln_diag_destroy(diag);
+}
+
+/* Ways that need more than the workspace are refused by name, one after the other, until layers need
+ * no more or have no way left. */
+static void workspaces_are_kept(void **state) {
+    (void)state;
+    const size_t which = sample_named("winograd");
+    kiln_diag *diag = new_diag();
+    kiln_engine *engine = build_sample(which, NULL);
+    kiln_build_options options = {.size = sizeof options, .workspace_bytes = scratch_of(engine)};
+    const size_t most = options.workspace_bytes;
+    size_t steps = 0;
+    kiln_status status = KILN_OK;
+    kiln_engine_destroy(engine);
+    kiln_model *model;
+    MUST(diag, samples[which].make(&model, NULL, diag));
+    while (status == KILN_OK) {
+        status = kiln_engine_build(&engine, model, &options, diag);
+        if (status == KILN_OK) {
+            const size_t got = scratch_of(engine);
+            assert_true(got <= options.workspace_bytes);
+            assert_true(steps == 0 ? got == most
+                                   : !!strstr(why_any(engine), "beside its operands"));
+            options.workspace_bytes = got - 1;
+            steps++;
+            kiln_engine_destroy(engine);
+        }
+    }
+    assert_true(steps > 1);
+    assert_int_equal(status, KILN_E_LIMIT);
+    assert_non_null(strstr(newest(diag)->message, "at least"));
+    kiln_model_destroy(model);
+    kiln_diag_destroy(diag);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "lesser") == 0) {
         const struct CMUnitTest lesser[] = {cmocka_unit_test(load_on_a_lesser_machine)};
@@ -413,6 +513,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(files_keep_tactics),
         cmocka_unit_test(small_convolutions_run_directly),
         cmocka_unit_test(exact_engines_stay_exact),
+        cmocka_unit_test(small_engines_stay_small),
+        cmocka_unit_test(workspaces_are_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

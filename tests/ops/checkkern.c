@@ -356,7 +356,7 @@ static kiln_status make_plan(checker *k, const trial *t, kiln_cpu_target *target
         }
     }
     KILN_TRY(kiln_cpu_compile(*out, t->arena));
-    return kiln_cpu_pack(*out, target, false, t->arena, k->diag);
+    return kiln_cpu_pack(*out, target, &(kiln_packing){0}, t->arena, k->diag);
 }
 
 /* Replaces what is wanted by the kernel's own reference, after a comparison of the two. */

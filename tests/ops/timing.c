@@ -63,6 +63,7 @@ static kiln_status time_plan(const kiln_plan *plan, const kiln_cpu_target *targe
 
 static kiln_status time_case(stopwatch *w, const test_case *tc, const char *text,
                              kiln_arena *arena) {
+    const kiln_packing packing = {.measuring = false};
     kiln_cpu_target target;
     kiln_plan *plan;
     int64_t best;
@@ -72,6 +73,7 @@ static kiln_status time_case(stopwatch *w, const test_case *tc, const char *text
         target.n_choices = target.choices ? tc->graph->n_nodes : 0;
     }
     KILN_TRY(kiln_cpu_plan_graph(&plan, tc->graph, NULL, &target, arena, NULL, NULL, w->diag));
+    KILN_TRY(kiln_cpu_pack(plan, &target, &packing, arena, w->diag));
     KILN_TRY(time_plan(plan, &target, tc, w->diag, &best));
     double ns = (double)best, macs = (double)kiln_graph_macs(tc->graph);
     printf("%-18s %10.1f us %8.1f GMAC/s ", tc->kernel, ns / 1e3, macs / ns);

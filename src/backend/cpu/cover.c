@@ -54,6 +54,17 @@ static int32_t find_tactic(const kiln_kernel *kernel, const char *name) {
     return -1;
 }
 
+/* The ban of that way to run the region around the node, or NULL. */
+static const kiln_ban *find_ban(const kiln_claimer *c, const kiln_node *node,
+                                const kiln_kernel *kernel, int32_t tactic) {
+    const kiln_bans *bans = c->target->bans;
+    const kiln_ban *b = bans && bans->graph == c->graph ? bans->of[node->id] : NULL;
+    while (b && (b->kernel != kernel || b->tactic != tactic)) {
+        b = b->next;
+    }
+    return b;
+}
+
 /* A claim of `kernel` for the node, all of whose nodes are free; NULL with c->reason. */
 static kiln_claim *try_kernel(kiln_claimer *c, const kiln_kernel *kernel, int32_t tactic,
                               kiln_node *node) {
@@ -62,6 +73,13 @@ static kiln_claim *try_kernel(kiln_claimer *c, const kiln_kernel *kernel, int32_
     }
     if (kernel->norm_error > 0 && kiln_target_is_off(c->target, "approximate")) {
         return kiln_claim_refuse(c, "it approximates, which is switched off");
+    }
+    if (kernel->expands_weights && kiln_target_is_off(c->target, "expanded_weights")) {
+        return kiln_claim_refuse(c, "it packs weights into more bytes, which is switched off");
+    }
+    const kiln_ban *ban = find_ban(c, node, kernel, tactic);
+    if (ban) {
+        return kiln_claim_refuse(c, "%s", ban->reason);
     }
     c->tactic = tactic;
     kiln_claim *claim = kernel->claim(c, node);
@@ -106,6 +124,23 @@ static bool waits(const kiln_node *node) {
     return KILN_IS(node, dequantize_linear);
 }
 
+/* The kernel's claim as rules make it; where that is banned, by the first of its tactics that can
+ * be had. */
+static kiln_status claim_by(kiln_claim **out, kiln_claimer *c, const kiln_kernel *kernel,
+                            kiln_node *node, kiln_refusal_fn refused, void *user) {
+    const bool banned = find_ban(c, node, kernel, 0) != NULL;
+    *out = NULL;
+    for (int32_t t = 0; !*out && (t == 0 || (banned && kernel->tactics && kernel->tactics[t - 1]));
+         t++) {
+        *out = try_kernel(c, kernel, t, node);
+        KILN_TRY(c->status);
+        if (!*out && refused) {
+            refused(user, node, kernel, c->reason);
+        }
+    }
+    return KILN_OK;
+}
+
 static kiln_status cover_node(kiln_plan *plan, cover *cv, kiln_claimer *c, kiln_node *node,
                               kiln_refusal_fn refused, void *user, kiln_diag *diag) {
     kiln_claim *claim = NULL;
@@ -118,12 +153,7 @@ static kiln_status cover_node(kiln_plan *plan, cover *cv, kiln_claimer *c, kiln_
         refused(user, node, kiln_kernel_find(choice->kernel), c->reason);
     }
     for (size_t k = 0; is_free(c, node) && !claim && k < kiln_kernel_count(); k++) {
-        const kiln_kernel *kernel = kiln_kernel_at(k);
-        claim = try_kernel(c, kernel, 0, node);
-        KILN_TRY(c->status);
-        if (!claim && refused) {
-            refused(user, node, kernel, c->reason);
-        }
+        KILN_TRY(claim_by(&claim, c, kiln_kernel_at(k), node, refused, user));
     }
     if (claim) {
         return take(plan, cv, claim);
@@ -299,8 +329,22 @@ kiln_status kiln_finder_ways(kiln_finder *f, size_t at, const kiln_candidate **o
 
 /* ---- Weights ---- */
 
-kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, bool measuring,
+enum { REST_BYTES = 16 << 20 };
+
+/* Adds the bytes of these blobs to what was packed since the last rest. */
+static void count_packed(const kiln_packing *how, const kiln_packer *p, size_t *bytes) {
+    for (int32_t b = 0; b < p->n_blobs; b++) {
+        *bytes += p->blobs[b].bytes;
+    }
+    if (how->rest && *bytes >= REST_BYTES) {
+        how->rest(how->user);
+        *bytes = 0;
+    }
+}
+
+kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, const kiln_packing *how,
                           kiln_arena *arena, kiln_diag *diag) {
+    size_t bytes = 0;
     kiln_arena scratch;
     kiln_arena_init(&scratch, arena->env);
     KILN_ALLOC(plan->blobs, arena, plan->n_claims);
@@ -310,7 +354,7 @@ kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, bool m
         const kiln_claim *claim = plan->claims[i];
         kiln_packer p = {.claim = claim,
                          .target = target,
-                         .measuring = measuring,
+                         .measuring = how->measuring,
                          .arena = arena,
                          .scratch = &scratch,
                          .diag = diag};
@@ -321,8 +365,12 @@ kiln_status kiln_cpu_pack(kiln_plan *plan, const kiln_cpu_target *target, bool m
         plan->blobs[i] = p.blobs;
         plan->n_blobs[i] = p.n_blobs;
         kiln_arena_free(&scratch);
+        count_packed(how, &p, &bytes);
     }
     kiln_arena_free(&scratch);
+    for (size_t b = 0; b < plan->n_bodies && status == KILN_OK; b++) {
+        status = kiln_cpu_pack(plan->bodies[b], target, how, arena, diag);
+    }
     return status;
 }
 
@@ -343,7 +391,6 @@ kiln_status kiln_cpu_plan_graph(kiln_plan **out, const kiln_graph *graph, kiln_p
     }
     KILN_TRY(kiln_cpu_cover(p, target, arena, refused, user, diag));
     KILN_TRY(kiln_cpu_compile(p, arena));
-    KILN_TRY(kiln_cpu_pack(p, target, false, arena, diag));
     *out = p;
     return KILN_OK;
 }

@@ -173,4 +173,5 @@ const kiln_kernel kiln_kernel_conv_winograd_f32 = {
     .computes = KILN_DTYPE_NONE,
     .tactics = winograd_tactics,
     .norm_error = 4e-6f,
+    .expands_weights = true,
 };

@@ -270,8 +270,8 @@ typedef struct kiln_bench_result {
 
 /* A finished measurement. */
 typedef struct kiln_bench kiln_bench;
-/* Times runs of a context whose inputs, as those of its streams, are bound. On CANCELLED (by progress or kiln_context_cancel)
- * *out is written too. Errors: those of kiln_context_run. */
+/* Times runs of a context whose inputs, as those of its streams, are bound. On CANCELLED (by
+ * progress or kiln_context_cancel) *out is written too. Errors: those of kiln_context_run. */
 KILN_API kiln_status kiln_bench_run(kiln_bench **out, kiln_context *context, const kiln_env *env,
                                     const kiln_bench_options *options, kiln_diag *diag);
 /* Gives a measurement back. */

@@ -1,7 +1,7 @@
 /* trial.h - what the ways in which layers would run need and come to, without running them.
  *
- * Both are known once ways are bound to shapes, which the cover is not. A trial covers a graph for a
- * target, compiles and binds it; it packs no weights and takes no memory for activations.
+ * Both are known once ways are bound to shapes, which the cover is not. A trial covers a graph
+ * for a target, compiles and binds it; it packs no weights and takes no memory for activations.
  *
  *     kiln_trial t;
  *     kiln_status status = kiln_trial_open(&t, graph, &target, inputs, env, diag);

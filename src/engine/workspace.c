@@ -60,8 +60,8 @@ static kiln_status check_left(const limiter *l, const kiln_plan *plan) {
     return KILN_OK;
 }
 
-/* Bans what needs too much as the graph is covered now; *more: there was such. A network that cannot
- * have the shapes that are taken for those nothing bounds is not limited. */
+/* Bans what needs too much as the graph is covered now; *more: there was such. A network that
+ * cannot have the shapes that are taken for those nothing bounds is not limited. */
 static kiln_status try_cover(limiter *l, bool *more) {
     const kiln_engine *e = l->engine;
     const size_t said = kiln_diag_count(l->diag);

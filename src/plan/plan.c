@@ -81,10 +81,10 @@ static void sort(const kiln_lifetime *items, int32_t *order, size_t n, order_fn 
 
 /* ---- Which placed buffers live with a new one ---- */
 
-/* Placed buffers by the time they live. Node i of the tree stands for a stretch of steps (the root
- * is 1, the leaves begin at `leaves`); a buffer is listed at the few nodes that its life is made of,
- * so that those alive at a step stand between its leaf and the root, once each; and at the step at
- * which it begins. */
+/* Placed buffers by the time they live. Node i of the tree stands for a stretch of steps (the
+ * root is 1, the leaves begin at `leaves`); a buffer is listed at the few nodes that its life
+ * is made of, so that those alive at a step stand between its leaf and the root, once each; and
+ * at the step at which it begins. */
 typedef struct entry {
     int32_t item, next;
 } entry;
@@ -190,9 +190,9 @@ static void sort_placed(timeline *t) {
     }
 }
 
-/* A list of placed buffers by offset that has all that live with the item. Where those are many it
- * costs less to keep a list of all sorted than to sort them; once that was so, it is not asked again
- * for a while. */
+/* A list of placed buffers by offset that has all that live with the item. Where those are many
+ * it costs less to keep a list of all sorted than to sort them; once that was so, it is not
+ * asked again for a while. */
 static size_t find_by_offset(timeline *t, const kiln_lifetime *item, const int32_t **out) {
     enum { SORTING = 16, A_WHILE = 16 }; /* sorting one costs so many times the looking at one */
     if (t->crowded == 0 && find_alive(t, item, t->n_placed / SORTING + 1)) {

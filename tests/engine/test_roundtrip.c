@@ -463,8 +463,8 @@ static void small_engines_stay_small(void **state) {
     kiln_diag_destroy(diag);
 }
 
-/* Ways that need more than the workspace are refused by name, one after the other, until layers need
- * no more or have no way left. */
+/* Ways that need more than the workspace are refused by name, one after the other, until layers
+ * need no more or have no way left. */
 static void workspaces_are_kept(void **state) {
     (void)state;
     const size_t which = sample_named("winograd");

@@ -1,6 +1,5 @@
-/* The memory plan: buffers that live at once do not overlap, memory is used again, and the time that
- * it takes grows with the number of buffers and not with its square.
- * ctest-timeout: 60 */
+/* The memory plan: buffers that live at once do not overlap, memory is used again, and the time
+ * that it takes grows with the number of buffers and not with its square. ctest-timeout: 60 */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

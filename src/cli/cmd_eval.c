@@ -187,12 +187,14 @@ static kiln_regions regions_of(const own *o) {
                               : KILN_REGIONS_FAST;
 }
 
-static const metric *metric_of(const own *o) {
-    return metric_find(o->metric ? o->metric : "top1"); /* OPT_CHOICE has checked it */
+/* Without labels and a bound there is nothing to say of top-1: how near the networks are. */
+static const metric *metric_of(const own *o, const scored *n) {
+    const bool blind = isnan(n->r.top1) && !isnan(n->r.sqnr_db) && o->min <= 0;
+    return metric_find(o->metric ? o->metric : blind ? "sqnr" : "top1");
 }
 
 static bool passes(const own *o, const scored *n) {
-    const metric *m = metric_of(o);
+    const metric *m = metric_of(o, n);
     double value = metric_value(&n->r, m);
     return o->min <= 0 || (m->less ? value <= o->min : value >= o->min);
 }
@@ -207,7 +209,7 @@ static int evaluate(cli *c, const own *o, scored *n, scored *other) {
         return failed;
     }
     print_findings(c);
-    eval_shown shown = {o->data, metric_of(o), passes(o, n), n, other};
+    eval_shown shown = {o->data, metric_of(o, n), passes(o, n), n, other};
     if (c->format == FORMAT_JSON) {
         show_scores_json(c, &shown);
     } else {
@@ -267,7 +269,7 @@ static void show_sizes(const cli *c, const own *o, const sized *all, size_t n,
         }
     }
     table_print(t, c->format);
-    const metric *m = metric_of(o);
+    const metric *m = metric_of(o, &all[n - 1].n);
     verdict(c, passes(o, &all[n - 1].n), "%s %s with %lld samples", m->name,
             metric_text(m, metric_value(&all[n - 1].n.r, m)), (long long)all[n - 1].samples);
 }
@@ -430,7 +432,7 @@ static const opt options[] = {
      .kind = OPT_CHOICE,
      .value = "top1|top5|loss|macro-f1|weighted-f1|agreement|sqnr|cosine|mse|psnr",
      .at = offsetof(own, metric),
-     .help = "what the verdict is about [top1]"},
+     .help = "what the verdict is about [top1; sqnr where there are no labels]"},
     {.name = "min",
      .kind = OPT_NUMBER,
      .value = "X",

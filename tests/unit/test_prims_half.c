@@ -206,6 +206,25 @@ static double conv_element(const geometry *g, form f, const kiln_conv_args *a, c
     return sum;
 }
 
+/* Every way to bring the rows together gives the bits of y. */
+static void check_tactics(const kiln_conv_prims *p, kiln_conv_args a, const guarded *y) {
+    const size_t bytes = (size_t)y->count * sizeof(float);
+    float *want = malloc(bytes);
+    memcpy(want, y->p, bytes);
+    for (int tactic = KILN_CONV_GATHER; tactic <= KILN_CONV_LINES; tactic++) {
+        a.tactic = (kiln_conv_tactic)tactic;
+        guarded scratch = guarded_new((p->scratch_bytes(&a) + 63) / 64 * 16);
+        set_canaries(scratch.p, scratch.count);
+        set_canaries(y->p, y->count);
+        for (int64_t i = p->tiles(&a); i > 0; i--) {
+            p->run(&a, i - 1, i, scratch.p);
+        }
+        assert_memory_equal(want, y->p, bytes);
+        guarded_free(&scratch);
+    }
+    free(want);
+}
+
 static void check_conv(int set, const geometry *g, size_t number) {
     const kiln_conv_prims *p = sets[set].conv;
     uint64_t state = 77;
@@ -235,6 +254,9 @@ static void check_conv(int set, const geometry *g, size_t number) {
                      number, (long long)i, (double)y.p[i], want, bound);
         }
     }
+    if (!g->transposed) {
+        check_tactics(p, a, &y);
+    }
     guarded_free(&x);
     guarded_free(&w);
     guarded_free(&words);
@@ -246,11 +268,14 @@ static void check_conv(int set, const geometry *g, size_t number) {
 static void test_conv(void **unused) {
     (void)unused;
     static const geometry all[] = {
-        {5, 7, 8, 16, 1, 3, 1, 1, false}, {9, 9, 3, 33, 1, 3, 2, 1, false},
-        {6, 5, 7, 40, 1, 1, 1, 0, false}, {4, 4, 64, 64, 1, 1, 1, 0, false},
-        {7, 7, 12, 8, 4, 3, 1, 1, false}, {11, 8, 33, 70, 1, 3, 1, 1, false},
-        {8, 8, 17, 5, 1, 5, 2, 2, false}, {4, 5, 8, 6, 1, 4, 2, 1, true},
-        {5, 3, 9, 35, 1, 3, 2, 1, true},  {4, 4, 6, 10, 2, 2, 2, 0, true},
+        {5, 7, 8, 16, 1, 3, 1, 1, false},  {9, 9, 3, 33, 1, 3, 2, 1, false},
+        {6, 5, 7, 40, 1, 1, 1, 0, false},  {4, 4, 64, 64, 1, 1, 1, 0, false},
+        {7, 7, 12, 8, 4, 3, 1, 1, false},  {11, 8, 33, 70, 1, 3, 1, 1, false},
+        {8, 8, 17, 5, 1, 5, 2, 2, false},  {4, 5, 8, 6, 1, 4, 2, 1, true},
+        {5, 3, 9, 35, 1, 3, 2, 1, true},   {4, 4, 6, 10, 2, 2, 2, 0, true},
+        {7, 7, 64, 40, 1, 3, 1, 1, false}, {13, 15, 32, 33, 1, 3, 2, 1, false},
+        {6, 9, 64, 48, 2, 3, 1, 1, false}, {20, 35, 32, 8, 1, 5, 1, 2, false},
+        {7, 9, 96, 17, 3, 3, 2, 0, false}, {9, 9, 32, 20, 1, 1, 2, 0, false},
     };
     for (int s = 0; s < SETS; s++) {
         for (size_t i = 0; present(s) && i < sizeof all / sizeof *all; i++) {

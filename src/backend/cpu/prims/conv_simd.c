@@ -40,21 +40,28 @@ typedef struct conv_job {
     int64_t depth, cols, taps;
     int64_t pixels; /* of one image */
     bool patch, lines;
-    int64_t rows;         /* most pixels of one block; lines when they are copied */
+    bool
+        rows_last; /* units that follow each other share rows, which are pointed at or copied once */
+    int64_t rows;  /* most pixels of one block; lines when they are copied */
     int64_t row_blocks;   /* blocks of pixels, or of lines when transposed */
     int64_t group_panels; /* panels of a unit */
     int64_t col_blocks;
 } conv_job;
 
-static bool can_copy_lines(const kiln_conv_args *a);
-static int64_t line_reach(const conv_job *c);
+/* Words of a pixel, all groups. */
+static int64_t pixel_words(const conv_job *c) {
+    return c->a->groups * c->depth;
+}
+
+static bool copies_lines(const conv_job *c);
+static int64_t line_words(const conv_job *c);
 static int64_t copied_words(const conv_job *c, int64_t lines);
 
 /* Most pixels of a unit, or lines where those are the rows; k: words of a sum. */
 static int64_t most_rows(const conv_job *c, int64_t k) {
     const kiln_conv_args *a = c->a;
     if (c->lines) {
-        int64_t bytes = line_reach(c) * c->depth * a->stride[1] * (int64_t)sizeof(float);
+        int64_t bytes = line_words(c) * a->stride[1] * (int64_t)sizeof(float);
         return i64_max(1, LINES_BYTES / i64_max(1, bytes));
     }
     int64_t row_bytes = c->patch ? k * 4 : i64_max(1, c->taps) * (int64_t)sizeof(float *);
@@ -65,7 +72,7 @@ static int64_t most_rows(const conv_job *c, int64_t k) {
 
 static bool copies_patches(const conv_job *c) {
     const kiln_conv_args *a = c->a;
-    bool few = c->depth < PATCH_DEPTH && c->taps > 1;
+    bool few = c->depth < PATCH_DEPTH && c->taps > 1 && a->groups == 1;
     bool must = a->planar || a->x_channel != 1;
     return must || a->tactic == KILN_CONV_PATCH || (a->tactic == KILN_CONV_AUTO && few);
 }
@@ -74,11 +81,12 @@ static conv_job describe(const kiln_conv_args *a) {
     conv_job c = {.a = a, .depth = form_words(a->c_in / a->groups), .cols = a->c_out / a->groups};
     c.taps = volume(a->kernel);
     c.pixels = volume(a->out);
-    c.lines = a->tactic == KILN_CONV_LINES && can_copy_lines(a);
+    c.lines = copies_lines(&c);
     c.patch = !a->transposed && !c.lines && copies_patches(&c);
     int64_t k = i64_max(1, c.taps * c.depth);
     int64_t panels = gemm()->panels(c.cols);
     int64_t panel_bytes = gemm()->nr * k * (int64_t)sizeof(form_item);
+    c.rows_last = a->blocking.rows_last || a->groups > 1 || (FORM_IS_TILES && c.lines);
     int64_t total = a->batch * (c.lines || a->transposed ? a->out[0] * a->out[1] : c.pixels);
     int64_t macs = a->batch * c.pixels * c.cols * k * a->groups;
     int64_t group_bytes = a->blocking.group_bytes > 0 ? a->blocking.group_bytes : WEIGHT_BYTES;
@@ -112,10 +120,11 @@ typedef struct conv_scratch {
     uint64_t *alive;     /* of each row: its taps that are not padding, the first 64 */
     const float **lines; /* of a patch */
     float *patches;      /* or copied lines */
+    int64_t held;        /* the first output row, or line, that rows and lines are of; -1: none */
 } conv_scratch;
 
 static int64_t lay_out(const conv_job *c, char *base, conv_scratch *s) {
-    int64_t zeros = round64(c->depth * (int64_t)sizeof(float));
+    int64_t zeros = round64(pixel_words(c) * (int64_t)sizeof(float));
     int64_t per_row = c->patch ? 1 : c->taps;
     int64_t rows = round64((c->lines ? 1 : c->rows) * per_row * (int64_t)sizeof(float *));
     int64_t patch = (c->taps * c->depth + KILN_VLEN) * (int64_t)sizeof(float);
@@ -145,16 +154,20 @@ static int64_t scratch_bytes(const kiln_conv_args *a) {
     return lay_out(&c, NULL, NULL);
 }
 
-/* Pointers of `count` pixels from output row `first` on: [pixel][tap]. */
-static void point_rows(const conv_job *c, int64_t group, int64_t first, int64_t count,
-                       conv_scratch *s) {
+/* Pointers of `count` pixels from output row `first` on: [pixel][tap], of the first group; those of
+ * the others are as far from them as their channels. */
+static void point_rows(const conv_job *c, int64_t first, int64_t count, conv_scratch *s) {
     const kiln_conv_args *a = c->a;
+    if (s->held == first) {
+        return;
+    }
+    s->held = first;
     const float **out = s->rows;
     position p = position_of(a, first);
     for (int64_t i = 0; i < count; i++, advance(a, &p)) {
         const float **begin = out;
         uint64_t alive = 0;
-        const float *x = a->x + p.n * a->x_batch + group * c->depth;
+        const float *x = a->x + p.n * a->x_batch;
         int64_t w0 = p.w * a->stride[2] - a->pad[2];
         for (int64_t kd = 0; kd < a->kernel[0]; kd++) {
             int64_t d = p.d * a->stride[0] - a->pad[0] + kd * a->dilation[0];
@@ -324,7 +337,7 @@ static void run_pixels(const conv_job *c, const column_block *cols, int64_t row_
     if (c->patch) {
         copy_patches(c, cols->group, first, count, s);
     } else {
-        point_rows(c, cols->group, first, count, s);
+        point_rows(c, first, count, s);
     }
     const form_item *w = (const form_item *)a->w + cols->group * packed_items(k, c->cols);
     kiln_gemm_gather g = {.m = count,
@@ -332,6 +345,7 @@ static void run_pixels(const conv_job *c, const column_block *cols, int64_t row_
                           .taps = c->patch ? 1 : c->taps,
                           .depth = c->patch ? k : c->depth,
                           .row = s->rows,
+                          .shift = c->patch ? 0 : cols->group * c->depth,
                           .alive = c->patch ? NULL : s->alive,
                           .b = w + cols->first * k,
                           .c = a->y + first * a->ldy + cols->channel,
@@ -353,36 +367,53 @@ static void run_pixels(const conv_job *c, const column_block *cols, int64_t row_
  * and tall register tiles. An input line is copied about kernel / stride times less often than a
  * patch would copy it, so this pays most for few channels: the first layer of a network. */
 
-/* Words that a copied line reaches over. */
-static int64_t line_reach(const conv_job *c) {
-    const kiln_conv_args *a = c->a;
-    return (a->out[2] - 1) * a->stride[2] + (a->kernel[2] - 1) * a->dilation[2] + 1;
+/* Lines of pixels as they stand serve all groups. */
+static bool copies_groups(const conv_job *c) {
+    return c->a->groups > 1 && c->a->x_channel == 1 && c->a->x_stride[2] == pixel_words(c);
 }
 
-/* Input lines under n output lines that follow each other. */
-static int64_t lines_under(const kiln_conv_args *a, int64_t n) {
-    return (n - 1) * a->stride[1] + (a->kernel[1] - 1) * a->dilation[1] + 1;
+/* Words of a pixel in a copied line, and of the line. */
+static int64_t copied_pixel(const conv_job *c) {
+    return copies_groups(c) ? pixel_words(c) : c->depth;
+}
+static int64_t line_words(const conv_job *c) {
+    return line_reach(c->a) * copied_pixel(c);
 }
 
 /* Words that the input lines under so many output lines take. */
 static int64_t copied_words(const conv_job *c, int64_t lines) {
-    return lines_under(c->a, lines) * line_reach(c) * c->depth;
+    return line_places(c->a, lines) * line_words(c);
 }
 
-static bool can_copy_lines(const kiln_conv_args *a) {
-    return !a->transposed && !a->planar && a->kernel[0] == 1 && a->in[0] == 1 && a->out[0] == 1 &&
-           a->pad[0] == 0;
+/* Pieces of a pixel: a kernel row each, or a tap each where dilation or groups part the taps. */
+static bool pieces_are_rows(const conv_job *c) {
+    return c->a->dilation[2] == 1 && !copies_groups(c);
 }
 
-/* Pieces of a pixel: a kernel row each, or a tap each where dilation parts the taps. */
-static int64_t line_pieces(const kiln_conv_args *a) {
-    return a->dilation[2] == 1 ? a->kernel[1] : a->kernel[1] * a->kernel[2];
+/* Whether copying lines is best where nothing is asked for. Tiles read whole steps where they
+ * stand, everything else they must put together. Group convolutions of few columns leave a gathered
+ * tile of one vector, too few sums to hide how long each takes; strided tiles are twice as tall. */
+static bool prefers_lines(const conv_job *c) {
+    const kiln_conv_args *a = c->a;
+    if (FORM_IS_TILES) {
+        const int64_t piece = c->depth * (pieces_are_rows(c) ? a->kernel[2] : 1);
+        return c->taps > 1 && a->x_channel == 1 && piece % 16 == 0;
+    }
+    return KILN_VREGS == 32 && copies_groups(c) && c->cols <= KILN_VLEN && c->depth >= PATCH_DEPTH;
+}
+
+static bool copies_lines(const conv_job *c) {
+    const kiln_conv_args *a = c->a;
+    const bool can = !a->transposed && !a->planar && a->kernel[0] == 1 && a->in[0] == 1 &&
+                     a->out[0] == 1 && a->pad[0] == 0;
+    return can &&
+           (a->tactic == KILN_CONV_LINES || (a->tactic == KILN_CONV_AUTO && prefers_lines(c)));
 }
 
 /* Copies `reach` pixels from input pixel w0 on. */
 static void copy_line(float *dst, const float *src, int64_t w0, int64_t reach, const conv_job *c) {
     const kiln_conv_args *a = c->a;
-    const int64_t depth = c->depth, pixel = a->x_stride[2], channel = a->x_channel;
+    const int64_t depth = copied_pixel(c), pixel = a->x_stride[2], channel = a->x_channel;
     const int64_t before = i64_min(reach, i64_max(0, -w0));
     const int64_t end = i64_max(before, i64_min(reach, a->in[2] - w0));
     memset(dst, 0, (size_t)(before * depth) * sizeof *dst);
@@ -406,32 +437,37 @@ static void copy_line(float *dst, const float *src, int64_t w0, int64_t reach, c
     }
 }
 
-/* Copies the input lines under `count` output lines from line h on of image n. */
-static void copy_lines(const conv_job *c, int64_t group, int64_t n, int64_t h, int64_t count,
-                       float *dst) {
+/* Copies the input lines under output lines [begin, end), all of one image. */
+static void copy_lines(const conv_job *c, int64_t group, int64_t begin, int64_t end,
+                       conv_scratch *s) {
     const kiln_conv_args *a = c->a;
-    const float *image = a->x + n * a->x_batch + group * c->depth * a->x_channel;
-    const int64_t reach = line_reach(c), first = h * a->stride[1] - a->pad[1];
-    for (int64_t i = 0; i < lines_under(a, count); i++, dst += reach * c->depth) {
+    if (s->held == begin && (a->groups == 1 || copies_groups(c))) {
+        return;
+    }
+    s->held = begin;
+    const float *image = a->x + begin / a->out[1] * a->x_batch;
+    image += copies_groups(c) ? 0 : group * c->depth * a->x_channel;
+    const int64_t first = begin % a->out[1] * a->stride[1] - a->pad[1];
+    for (int64_t i = 0; i < lines_under(a, end - begin); i++) {
         const int64_t at = first + i;
+        float *dst = s->patches + line_place(a, end - begin, i) * line_words(c);
         if (inside(at, a->in[1])) {
-            copy_line(dst, image + at * a->x_stride[1], -a->pad[2], reach, c);
+            copy_line(dst, image + at * a->x_stride[1], -a->pad[2], line_reach(a), c);
         } else {
-            memset(dst, 0, (size_t)(reach * c->depth) * sizeof *dst);
+            memset(dst, 0, (size_t)line_words(c) * sizeof *dst);
         }
     }
 }
 
-/* The pieces of output line i of those copied, for its first pixel. */
-static void point_pieces(const conv_job *c, int64_t i, conv_scratch *s) {
+/* The pieces of the first of n output lines, for its first pixel. */
+static void point_pieces(const conv_job *c, int64_t n, conv_scratch *s) {
     const kiln_conv_args *a = c->a;
-    const int64_t line = line_reach(c) * c->depth;
-    const bool whole = a->dilation[2] == 1;
+    const bool whole = pieces_are_rows(c);
     const float **out = s->rows;
     for (int64_t kh = 0; kh < a->kernel[1]; kh++) {
-        const float *row = s->patches + (i * a->stride[1] + kh * a->dilation[1]) * line;
+        const float *row = s->patches + line_place(a, n, kh * a->dilation[1]) * line_words(c);
         for (int64_t kw = 0; kw < (whole ? 1 : a->kernel[2]); kw++) {
-            *out++ = row + kw * a->dilation[2] * c->depth;
+            *out++ = row + kw * a->dilation[2] * copied_pixel(c);
         }
     }
 }
@@ -440,28 +476,28 @@ static void point_pieces(const conv_job *c, int64_t i, conv_scratch *s) {
 static void run_copied(const conv_job *c, const column_block *cols, int64_t begin, int64_t end,
                        conv_scratch *s) {
     const kiln_conv_args *a = c->a;
-    const int64_t k = c->taps * c->depth, pieces = line_pieces(a);
+    const int64_t k = c->taps * c->depth, row = begin * a->out[2];
+    const int64_t pieces = pieces_are_rows(c) ? a->kernel[1] : c->taps;
     const form_item *w = (const form_item *)a->w + cols->group * packed_items(k, c->cols);
-    copy_lines(c, cols->group, begin / a->out[1], begin % a->out[1], end - begin, s->patches);
-    for (int64_t line = begin; line < end; line++) {
-        const int64_t row = line * a->out[2];
-        kiln_gemm_gather g = {.m = a->out[2],
-                              .n = cols->count,
-                              .taps = pieces,
-                              .depth = k / pieces,
-                              .row = s->rows,
-                              .lda = a->stride[2] * c->depth,
-                              .b = w + cols->first * k,
-                              .c = a->y + row * a->ldy + cols->channel,
-                              .ldc = a->ldy,
-                              .epilogue = &a->epilogue};
-        point_pieces(c, line - begin, s);
-        aim_epilogue(&g, &a->epilogue, row, cols->channel);
-        gemm()->gather(&g);
-        if (a->epilogue.post) {
-            a->epilogue.post(a->epilogue.post_arg, g.c, a->ldy, row, a->out[2], cols->channel,
-                             cols->count);
-        }
+    kiln_gemm_gather g = {.m = (end - begin) * a->out[2],
+                          .run = a->out[2],
+                          .run_words = line_words(c),
+                          .n = cols->count,
+                          .taps = pieces,
+                          .depth = k / pieces,
+                          .row = s->rows,
+                          .shift = copies_groups(c) ? cols->group * c->depth : 0,
+                          .lda = a->stride[2] * copied_pixel(c),
+                          .b = w + cols->first * k,
+                          .c = a->y + row * a->ldy + cols->channel,
+                          .ldc = a->ldy,
+                          .epilogue = &a->epilogue};
+    copy_lines(c, cols->group, begin, end, s);
+    point_pieces(c, end - begin, s);
+    aim_epilogue(&g, &a->epilogue, row, cols->channel);
+    gemm()->gather(&g);
+    if (a->epilogue.post) {
+        a->epilogue.post(a->epilogue.post_arg, g.c, a->ldy, row, g.m, cols->channel, cols->count);
     }
 }
 
@@ -606,12 +642,12 @@ static void conv_run(const kiln_conv_args *a, int64_t tile_begin, int64_t tile_e
     }
 #endif
     const conv_job c = describe(a);
-    conv_scratch s = {0};
+    conv_scratch s = {.held = -1};
     lay_out(&c, memory, &s);
-    memset(s.zeros, 0, (size_t)c.depth * sizeof(float));
+    memset(s.zeros, 0, (size_t)pixel_words(&c) * sizeof(float));
     const int64_t col_blocks = c.col_blocks * a->groups;
+    const bool rows_last = c.rows_last;
     for (int64_t i = tile_begin; i < tile_end; i++) {
-        const bool rows_last = a->blocking.rows_last;
         column_block cols = columns_at(&c, rows_last ? i % col_blocks : i / c.row_blocks);
         const int64_t row_block = rows_last ? i / col_blocks : i % c.row_blocks;
         if (a->transposed) {

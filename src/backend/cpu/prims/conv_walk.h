@@ -29,6 +29,32 @@ KILN_INLINE int64_t line_pixels(const kiln_conv_args *a) {
     return i64_ceil_div(a->out[2], a->stride[2]);
 }
 
+/* ---- Copied lines
+ *
+ * Where the input lines under a block of output lines are copied with their padding, pixels stand
+ * at equal distances: from one output pixel of a line to the next, every tap moves on by stride
+ * pixels. Lines that output lines which follow each other read by the same tap stand one after the
+ * other, so that from line to line every tap moves on by one copied line. */
+
+/* Pixels of a copied line: what the taps reach, a multiple of the stride. */
+KILN_INLINE int64_t line_reach(const kiln_conv_args *a) {
+    int64_t reach = (a->out[2] - 1) * a->stride[2] + (a->kernel[2] - 1) * a->dilation[2] + 1;
+    return i64_ceil_div(reach, a->stride[2]) * a->stride[2];
+}
+
+/* Input lines under n output lines that follow each other. */
+KILN_INLINE int64_t lines_under(const kiln_conv_args *a, int64_t n) {
+    return (n - 1) * a->stride[1] + (a->kernel[1] - 1) * a->dilation[1] + 1;
+}
+
+/* Copied lines for n output lines, and where the i-th of those under them stands. */
+KILN_INLINE int64_t line_places(const kiln_conv_args *a, int64_t n) {
+    return i64_ceil_div(lines_under(a, n), a->stride[1]) * a->stride[1];
+}
+KILN_INLINE int64_t line_place(const kiln_conv_args *a, int64_t n, int64_t i) {
+    return i % a->stride[1] * (line_places(a, n) / a->stride[1]) + i / a->stride[1];
+}
+
 KILN_INLINE int64_t round64(int64_t bytes) {
     return (bytes + 63) / 64 * 64;
 }

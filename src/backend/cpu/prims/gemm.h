@@ -89,12 +89,16 @@ typedef struct kiln_gemm_args {
 } kiln_gemm_args;
 
 /* A block product whose rows are gathered: row m of A is `taps` pieces of `depth` words, piece t
- * at row[m * taps + t], or, where lda is not 0, at row[t] + m * lda; K = taps * depth. Convolutions
- * are made of these. All panels of [0, n) are
- * computed, rows [0, m) of c are written (c, residual: row 0 of the block; bias: column 0). */
+ * at row[m * taps + t] + shift, or, where lda is not 0, at row[t] + shift + m * lda;
+ * K = taps * depth. Convolutions are made of these. All panels of [0, n) are computed, rows [0, m)
+ * of c are written (c, residual: row 0 of the block; bias: column 0). */
 typedef struct kiln_gemm_gather {
     int64_t m, n, taps, depth;
     const float *const *row;
+    int64_t shift;
+    /* Where lda is not 0: rows in lines of `run`, row m at row[t] + shift + m / run * run_words +
+     * m % run * lda; m is a multiple of run, run_words of lda. run 0: one line. */
+    int64_t run, run_words;
     /* Bit t of alive[m]: piece t of row m has words other than zeros. NULL: all have. Pieces that
      * are zeros for all rows of a register tile are left out. */
     const uint64_t *alive;

@@ -416,7 +416,8 @@ typedef struct block {
     int64_t tile_rows;
     const float *const *row; /* as in tile */
     const uint64_t *alive;   /* of each row, or NULL */
-    int64_t row_step, lda;
+    int64_t row_step, shift, lda;
+    int64_t run, run_words; /* as in kiln_gemm_gather; run >= 1 */
     int64_t taps, depth;
     const form_item *b;
     float *c;
@@ -520,7 +521,7 @@ static void run_block(const block *k) {
             tile t = {
                 .row = k->row + s.tap_begin,
                 .row_step = k->row_step,
-                .shift = s.depth_begin,
+                .shift = k->shift + s.depth_begin,
                 .lda = k->lda,
                 .taps = s.taps,
                 .depth = s.depth,
@@ -618,6 +619,7 @@ static void run(const kiln_gemm_args *g, int64_t tile_begin, int64_t tile_end) {
         const float *first = g->a + m0 * g->lda;
         block k = {
             .m = m1 - m0,
+            .run = m1 - m0,
             .n = n1 - n0,
             .tile_rows = tallest_tile(g),
             .row = &first,
@@ -642,13 +644,17 @@ static void gather(const kiln_gemm_gather *g) {
     if (g->m <= 0 || g->n <= 0) {
         return;
     }
+    const int64_t run = g->run > 0 ? g->run : g->m;
     block k = {
-        .m = g->m,
+        .m = FORM_IS_TILES ? g->m : run,
+        .run = run,
+        .run_words = g->run_words,
         .n = g->n,
-        .tile_rows = g->lda == 0 || g->m < TALL_MR ? MR : TALL_MR,
+        .tile_rows = g->lda == 0 || run < TALL_MR ? MR : TALL_MR,
         .row = g->row,
         .alive = g->taps <= 64 ? g->alive : NULL,
         .row_step = g->lda == 0 ? g->taps : 0,
+        .shift = g->shift,
         .lda = g->lda,
         .taps = g->taps,
         .depth = g->depth,
@@ -659,7 +665,12 @@ static void gather(const kiln_gemm_gather *g) {
         .bias = g->bias,
         .residual = g->residual,
     };
-    run_block(&k);
+    for (int64_t row = 0; row < g->m; row += k.m) {
+        run_block(&k);
+        k.shift += k.run_words;
+        k.c += k.m * k.ldc;
+        k.residual = k.residual ? k.residual + k.m * k.epilogue->ld_residual : NULL;
+    }
 }
 
 /* Rows of a panel whose source runs along k: VLEN columns are read side by side, so that every

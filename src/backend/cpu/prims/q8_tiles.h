@@ -61,7 +61,8 @@ KILN_INLINE void q8_tiles_rows(q8_tiles *t) {
     const kiln_gemm_q8_block *k = t->block;
     const int64_t tail = t->words % TILE_WORDS, whole = t->words - tail;
     const char *a = (const char *)k->a + t->first * k->lda_bytes;
-    tile_operands o = {.a = a,
+    tile_operands o = {.a = &a,
+                       .pieces = 1,
                        .a_tail = t->rows,
                        .lda = k->lda_bytes,
                        .lda_tail = TILE_BYTES,

@@ -193,14 +193,17 @@ KILN_INLINE void tile_steps(tile_file *f, tile_kind kind, bool tall, bool wide, 
     }
 }
 
-/* Rows of A and words of B for a block: whole steps where they stand, and a last step of fewer
- * words, completed with zeros. */
+/* Rows of A and words of B for a block: pieces of whole steps where they stand, row i of piece p at
+ * a[p] + shift + i * lda, B without a gap between them; and a last step of fewer words, completed
+ * with zeros. */
 typedef struct tile_operands {
-    const char *a, *a_tail;
+    const char *const *a;
+    int64_t pieces, shift;
+    const char *a_tail;
     int64_t lda, lda_tail;
     const char *b, *b_tail;
     int64_t ldb;
-    int64_t steps;
+    int64_t steps; /* of a piece */
     bool tail;
 } tile_operands;
 
@@ -223,7 +226,10 @@ KILN_INLINE void tile_product(tile_file *f, tile_kind kind, bool tall, bool wide
         TILE_ZERO(f, 2);
         TILE_ZERO(f, 3);
     }
-    tile_steps(f, kind, tall, wide, o->a, o->lda, o->b, o->ldb, o->steps);
+    const char *b = o->b;
+    for (int64_t p = 0; p < o->pieces; p++, b += o->steps * TILE_WORDS * o->ldb) {
+        tile_steps(f, kind, tall, wide, o->a[p] + o->shift, o->lda, b, o->ldb, o->steps);
+    }
     if (o->tail) {
         tile_steps(f, kind, tall, wide, o->a_tail, o->lda_tail, o->b_tail, o->ldb, 1);
     }
@@ -237,6 +243,44 @@ KILN_INLINE void tile_product(tile_file *f, tile_kind kind, bool tall, bool wide
     if (tall && wide) {
         TILE_STORE(f, 3, lower + TILE_BYTES, ld);
     }
+}
+
+/* Rows of C that stand in lines, as the tiles pass them: lines of `run` rows, of which the first
+ * ones of `pitch` rows of A each. Where more stand in A than in C, tiles run over them, if that
+ * takes fewer, and their sums are dropped. */
+typedef struct tile_lines {
+    int64_t run, pitch;
+    int64_t joined; /* lines that are passed without a break */
+} tile_lines;
+
+/* `lines` of `run` rows, `pitch` >= run rows of A apart. */
+KILN_INLINE tile_lines tile_lines_of(int64_t lines, int64_t run, int64_t pitch) {
+    const int64_t together = i64_ceil_div((lines - 1) * pitch + run, TILES_TALL);
+    const bool join = together <= lines * i64_ceil_div(run, TILES_TALL);
+    return (tile_lines){run, pitch, join ? lines : 1};
+}
+
+/* Rows of A under `lines` lines without a break. */
+KILN_INLINE int64_t tile_lines_rows(const tile_lines *l, int64_t lines) {
+    return (lines - 1) * l->pitch + l->run;
+}
+
+/* Blocks of tiles for them. */
+KILN_INLINE int64_t tile_lines_count(const tile_lines *l, int64_t lines) {
+    return lines / l->joined * i64_ceil_div(tile_lines_rows(l, l->joined), TILES_TALL);
+}
+
+/* The next rows of A, from *row < end on, that are rows of C and follow each other there: moves
+ * *row to the first, *out is its row in C, returned is how many there are, 0 for none. */
+KILN_INLINE int64_t tile_lines_next(const tile_lines *l, int64_t *row, int64_t end, int64_t *out) {
+    int64_t line = *row / l->pitch, at = *row % l->pitch;
+    if (at >= l->run) {
+        line++;
+        at = 0;
+        *row = line * l->pitch;
+    }
+    *out = line * l->run + at;
+    return i64_max(0, i64_min(l->run - at, end - *row));
 }
 
 /* The same, its shape as a value. */

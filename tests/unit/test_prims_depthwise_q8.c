@@ -12,6 +12,9 @@ static const struct {
 };
 
 static q8_form form_of(size_t i) {
+    if (i >= sizeof forms / sizeof *forms) {
+        return (q8_form){0};
+    }
     const kiln_depthwise_q8_prims *p = forms[i].prims;
     return (q8_form){forms[i].name, p->packed_bytes, p->pack, p->scratch_bytes, p->tiles, p->run};
 }

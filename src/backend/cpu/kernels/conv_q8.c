@@ -20,6 +20,10 @@ typedef struct conv_q8_state {
     void (*run)(const kiln_conv_q8_args *args, int64_t begin, int64_t end, void *scratch);
 } conv_q8_state;
 
+/* As kiln_kernel.tactics lists them. */
+enum { TACTIC_RULES, TACTIC_PATCH, TACTIC_BLOCKINGS };
+static const char *const tactics[] = {"patch", KILN_BLOCKINGS_Q8(KILN_BLOCKING_NAME) NULL};
+
 static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
     bool transposed = KILN_IS(node, conv_transpose);
     if (!KILN_IS(node, conv) && !transposed) {
@@ -35,10 +39,16 @@ static kiln_claim *claim(kiln_claimer *c, kiln_node *node) {
         return NULL;
     }
     p->depthwise = kiln_conv_is_depthwise(&p->shape);
+    const kiln_conv_args *g = &p->shape;
     if (c->tactic > 0 && p->depthwise) {
         return kiln_claim_refuse(c, "a depthwise convolution runs in one way");
     }
-    p->shape.blocking = kiln_blocking_q8_at(c->tactic - 1);
+    if (c->tactic == TACTIC_PATCH &&
+        (g->transposed || g->kernel[0] > 1 || g->kernel[1] * g->kernel[2] == 1)) {
+        return kiln_claim_refuse(c, "patches are what the rules copy");
+    }
+    p->shape.tactic = c->tactic == TACTIC_PATCH ? KILN_CONV_PATCH : KILN_CONV_AUTO;
+    p->shape.blocking = kiln_blocking_q8_at(c->tactic - TACTIC_BLOCKINGS);
     return kiln_q8_extend(c, r, &p->region, KILN_LAYOUT_LAST) ? r : NULL;
 }
 
@@ -107,8 +117,6 @@ static void run(const kiln_call *call, const kiln_team *team) {
     kiln_q8_resolve(&s->bound, call, &args.epilogue, &floats, &post);
     s->run(&args, begin, end, call->scratch + (size_t)team->rank * call->scratch_bytes);
 }
-
-static const char *const tactics[] = {KILN_BLOCKINGS_Q8(KILN_BLOCKING_NAME) NULL};
 
 const kiln_kernel kiln_kernel_conv_q8 = {
     .name = "conv_q8",

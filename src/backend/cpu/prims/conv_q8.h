@@ -9,9 +9,17 @@
  *     scratch = alloc(p->scratch_bytes(&c.shape, c.epilogue.narrows));          (one per thread)
  *     p->run(&c, begin, end, scratch);                      (any split of [0, p->tiles(&c.shape)))
  *
- * How it runs: the patches of a block of output pixels are staged (q8_stage.h), padding filled with
- * the zero point, and multiplied as a block (gemm_q8.h). A 1x1 convolution without stride or
- * padding is one GEMM. The residues of a transposed convolution are blocks of their own. */
+ * How it runs: what a block of output pixels reads is staged (q8_stage.h), padding filled with the
+ * zero point, and multiplied as a block (gemm_q8.h). Where the kernel is one or two dimensional the
+ * input lines are staged as they are, pixels at equal distances, all groups at once
+ * (KILN_CONV_LINES, and what AUTO takes); otherwise, or for KILN_CONV_PATCH, each pixel's patch. A
+ * 1x1 convolution without stride or padding is one GEMM. The residues of a transposed convolution
+ * are blocks of their own.
+ *
+ * With lines, weights are packed piece by piece: kernel rows, or single taps where dilation or
+ * groups part them, each completed by zeros to the pieces of the product. Tile registers take 64
+ * channels in a step: narrower groups are joined until they fill it, zeros standing where a group's
+ * columns meet another's channels. */
 #ifndef KILN_BACKEND_CPU_PRIMS_CONV_Q8_H
 #define KILN_BACKEND_CPU_PRIMS_CONV_Q8_H
 
@@ -32,7 +40,8 @@ typedef struct kiln_conv_q8_args {
 
 typedef struct kiln_conv_q8_prims {
     const char *isa;
-    /* Packed weights; what size and layout depend on is as for kiln_conv_prims. Source, dense:
+    /* Packed weights; what size and layout depend on is as for kiln_conv_prims, and the tactic and
+     * dilation. Source, dense:
      * [c_out][taps][c_in / groups], place i of the taps being kernel position tap(shape, i) in
      * row-major order of D, H, W. */
     int64_t (*tap)(const kiln_conv_args *shape, int64_t i);

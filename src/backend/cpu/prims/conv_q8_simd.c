@@ -1,33 +1,143 @@
-/* conv_q8_simd.c - 8-bit convolutions as products of staged patches. Compiled once per ISA.
+/* conv_q8_simd.c - 8-bit convolutions as products of staged lines, or patches. Compiled per ISA.
  *
  * Legend as in conv_simd.c: a tap is one kernel position, a pixel one output position; depth the
  * input channels of a group, taps * depth the length K of a sum; cols the output channels of a
- * group; lines are rows of output pixels along W. */
+ * group; lines are rows of pixels along W; a plane is one D of an image. */
 #include "backend/cpu/prims/conv_q8.h"
 #include "backend/cpu/prims/conv_walk.h"
 #include "backend/cpu/prims/q8_floats.h"
 #include "backend/cpu/prims/q8_stage.h"
+#include "backend/cpu/prims/tiles.h"
 
 /* The problem with what follows from it. */
 typedef struct conv_q8_job {
     const kiln_gemm_q8_prims *q;
     const kiln_conv_args *a;
     bool wide;
-    bool joined; /* the taps of a kernel row lie side by side */
+    bool joined;    /* the taps of a kernel row lie side by side */
+    bool lines;     /* staged as such, not patches */
+    bool rows_last; /* units that follow each other share rows */
+    int64_t groups; /* of columns: joined ones count as one */
     int64_t depth, cols, taps, k;
-    int64_t row_bytes;    /* of a staged patch */
-    int64_t rows;         /* most pixels of one block */
-    int64_t row_blocks;   /* blocks of pixels, or of lines when transposed */
-    int64_t group_panels; /* panels of a unit */
+    int64_t pieces, words; /* of a row: patches are one */
+    int64_t row_bytes;     /* of a staged patch or line */
+    int64_t rows;          /* most pixels of one block; lines in `lines` */
+    int64_t row_blocks;    /* blocks of pixels, or of lines when transposed or staged as lines */
+    int64_t group_panels;  /* panels of a unit */
     int64_t col_blocks;
 } conv_q8_job;
 
-static conv_q8_job describe(const kiln_gemm_q8_prims *q, const kiln_conv_args *a) {
-    conv_q8_job c = {.q = q, .a = a, .wide = q->group == 2};
-    c.depth = a->c_in / a->groups;
-    c.cols = a->c_out / a->groups;
-    c.taps = volume(a->kernel);
+enum {
+    SHARED_BYTES = 512 * 1024, /* packed weights up to this are near, whatever the order of units */
+    LINES_BYTES = 256 * 1024,  /* most staged bytes for one output line */
+    SHORT_LINE = 4,
+};
+
+static bool stages_lines(const kiln_conv_args *a) {
+    return !a->transposed && a->tactic != KILN_CONV_PATCH && a->kernel[0] == 1 &&
+           a->kernel[1] * a->kernel[2] > 1;
+}
+
+/* A piece is a kernel row, else a tap. */
+static bool pieces_are_rows(const kiln_conv_args *a) {
+    return a->groups == 1 && a->dilation[2] == 1;
+}
+
+/* Groups that are joined to one: as many as a piece has room for. */
+static int64_t joined_groups(const kiln_gemm_q8_prims *q, const kiln_conv_args *a) {
+    const int64_t depth = a->c_in / a->groups;
+    int64_t n = 1;
+    for (int64_t i = 2; i <= a->groups && i * depth <= q->piece; i++) {
+        n = a->groups % i == 0 ? i : n;
+    }
+    return q->piece > q->group ? n : 1;
+}
+
+/* What the layout of the packed weights depends on. */
+static conv_q8_job layout_of(const kiln_gemm_q8_prims *q, const kiln_conv_args *a) {
+    conv_q8_job c = {.q = q, .a = a, .wide = q->group == 2, .taps = volume(a->kernel)};
+    c.lines = stages_lines(a);
+    const int64_t join = c.lines ? joined_groups(q, a) : 1;
+    c.groups = a->groups / join;
+    c.depth = a->c_in / c.groups;
+    c.cols = a->c_out / c.groups;
     c.k = c.taps * c.depth;
+    c.pieces = !c.lines ? 1 : pieces_are_rows(a) ? a->kernel[1] : c.taps;
+    const int64_t k = c.k / c.pieces;
+    c.words = (c.lines ? i64_ceil_div(k, q->piece) * q->piece : k + q->group - 1) / q->group;
+    return c;
+}
+
+/* Pixels of tiles' rows that one output line after the other takes. */
+static int64_t line_pitch(const kiln_conv_args *a) {
+    return line_reach(a) / a->stride[2];
+}
+
+/* Tiles of rows that a plane cut into blocks of n lines takes. */
+static int64_t tiles_of_lines(const kiln_conv_args *a, int64_t n) {
+    const int64_t rest = a->out[1] % n;
+    const tile_lines whole = tile_lines_of(n, a->out[2], line_pitch(a));
+    const tile_lines last = tile_lines_of(i64_max(1, rest), a->out[2], line_pitch(a));
+    return a->out[1] / n * tile_lines_count(&whole, n) +
+           (rest > 0 ? tile_lines_count(&last, rest) : 0);
+}
+
+/* Output lines of a block: about so many pixels, but not so few lines that most of what is staged
+ * is staged for the blocks beside it, too; for tile registers a number that fills them well. */
+static int64_t cut_lines_of(const conv_q8_job *c, int64_t pixels) {
+    const kiln_conv_args *a = c->a;
+    const bool ruled = a->blocking.block_rows == 0;
+    int64_t n = i64_max(1, i64_min(a->out[1], (pixels + a->out[2] / 2) / i64_max(1, a->out[2])));
+    while (ruled && n < a->out[1] && lines_under(a, n) > 2 * n * a->stride[1]) {
+        n++;
+    }
+    int64_t best = n;
+    for (int64_t i = n; c->q->mr > TILE_REGISTER_ROWS && i <= i64_min(a->out[1], 2 * n); i++) {
+        best = tiles_of_lines(a, i) < tiles_of_lines(a, best) ? i : best;
+    }
+    return best;
+}
+
+static void cut_lines_job(conv_q8_job *c) {
+    const kiln_conv_args *a = c->a;
+    const kiln_gemm_q8_prims *q = c->q;
+    const int64_t elements = line_reach(a) * a->c_in, panels = q->panels(c->cols);
+    const int64_t planes = a->batch * a->out[0], pixels = planes * a->out[1] * a->out[2];
+    const int64_t k = c->pieces * c->words * q->group;
+    c->row_bytes = elements * (c->wide ? 2 : 1);
+    const int64_t near = i64_max(1, c->row_bytes * a->stride[1] / i64_max(1, a->out[2]));
+    const q8_unit u = q8_cut(pixels, k, panels, q->nr, q->mr, near, c->groups, &a->blocking);
+    c->rows = cut_lines_of(c, u.rows);
+    c->row_blocks = planes * i64_ceil_div(a->out[1], c->rows);
+    c->group_panels = u.panels;
+    c->col_blocks = i64_ceil_div(panels, u.panels);
+    c->rows_last = c->groups > 1 || k * a->c_out <= SHARED_BYTES;
+}
+
+/* Whether zeros complete the pieces, or groups are joined: no patch has that layout. */
+static bool is_completed(const conv_q8_job *c) {
+    return c->groups != c->a->groups || c->pieces * c->words * c->q->group != c->k;
+}
+
+/* Lines too short for a register tile, or so long that few of them would be near. */
+static bool prefers_patches(const conv_q8_job *c) {
+    const kiln_conv_args *a = c->a;
+    const int64_t bytes = line_reach(a) * a->c_in * (c->wide ? 2 : 1) * line_places(a, 1);
+    const bool tiles = c->q->mr > TILE_REGISTER_ROWS;
+    return !is_completed(c) && ((!tiles && a->out[2] < SHORT_LINE) || bytes > LINES_BYTES);
+}
+
+static conv_q8_job describe(const kiln_gemm_q8_prims *q, const kiln_conv_args *a) {
+    conv_q8_job c = layout_of(q, a);
+    if (c.lines && !prefers_patches(&c)) {
+        cut_lines_job(&c);
+        return c;
+    }
+    if (c.lines) { /* the packed weights are the same */
+        c.lines = false;
+        c.words *= c.pieces;
+        c.pieces = 1;
+    }
     c.joined = a->dilation[2] == 1 && a->x_stride[2] == c.depth;
     c.row_bytes = q->stage_bytes(c.k);
     const int64_t lines = a->batch * a->out[0] * a->out[1], pixels = lines * a->out[2];
@@ -46,6 +156,11 @@ static conv_q8_job describe(const kiln_gemm_q8_prims *q, const kiln_conv_args *a
     return c;
 }
 
+/* Most pixels of one block. */
+static int64_t block_pixels(const conv_q8_job *c) {
+    return c->lines ? c->rows * c->a->out[2] : c->rows;
+}
+
 /* A tap of a transposed convolution's line: its input line, NULL for padding, and the pixel there
  * that the first output reads. */
 typedef struct line_tap {
@@ -54,11 +169,14 @@ typedef struct line_tap {
 } line_tap;
 
 static int64_t stage_area(const conv_q8_job *c) {
-    return round64(c->rows * c->row_bytes + STAGE_SLACK);
+    const int64_t rows = c->lines ? line_places(c->a, c->rows) : c->rows;
+    return round64(rows * c->row_bytes + STAGE_SLACK);
 }
 
+/* Taps of a line, or the pieces. */
 static int64_t tap_area(const conv_q8_job *c) {
-    return c->a->transposed ? round64(c->taps * (int64_t)sizeof(line_tap)) : 0;
+    return round64(c->a->transposed ? c->taps * (int64_t)sizeof(line_tap)
+                                    : c->pieces * (int64_t)sizeof(char *));
 }
 
 /* Behind the staged patches and the taps: the floats that wait for their post, of a slice of a
@@ -77,7 +195,7 @@ static int64_t scratch_of(const kiln_gemm_q8_prims *q, const kiln_conv_args *a, 
     }
     conv_q8_job c = describe(q, a);
     int64_t floats = 0;
-    for (int64_t rows = c.rows; narrows && !a->transposed && rows > 0; rows--) {
+    for (int64_t rows = block_pixels(&c); narrows && !a->transposed && rows > 0; rows--) {
         floats = i64_max(floats, narrow_bytes(rows, q->nr));
     }
     if (narrows && a->transposed) {
@@ -146,6 +264,38 @@ static void stage_pixel(const conv_q8_job *c, uint8_t zero, const uint8_t *x, co
     stage_end(wide, row, at);
 }
 
+/* An input line with its padding, all of it where `line` is NULL. */
+static void stage_line(const conv_q8_job *c, uint8_t zero, const uint8_t *line, char *row) {
+    const kiln_conv_args *a = c->a;
+    const int64_t reach = line_reach(a), pixel = a->c_in, step = a->x_stride[2];
+    const int64_t first = line ? i64_max(0, i64_min(reach, a->pad[2])) : reach;
+    const int64_t end = line ? i64_max(first, i64_min(reach, a->in[2] + a->pad[2])) : reach;
+    stage_fill(c->wide, row, 0, zero, first * pixel);
+    if (first < end && step == pixel) {
+        stage_copy(c->wide, row, first * pixel, line + (first - a->pad[2]) * pixel,
+                   (end - first) * pixel);
+    }
+    for (int64_t w = first; step != pixel && w < end; w++) {
+        stage_copy(c->wide, row, w * pixel, line + (w - a->pad[2]) * step, pixel);
+    }
+    stage_fill(c->wide, row, end * pixel, zero, (reach - end) * pixel);
+}
+
+/* The input lines under output lines [begin, begin + n) of a plane. */
+static void stage_lines(const conv_q8_job *c, const kiln_conv_q8_args *g, int64_t plane,
+                        int64_t begin, int64_t n, char *scratch) {
+    const kiln_conv_args *a = c->a;
+    const int64_t d = plane % a->out[0] * a->stride[0] - a->pad[0];
+    const int64_t h0 = begin * a->stride[1] - a->pad[1];
+    const uint8_t *x = g->x + plane / a->out[0] * a->x_batch;
+    for (int64_t i = 0; i < lines_under(a, n); i++) {
+        const bool is_there = inside(d, a->in[0]) && inside(h0 + i, a->in[1]);
+        stage_line(c, g->x_zero,
+                   is_there ? x + d * a->x_stride[0] + (h0 + i) * a->x_stride[1] : NULL,
+                   scratch + line_place(a, n, i) * c->row_bytes);
+    }
+}
+
 /* ---- Running ---- */
 
 /* A unit's columns: panels of one group. */
@@ -192,28 +342,22 @@ static int64_t taps_of_residue(const kiln_conv_args *a, int64_t r) {
            taps_of(a, 1, r / a->stride[2] % a->stride[1]) * taps_of(a, 2, r % a->stride[2]);
 }
 
-/* A block of m staged rows of length k whose outputs are the rows from `row` on, `step` apart.
- * floats: where they wait for their post, or NULL. */
+/* A block's staged rows are set; its outputs are the rows from `row` on, `step` apart. b: of the
+ * group. floats: where they wait for their post, or NULL. */
 static void multiply_block(const conv_q8_job *c, const kiln_conv_q8_args *g,
-                           const column_block *cols, const char *staged, int64_t m, int64_t k,
-                           const int8_t *b, int64_t row, int64_t step, int64_t residue_row,
-                           float *floats) {
+                           const column_block *cols, kiln_gemm_q8_block block, const int8_t *b,
+                           int64_t row, int64_t step, int64_t residue_row, float *floats) {
     const kiln_conv_args *a = c->a;
     const int64_t item = g->epilogue.to_float ? (int64_t)sizeof(float) : 1;
     kiln_q8_epilogue e = g->epilogue;
     q8_aim(&e, row, cols->channel);
     e.start += residue_row * g->ld_start;
     e.ld_residual *= step;
-    const int64_t words = i64_ceil_div(k, c->q->group);
-    kiln_gemm_q8_block block = {.m = m,
-                                .n = cols->count,
-                                .k = k,
-                                .a = staged,
-                                .lda_bytes = c->row_bytes,
-                                .b = b + cols->first * words * c->q->group,
-                                .c = (char *)g->y + (row * a->ldy + cols->channel) * item,
-                                .ldc = a->ldy * step,
-                                .epilogue = &e};
+    block.n = cols->count;
+    block.b = b + cols->first * block.pieces * block.words * c->q->group;
+    block.c = (char *)g->y + (row * a->ldy + cols->channel) * item;
+    block.ldc = a->ldy * step;
+    block.epilogue = &e;
     if (floats && !a->transposed) {
         narrow_block(&block, c->q->nr, c->q->group, c->q->block, row, cols->channel, floats);
         return;
@@ -223,6 +367,53 @@ static void multiply_block(const conv_q8_job *c, const kiln_conv_q8_args *g,
         block.ldc = cols->count * step;
     }
     c->q->block(&block);
+}
+
+/* m staged patches of k elements. */
+static kiln_gemm_q8_block patches_of(const conv_q8_job *c, const char *const *staged, int64_t m,
+                                     int64_t k) {
+    return (kiln_gemm_q8_block){.m = m,
+                                .run = m,
+                                .pieces = 1,
+                                .words = i64_ceil_div(k, c->q->group),
+                                .row = staged,
+                                .lda_bytes = c->row_bytes};
+}
+
+static const int8_t *weights_of(const conv_q8_job *c, const kiln_conv_q8_args *g, int64_t group) {
+    const int64_t k = c->pieces * c->words * c->q->group;
+    return (const int8_t *)g->w + group * c->q->packed_bytes(k, c->cols);
+}
+
+/* Block `i` of lines; *held is the one that is staged. */
+static void run_lines(const conv_q8_job *c, const kiln_conv_q8_args *g, const column_block *cols,
+                      int64_t i, int64_t *held, char *scratch) {
+    const kiln_conv_args *a = c->a;
+    const int64_t blocks = i64_ceil_div(a->out[1], c->rows), plane = i / blocks;
+    const int64_t begin = i % blocks * c->rows, n = i64_min(c->rows, a->out[1] - begin);
+    const int64_t item = c->wide ? 2 : 1, row = (plane * a->out[1] + begin) * a->out[2];
+    const char **piece = (const char **)(void *)(scratch + stage_area(c));
+    const bool rows = pieces_are_rows(a);
+    if (*held != i) {
+        stage_lines(c, g, plane, begin, n, scratch);
+        *held = i;
+    }
+    for (int64_t p = 0; p < c->pieces; p++) {
+        const int64_t kh = rows ? p : p / a->kernel[2], kw = rows ? 0 : p % a->kernel[2];
+        piece[p] = scratch + line_place(a, n, kh * a->dilation[1]) * c->row_bytes +
+                   kw * a->dilation[2] * a->c_in * item;
+    }
+    const kiln_gemm_q8_block block = {.m = n * a->out[2],
+                                      .run = a->out[2],
+                                      .run_bytes = c->row_bytes,
+                                      .pieces = c->pieces,
+                                      .words = c->words,
+                                      .row = piece,
+                                      .shift = cols->group * c->depth * item,
+                                      .lda_bytes = a->stride[2] * a->c_in * item};
+    float *floats = g->epilogue.narrows ? waiting(c, scratch) : NULL;
+    multiply_block(c, g, cols, block, weights_of(c, g, cols->group), row, 1, 0, floats);
+    floats_block(&g->epilogue, g->y, a->ldy, row, block.m, cols->channel, cols->count);
 }
 
 static void run_pixels(const conv_q8_job *c, const kiln_conv_q8_args *g, const column_block *cols,
@@ -236,9 +427,10 @@ static void run_pixels(const conv_q8_job *c, const kiln_conv_q8_args *g, const c
     for (int64_t i = 0; i < count; i++, advance(a, &p)) {
         stage_pixel(c, g->x_zero, x, &p, scratch + i * c->row_bytes);
     }
-    const int8_t *w = (const int8_t *)g->w + cols->group * c->q->packed_bytes(c->k, c->cols);
+    const char *staged = scratch;
     float *floats = g->epilogue.narrows ? waiting(c, scratch) : NULL;
-    multiply_block(c, g, cols, scratch, count, c->k, w, first, 1, 0, floats);
+    multiply_block(c, g, cols, patches_of(c, &staged, count, c->k), weights_of(c, g, cols->group),
+                   first, 1, 0, floats);
     floats_block(&g->epilogue, g->y, a->ldy, first, count, cols->channel, cols->count);
 }
 
@@ -285,10 +477,11 @@ static void stage_residue(const conv_q8_job *c, uint8_t zero, const line_tap *ta
 
 /* One line of a transposed convolution: the pixels of each residue along W are a block of their
  * own, `stride` rows apart. */
-static void run_line(const conv_q8_job *c, const kiln_conv_q8_args *g, const column_block *cols,
-                     int64_t line, char *scratch) {
+static void run_transposed(const conv_q8_job *c, const kiln_conv_q8_args *g,
+                           const column_block *cols, int64_t line, char *scratch) {
     const kiln_conv_args *a = c->a;
     line_tap *taps = (line_tap *)(void *)(scratch + stage_area(c));
+    const char *staged = scratch;
     float *floats = g->epilogue.narrows ? waiting(c, scratch) : NULL;
     position p = position_of(a, line * a->out[2]);
     const uint8_t *x = g->x + p.n * a->x_batch + cols->group * c->depth;
@@ -305,7 +498,7 @@ static void run_line(const conv_q8_job *c, const kiln_conv_q8_args *g, const col
         int64_t m = i64_ceil_div(a->out[2] - first, a->stride[2]);
         int64_t skipped = (before + d.count * h.count * v.before) * c->depth;
         stage_residue(c, g->x_zero, taps, n, m, scratch);
-        multiply_block(c, g, cols, scratch, m, n * c->depth,
+        multiply_block(c, g, cols, patches_of(c, &staged, m, n * c->depth),
                        w + residue_bytes(c->q, c->cols, skipped, r), line * a->out[2] + first,
                        a->stride[2], r, floats);
     }
@@ -336,7 +529,7 @@ static int64_t tiles_of_conv(const kiln_gemm_q8_prims *q, const kiln_conv_args *
         return q->tiles(&g);
     }
     conv_q8_job c = describe(q, a);
-    return c.row_blocks * c.col_blocks * a->groups;
+    return c.row_blocks * c.col_blocks * c.groups;
 }
 
 static void run_conv(const kiln_gemm_q8_prims *q, const kiln_conv_q8_args *g, int64_t begin,
@@ -351,8 +544,15 @@ static void run_conv(const kiln_gemm_q8_prims *q, const kiln_conv_q8_args *g, in
         return;
     }
     const conv_q8_job c = describe(q, a);
+    const int64_t col_blocks = c.col_blocks * c.groups;
+    int64_t held = -1;
     for (int64_t i = begin; i < end; i++) {
-        column_block cols = columns_at(&c, i / c.row_blocks);
+        column_block cols = columns_at(&c, c.rows_last ? i % col_blocks : i / c.row_blocks);
+        if (c.lines) {
+            run_lines(&c, g, &cols, c.rows_last ? i / col_blocks : i % c.row_blocks, &held,
+                      scratch);
+            continue;
+        }
         if (!a->transposed) {
             run_pixels(&c, g, &cols, i % c.row_blocks, scratch);
             continue;
@@ -361,7 +561,7 @@ static void run_conv(const kiln_gemm_q8_prims *q, const kiln_conv_q8_args *g, in
         int64_t first = i64_part(lines, c.row_blocks, i % c.row_blocks);
         int64_t last = i64_part(lines, c.row_blocks, i % c.row_blocks + 1);
         for (int64_t line = first; line < last; line++) {
-            run_line(&c, g, &cols, line, scratch);
+            run_transposed(&c, g, &cols, line, scratch);
         }
         floats_block(&g->epilogue, g->y, a->ldy, first * a->out[2], (last - first) * a->out[2],
                      cols.channel, cols.count);
@@ -371,17 +571,53 @@ static void run_conv(const kiln_gemm_q8_prims *q, const kiln_conv_q8_args *g, in
 /* ---- Packing ---- */
 
 static int64_t packed_of(const kiln_gemm_q8_prims *q, const kiln_conv_args *a) {
-    int64_t k = volume(a->kernel) * (a->c_in / a->groups), cols = a->c_out / a->groups;
-    return a->groups * (a->transposed ? residue_bytes(q, cols, k, volume(a->stride))
-                                      : q->packed_bytes(k, cols));
+    const conv_q8_job c = layout_of(q, a);
+    return c.groups * (a->transposed ? residue_bytes(q, c.cols, c.k, volume(a->stride))
+                                     : q->packed_bytes(c.pieces * c.words * q->group, c.cols));
+}
+
+/* Element `at` of piece p of the group's column n, from its rows of the source; 0 where a joined
+ * group's column meets another's channel. */
+static int8_t piece_weight(const conv_q8_job *c, const int8_t *src, int64_t n, int64_t p,
+                           int64_t at) {
+    const kiln_conv_args *a = c->a;
+    const int64_t depth = a->c_in / a->groups, row = n * c->taps * depth;
+    if (pieces_are_rows(a)) {
+        return src[row + p * a->kernel[2] * depth + at];
+    }
+    const bool own = n / (a->c_out / a->groups) == at / depth;
+    return own ? src[row + p * depth + at % depth] : 0;
+}
+
+/* The packed matrix of a group, in the layout of kiln_gemm_q8_prims.pack, pieces completed. */
+static void pack_pieces(const conv_q8_job *c, int8_t *dst, const int8_t *src) {
+    const int64_t group = c->q->group, nr = c->q->nr, k = c->k / c->pieces;
+    const int64_t words = c->pieces * c->words;
+    for (int64_t n = 0; n < i64_ceil_div(c->cols, KILN_VLEN) * KILN_VLEN; n++) {
+        const int64_t first = n / nr * nr;
+        const int64_t width = i64_min(nr, i64_ceil_div(c->cols - first, KILN_VLEN) * KILN_VLEN);
+        int8_t *d = dst + first * words * group + (n - first) * group;
+        for (int64_t w = 0; w < words; w++, d += width * group) {
+            for (int64_t i = 0; i < group; i++) {
+                const int64_t at = w % c->words * group + i;
+                d[i] = n < c->cols && at < k ? piece_weight(c, src, n, w / c->words, at) : 0;
+            }
+        }
+    }
 }
 
 static void pack_conv(const kiln_gemm_q8_prims *q, int8_t *dst, const int8_t *src,
                       const kiln_conv_args *a) {
-    const int64_t taps = volume(a->kernel), depth = a->c_in / a->groups;
-    const int64_t k = taps * depth, cols = a->c_out / a->groups, panels = q->panels(cols);
-    const int64_t group_bytes = packed_of(q, a) / a->groups;
-    for (int64_t g = 0; g < a->groups; g++, dst += group_bytes, src += k * cols) {
+    const conv_q8_job c = layout_of(q, a);
+    const int64_t taps = c.taps, depth = a->c_in / a->groups;
+    const int64_t k = taps * depth, cols = c.cols, panels = q->panels(cols);
+    const int64_t group_bytes = packed_of(q, a) / c.groups;
+    const bool completed = c.lines && is_completed(&c);
+    for (int64_t g = 0; g < c.groups; g++, dst += group_bytes, src += k * cols) {
+        if (completed) {
+            pack_pieces(&c, dst, src);
+            continue;
+        }
         if (!a->transposed) {
             q->pack(dst, src, k, cols, 1, k, 0, 0, panels);
             continue;

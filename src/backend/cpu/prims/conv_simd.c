@@ -40,9 +40,8 @@ typedef struct conv_job {
     int64_t depth, cols, taps;
     int64_t pixels; /* of one image */
     bool patch, lines;
-    bool
-        rows_last; /* units that follow each other share rows, which are pointed at or copied once */
-    int64_t rows;  /* most pixels of one block; lines when they are copied */
+    bool rows_last;       /* units that follow each other share rows, made once for them */
+    int64_t rows;         /* most pixels of one block; lines when they are copied */
     int64_t row_blocks;   /* blocks of pixels, or of lines when transposed */
     int64_t group_panels; /* panels of a unit */
     int64_t col_blocks;
@@ -92,7 +91,8 @@ static conv_job describe(const kiln_conv_args *a) {
     int64_t group_bytes = a->blocking.group_bytes > 0 ? a->blocking.group_bytes : WEIGHT_BYTES;
     int64_t group = i64_min(panels, i64_max(1, group_bytes / panel_bytes));
     int64_t per_unit = most_rows(&c, k);
-    const int64_t least = c.lines ? 2 : 24;
+    /* Rows of a unit from which they are halved for the sake of more units. */
+    const int64_t least = !c.lines ? 24 : FORM_IS_TILES ? 8 : 2;
     for (;;) {
         int64_t units = i64_ceil_div(total, per_unit) * i64_ceil_div(panels, group) * a->groups;
         if (units >= CONV_UNITS || macs / i64_max(1, units) < 2 * CONV_UNIT_MACS) {

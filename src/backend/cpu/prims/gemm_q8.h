@@ -76,11 +76,18 @@ typedef struct kiln_gemm_q8_args {
 } kiln_gemm_q8_args;
 
 /* A block of staged rows (see stage below) times panels of b. c and the epilogue's pointers stand
- * at the block's first element. */
+ * at the block's first element. Rows stand in lines of `run` (m is a multiple of it) and consist of
+ * pieces of whole words: piece p of row i is at
+ *
+ *     row[p] + shift + i / run * run_bytes + i % run * lda_bytes
+ *
+ * run_bytes is a multiple of lda_bytes, and what stands between the rows of two lines may be read.
+ * Several pieces have a multiple of `piece` elements each. */
 typedef struct kiln_gemm_q8_block {
-    int64_t m, n, k;
-    const void *a;
-    int64_t lda_bytes;
+    int64_t m, n;
+    int64_t pieces, words; /* words of a piece; b's follow each other */
+    const char *const *row;
+    int64_t shift, lda_bytes, run, run_bytes;
     const void *b;
     void *c;
     int64_t ldc;
@@ -92,7 +99,8 @@ typedef struct kiln_gemm_q8_prims {
     const char *isa;
     int32_t nr;    /* columns of a packed panel */
     int32_t mr;    /* rows of the tallest register tile */
-    int32_t group; /* elements of K in one step: 2 or 4 */
+    int32_t group; /* elements of K in a word: 2 or 4 */
+    int32_t piece; /* elements of K that a piece of a row of a block has a multiple of */
     int64_t (*panels)(int64_t n);
     int64_t (*packed_bytes)(int64_t k, int64_t n);
     /* Packs panels [panel_begin, panel_end) of the matrix whose element (k, n) is
@@ -108,7 +116,8 @@ typedef struct kiln_gemm_q8_prims {
     int64_t (*tiles)(const kiln_gemm_q8_args *args);
     int64_t (*scratch_bytes)(const kiln_gemm_q8_args *args);
     void (*run)(const kiln_gemm_q8_args *args, int64_t tile_begin, int64_t tile_end, void *scratch);
-    /* Rows put together by the caller (q8_stage.h): a staged row has stage_bytes(k) bytes. */
+    /* Rows put together by the caller (q8_stage.h): a staged row of one piece has stage_bytes(k)
+     * bytes, of which ceil(k / group) words count. */
     int64_t (*stage_bytes)(int64_t k);
     void (*block)(const kiln_gemm_q8_block *block);
 } kiln_gemm_q8_prims;

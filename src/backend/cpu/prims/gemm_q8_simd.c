@@ -34,9 +34,9 @@ KILN_INLINE kiln_vi load_word(const char *p) {
 }
 
 typedef struct tile {
-    const char *a;
-    int64_t lda; /* bytes */
-    int64_t words;
+    const char *const *row; /* of each piece, at `shift` */
+    int64_t shift, lda;     /* bytes */
+    int64_t pieces, words;
     const int8_t *b;
     int64_t b_step; /* bytes from word to word of the panel */
     char *c;
@@ -65,8 +65,29 @@ KILN_INLINE void finish(const tile *t, int rows, int v, int64_t lanes, bool to_f
     }
 }
 
+/* Sums of two whole vectors to bytes, rows two by two. */
+KILN_INLINE void finish_whole(const tile *t, int rows, tile_sums sum) {
+    const int64_t ld = t->epilogue->ld_residual;
+    const q8_columns q[2] = {q8_columns_of(t->epilogue, t->column),
+                             q8_columns_of(t->epilogue, t->column + KILN_VLEN)};
+    const uint8_t *r = t->residual;
+    uint8_t *c = (uint8_t *)t->c;
+    UNROLL for (int i = 0; i + 1 < rows; i += 2) {
+        q8_finish_four(q, sum + i, r ? r + i * ld : NULL, ld, c + i * t->ldc, t->ldc);
+    }
+    const int last = rows - 1;
+    UNROLL for (int v = 0; v < 2 * (rows % 2); v++) {
+        q8_finish(&q[v], sum[last][v], r ? r + last * ld + v * KILN_VLEN : NULL, false,
+                  c + last * t->ldc + v * KILN_VLEN, KILN_VLEN);
+    }
+}
+
 /* A tile's last vector may be partial. */
 KILN_INLINE void finish_tile(const tile *t, int rows, int vecs, bool to_float, tile_sums sum) {
+    if (vecs == 2 && !to_float && t->cols == NR) {
+        finish_whole(t, rows, sum);
+        return;
+    }
     if (vecs == 2) {
         finish(t, rows, 0, KILN_VLEN, to_float, sum);
     }
@@ -96,25 +117,27 @@ KILN_INLINE void multiply(const tile *t, int form, int rows, int vecs) {
     }
     const int8_t *b = t->b;
     const int64_t lda = t->lda, b_step = t->b_step;
-    const char *a[MR / 3];
-    UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
-        a[i] = t->a + 3 * i * lda;
-    }
-    for (int64_t k = 0; k < t->words; k++) {
-        kiln_vi bv[2];
-        UNROLL for (int v = 0; v < vecs; v++) {
-            bv[v] = load_b(form, b + v * form * KILN_VLEN);
-        }
-        UNROLL for (int i = 0; i < rows; i++) {
-            kiln_vi av = load_word(a[i / 3] + i % 3 * lda);
-            UNROLL for (int v = 0; v < vecs; v++) {
-                sum[i][v] = dot(form, sum[i][v], av, bv[v]);
-            }
-        }
+    for (int64_t p = 0; p < t->pieces; p++) {
+        const char *a[MR / 3];
         UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
-            a[i] += 4;
+            a[i] = t->row[p] + t->shift + 3 * i * lda;
         }
-        b += b_step;
+        for (int64_t k = 0; k < t->words; k++) {
+            kiln_vi bv[2];
+            UNROLL for (int v = 0; v < vecs; v++) {
+                bv[v] = load_b(form, b + v * form * KILN_VLEN);
+            }
+            UNROLL for (int i = 0; i < rows; i++) {
+                kiln_vi av = load_word(a[i / 3] + i % 3 * lda);
+                UNROLL for (int v = 0; v < vecs; v++) {
+                    sum[i][v] = dot(form, sum[i][v], av, bv[v]);
+                }
+            }
+            UNROLL for (int i = 0; i < (rows + 2) / 3; i++) {
+                a[i] += 4;
+            }
+            b += b_step;
+        }
     }
     if (t->epilogue->to_float) {
         finish_tile(t, rows, vecs, true, sum);
@@ -157,14 +180,15 @@ static int64_t panel_width(int64_t n, int64_t p) {
 }
 
 KILN_INLINE void run_block(const kiln_gemm_q8_block *k, int form) {
-    const int64_t words = i64_ceil_div(k->k, form);
-    const int64_t n_tiles = i64_ceil_div(k->m, MR);
+    const int64_t words = k->pieces * k->words;
+    const int64_t n_tiles = i64_ceil_div(k->run, MR);
     const int64_t item = k->epilogue->to_float ? (int64_t)sizeof(float) : 1;
     for (int64_t p = 0; p < panel_count(k->n); p++) {
         const int64_t width = panel_width(k->n, p);
-        tile t = {.a = k->a,
+        tile t = {.row = k->row,
                   .lda = k->lda_bytes,
-                  .words = words,
+                  .pieces = k->pieces,
+                  .words = k->words,
                   .b = (const int8_t *)k->b + p * NR * words * form,
                   .b_step = width * form,
                   .c = (char *)k->c + p * NR * item,
@@ -175,13 +199,16 @@ KILN_INLINE void run_block(const kiln_gemm_q8_block *k, int form) {
                   .row_start = k->row_start};
         const uint8_t *residual = k->epilogue->residual;
         t.residual = residual ? residual + p * NR : NULL;
-        for (int64_t i = 0; i < n_tiles; i++) {
-            int64_t rows = i64_part(k->m, n_tiles, i + 1) - i64_part(k->m, n_tiles, i);
-            tiles_of[form == QUADS][rows][width == NR](&t);
-            t.row_start = t.row_start ? t.row_start + rows : NULL;
-            t.a += rows * t.lda;
-            t.c += rows * t.ldc * item;
-            t.residual = t.residual ? t.residual + rows * k->epilogue->ld_residual : NULL;
+        for (int64_t line = 0; line * k->run < k->m; line++) {
+            t.shift = k->shift + line * k->run_bytes;
+            for (int64_t i = 0; i < n_tiles; i++) {
+                int64_t rows = i64_part(k->run, n_tiles, i + 1) - i64_part(k->run, n_tiles, i);
+                tiles_of[form == QUADS][rows][width == NR](&t);
+                t.row_start = t.row_start ? t.row_start + rows : NULL;
+                t.shift += rows * t.lda;
+                t.c += rows * t.ldc * item;
+                t.residual = t.residual ? t.residual + rows * k->epilogue->ld_residual : NULL;
+            }
         }
     }
 }
@@ -251,11 +278,14 @@ KILN_INLINE void run_units(const kiln_gemm_q8_args *g, int64_t begin, int64_t en
         int64_t n0 = i / b.row_blocks * b.group * NR;
         kiln_q8_epilogue e = g->epilogue;
         q8_aim(&e, m0, n0);
+        const char *first = b.staged ? scratch : (const char *)(g->a + m0 * g->lda);
         kiln_gemm_q8_block k = {.m = m1 - m0,
+                                .run = m1 - m0,
                                 .n = i64_min(g->n - n0, b.group * NR),
-                                .k = g->k,
-                                .a = g->a + m0 * g->lda,
-                                .lda_bytes = g->lda,
+                                .pieces = 1,
+                                .words = words,
+                                .row = &first,
+                                .lda_bytes = b.staged ? row_bytes : g->lda,
                                 .b = (const int8_t *)g->b + n0 * words * form,
                                 .c = (char *)g->c + (m0 * g->ldc + n0) * item,
                                 .ldc = g->ldc,
@@ -265,10 +295,6 @@ KILN_INLINE void run_units(const kiln_gemm_q8_args *g, int64_t begin, int64_t en
             char *row = (char *)scratch + (m - m0) * row_bytes;
             stage_copy(form == PAIRS, row, 0, g->a + m * g->lda, g->k);
             stage_end(form == PAIRS, row, g->k);
-        }
-        if (b.staged) {
-            k.a = scratch;
-            k.lda_bytes = row_bytes;
         }
         if (e.narrows) {
             narrow_block(&k, NR, form, block, m0, n0,
@@ -371,7 +397,7 @@ KILN_INLINE int64_t count_packed(int64_t k, int64_t n, int form) {
     return i64_ceil_div(n, KILN_VLEN) * KILN_VLEN * i64_ceil_div(k, form) * form;
 }
 
-#define PRIMS(form, rows, name, run_one, symbol)                                                   \
+#define PRIMS(form, piece_, rows, name, run_one, symbol)                                           \
     static int64_t name##_packed_bytes(int64_t k, int64_t n) {                                     \
         return count_packed(k, n, form);                                                           \
     }                                                                                              \
@@ -401,6 +427,7 @@ KILN_INLINE int64_t count_packed(int64_t k, int64_t n, int form) {
         .nr = NR,                                                                                  \
         .mr = rows,                                                                                \
         .group = form,                                                                             \
+        .piece = piece_,                                                                           \
         .panels = panel_count,                                                                     \
         .packed_bytes = name##_packed_bytes,                                                       \
         .pack = name##_pack,                                                                       \
@@ -425,20 +452,20 @@ KILN_INLINE int64_t count_packed(int64_t k, int64_t n, int form) {
     }
 
 VECTORS(PAIRS, pairs)
-PRIMS(PAIRS, MR, pairs, pairs_block, KILN_ISA_SYMBOL(kiln_gemm_q8_prims))
+PRIMS(PAIRS, PAIRS, MR, pairs, pairs_block, KILN_ISA_SYMBOL(kiln_gemm_q8_prims))
 #if defined(KILN_ISA_avx512)
 VECTORS(QUADS, quads)
-PRIMS(QUADS, MR, quads, quads_block, kiln_gemm_q8_prims_avx512vnni)
+PRIMS(QUADS, QUADS, MR, quads, quads_block, kiln_gemm_q8_prims_avx512vnni)
 TILES_REGISTERS(tiles)
-PRIMS(QUADS, TILES_TALL, tiles, tiles_block, kiln_gemm_q8_prims_amx)
+PRIMS(QUADS, TILE_BYTES, TILES_TALL, tiles, tiles_block, kiln_gemm_q8_prims_amx)
 #elif defined(KILN_ISA_avx2)
 VECTORS(QUADS, quads)
-PRIMS(QUADS, MR, quads, quads_block, kiln_gemm_q8_prims_avxvnni)
+PRIMS(QUADS, QUADS, MR, quads, quads_block, kiln_gemm_q8_prims_avxvnni)
 #elif defined(KILN_Q8_QUADS)
 VECTORS(QUADS, quads)
-PRIMS(QUADS, MR, quads, quads_block, KILN_Q8_QUADS)
+PRIMS(QUADS, QUADS, MR, quads, quads_block, KILN_Q8_QUADS)
 #endif
 #if defined(KILN_Q8_TILES)
 TILES_REGISTERS(tiles)
-PRIMS(QUADS, TILES_TALL, tiles, tiles_block, KILN_Q8_TILES)
+PRIMS(QUADS, TILE_BYTES, TILES_TALL, tiles, tiles_block, KILN_Q8_TILES)
 #endif

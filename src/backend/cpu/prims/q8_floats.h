@@ -83,7 +83,7 @@ KILN_INLINE int64_t narrow_bytes(int64_t rows, int64_t nr) {
 KILN_INLINE void narrow_block(const kiln_gemm_q8_block *k, int64_t nr, int group,
                               void (*run)(const kiln_gemm_q8_block *), int64_t row0, int64_t col0,
                               float *slice) {
-    const int64_t width = narrow_columns(k->m, nr), words = i64_ceil_div(k->k, group);
+    const int64_t width = narrow_columns(k->m, nr), words = k->pieces * k->words;
     for (int64_t n = 0; n < k->n; n += width) {
         kiln_q8_epilogue e = *k->epilogue;
         kiln_gemm_q8_block s = *k;

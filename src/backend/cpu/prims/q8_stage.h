@@ -8,8 +8,8 @@
  *     stage_fill(wide, row, at, zero_point, n), at += n;
  *     stage_end(wide, row, at);
  *
- * stage_copy may write up to KILN_VLEN elements past its end: pieces are written in order, and a
- * row's buffer has room for that (STAGE_SLACK). It reads no further than src[n - 1]. */
+ * Exactly n elements are read and written. Products read up to a word, tile registers up to
+ * STAGE_SLACK bytes, past the last row. */
 #ifndef KILN_BACKEND_CPU_PRIMS_Q8_STAGE_H
 #define KILN_BACKEND_CPU_PRIMS_Q8_STAGE_H
 

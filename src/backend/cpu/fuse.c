@@ -240,20 +240,19 @@ void kiln_fuse_bind(kiln_fused_state *s, const kiln_fused *fused, const kiln_bin
     s->adds_half = residual >= 0 && b->in[residual].tensor.dtype == KILN_DTYPE_BF16;
 }
 
-void kiln_fuse_bind_matrix(kiln_fused_state *s, kiln_binder *b) {
-    if (s->half) {
+void kiln_fuse_bind_matrix(kiln_fused_state *s, kiln_binder *b, bool rounds, bool rests) {
+    s->in_registers = s->half && rounds && !s->fused->has_post;
+    s->has_matrix = s->half && (rests || !s->in_registers);
+    if (s->has_matrix) {
         s->matrix_at = (b->shared_bytes + 63) & ~(size_t)63;
         b->shared_bytes =
             s->matrix_at + (size_t)kiln_tensor_count(&b->out[0].tensor) * sizeof(float);
     }
 }
 
-void kiln_fuse_in_registers(kiln_fused_state *s) {
-    s->in_registers = s->half && !s->fused->has_post;
-}
-
 float *kiln_fuse_matrix(const kiln_fused_state *s, const kiln_call *call) {
-    return s->half ? (float *)(void *)((char *)call->shared + s->matrix_at) : call->out[0];
+    char *matrix = s->has_matrix ? (char *)call->shared + s->matrix_at : call->out[0];
+    return (float *)(void *)matrix;
 }
 
 void kiln_fuse_resolve(const kiln_fused_state *s, const kiln_call *call, kiln_epilogue *out,

@@ -12,7 +12,7 @@
  * the epilogue or the program writes the result:
  *
  *     kiln_fuse_hold(c, claim, &p->fused);                            (claim)
- *     kiln_fuse_bind_matrix(&s->fused, b);                            (bind)
+ *     kiln_fuse_bind_matrix(&s->fused, b, false, true);               (bind)
  *     args.y = kiln_fuse_matrix(&s->fused, call);                     (run) */
 #ifndef KILN_BACKEND_CPU_FUSE_H
 #define KILN_BACKEND_CPU_FUSE_H
@@ -53,15 +53,17 @@ typedef struct kiln_fused_state {
     int64_t columns;
     bool half, adds_half; /* how result and residual are held */
     bool in_registers;    /* the epilogue itself rounds the result */
-    size_t matrix_at;     /* half: of the matrix in the shared memory */
+    bool has_matrix;      /* in the shared memory ... */
+    size_t matrix_at;     /* ... from this byte on */
 } kiln_fused_state;
 void kiln_fuse_bind(kiln_fused_state *s, const kiln_fused *fused, const kiln_binder *b,
                     int64_t columns);
-/* Adds the matrix to b->shared_bytes where the result is held in bfloat16. */
-void kiln_fuse_bind_matrix(kiln_fused_state *s, kiln_binder *b);
-/* The prims know `result` and `addend` of the epilogue: the result needs no post. */
-void kiln_fuse_in_registers(kiln_fused_state *s);
-/* Where the kernel's matrix stands in this run: the result itself, or scratch. */
+/* For a result held in bfloat16. rounds: the prims know `result` and `addend` of the epilogue, so
+ * that it needs no post, and no matrix unless partial sums rest in one. Adds the matrix that is
+ * needed to b->shared_bytes. */
+void kiln_fuse_bind_matrix(kiln_fused_state *s, kiln_binder *b, bool rounds, bool rests);
+/* Where the kernel's matrix stands in this run: the result itself, or scratch. Without a matrix
+ * that is no place to read or write. */
 float *kiln_fuse_matrix(const kiln_fused_state *s, const kiln_call *call);
 /* The epilogue for this run. `args` backs the post program and must live as long as the run. */
 void kiln_fuse_resolve(const kiln_fused_state *s, const kiln_call *call, kiln_epilogue *out,

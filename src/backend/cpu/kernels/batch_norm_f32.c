@@ -122,10 +122,7 @@ static kiln_status bind(kiln_binder *b) {
     s->args.ldy = s->args.c_out;
     s->args.epilogue = KILN_EPILOGUE_NONE;
     kiln_fuse_bind(&s->fused, &p->fused, b, s->args.c_out);
-    kiln_fuse_bind_matrix(&s->fused, b);
-    if (half) {
-        kiln_fuse_in_registers(&s->fused);
-    }
+    kiln_fuse_bind_matrix(&s->fused, b, half, false);
     s->tiles = count > 0 ? s->prims->tiles(&s->args) : 0;
     b->scratch_bytes = count > 0 ? (size_t)s->prims->scratch_bytes(&s->args) : 0;
     b->state = s;

@@ -177,6 +177,16 @@ static void bind_stage(conv_state *s, kiln_binder *b) {
     }
 }
 
+/* Depthwise sums never rest. */
+static void bind_matrix(conv_state *s, kiln_binder *b) {
+    const kiln_conv_args *a = &s->args;
+    const kiln_gemm_prims *gemm = products_of(b->target, b->claim);
+    const int64_t words = (a->c_in / a->groups + gemm->step - 1) / gemm->step;
+    const bool half = s->depthwise && b->in[0].tensor.dtype == KILN_DTYPE_BF16;
+    const bool rests = a->kernel[0] * a->kernel[1] * a->kernel[2] * words > gemm->whole;
+    kiln_fuse_bind_matrix(&s->fused, b, half || s->stage.in_words, !s->depthwise && rests);
+}
+
 /* The prims for what the input is held in. */
 static const kiln_depthwise_prims *depthwise_of(const kiln_binder *b) {
     const kiln_prims *p = b->target->prims;
@@ -196,10 +206,7 @@ static kiln_status bind(kiln_binder *b) {
     s->depthwise = p->depthwise ? depthwise_of(b) : NULL;
     s->args.epilogue = KILN_EPILOGUE_NONE;
     kiln_fuse_bind(&s->fused, &p->fused, b, s->args.c_out);
-    kiln_fuse_bind_matrix(&s->fused, b);
-    if (s->stage.in_words || (s->depthwise && b->in[0].tensor.dtype == KILN_DTYPE_BF16)) {
-        kiln_fuse_in_registers(&s->fused);
-    }
+    bind_matrix(s, b);
     s->tiles = s->depthwise ? s->depthwise->tiles(&s->args) : s->conv->tiles(&s->args);
     b->scratch_bytes = (size_t)(s->depthwise ? s->depthwise->scratch_bytes(&s->args)
                                              : s->conv->scratch_bytes(&s->args));

@@ -136,10 +136,7 @@ static kiln_status bind(kiln_binder *b) {
                                .blocking = kiln_blocking_at(b->claim->tactic - 1)};
     kiln_stage_bind(&s->stage, b, s->prims, m, p->k);
     kiln_fuse_bind(&s->fused, &p->fused, b, p->n);
-    kiln_fuse_bind_matrix(&s->fused, b);
-    if (s->stage.in_words) {
-        kiln_fuse_in_registers(&s->fused);
-    }
+    kiln_fuse_bind_matrix(&s->fused, b, s->stage.in_words, words > s->prims->whole);
     s->tiles = s->prims->tiles(&s->args);
     b->state = s;
     return KILN_OK;

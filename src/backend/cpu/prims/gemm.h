@@ -113,9 +113,10 @@ typedef struct kiln_gemm_gather {
 
 typedef struct kiln_gemm_prims {
     const char *isa;
-    int32_t nr;   /* columns of a packed panel */
-    int32_t mr;   /* rows of the gathered register tile */
-    int32_t step; /* elements of A in a word: 1 or 2 */
+    int32_t nr;    /* columns of a packed panel */
+    int32_t mr;    /* rows of the gathered register tile */
+    int32_t step;  /* elements of A in a word: 1 or 2 */
+    int32_t whole; /* partial sums of up to so many words never rest in C */
     /* Panels of n columns, and the bytes of all of them for depth k, in elements. The caller has
      * checked that (n + nr) * k * 4 fits an int64. */
     int64_t (*panels)(int64_t n);

@@ -133,9 +133,30 @@ KILN_INLINE void form_stage_row(float *dst, const float *src, int64_t n) {
     }
 }
 
+/* Rows of few elements, an odd number: several at once, each with a zero behind it. */
+KILN_INLINE void form_stage_short(float *dst, const float *src, int64_t rows, int64_t n) {
+    float padded[32 * KILN_VLEN] = {0};
+    const int64_t wide = 2 * form_words(n), most = 32 * KILN_VLEN / wide;
+    for (int64_t first = 0, count; first < rows; first += count) {
+        count = rows - first < most ? rows - first : most;
+        for (int64_t i = 0; i < count; i++) {
+            for (int64_t j = 0; j < n; j++) {
+                padded[i * wide + j] = *src++;
+            }
+        }
+        form_stage_row(dst + first * form_words(n), padded, count * wide);
+    }
+}
+
 KILN_INLINE void form_stage(float *dst, const float *src, int64_t rows, int64_t n) {
-    for (int64_t i = 0; i < rows; i++) {
-        form_stage_row(dst + i * form_words(n), src + i * n, n);
+    if (n == 3) { /* colours */
+        form_stage_short(dst, src, rows, 3);
+    } else if (n % 2 == 1 && n < KILN_VLEN) {
+        form_stage_short(dst, src, rows, n);
+    } else {
+        for (int64_t i = 0; i < rows; i++) {
+            form_stage_row(dst + i * form_words(n), src + i * n, n);
+        }
     }
 }
 #define FORM_STAGE form_stage

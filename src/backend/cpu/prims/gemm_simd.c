@@ -720,6 +720,7 @@ const kiln_gemm_prims KILN_ISA_SYMBOL(FORM_GEMM_PRIMS) = {
     .nr = NR,
     .mr = MR,
     .step = FORM_STEP,
+    .whole = K_STRETCH, /* less than GATHER_STRETCH, and than a stretch of tiles */
     .panels = panels,
     .packed_bytes = packed_bytes,
     .pack = pack,

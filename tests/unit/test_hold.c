@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/kernel.h"
+#include "base/cpu.h"
 #include "base/half.h"
 #include "exec/exec.h"
 #include "prims_wide.h"
@@ -51,8 +52,10 @@ static void open_bench(bench *b, const char *text, pairs form, const char *const
     b->prims.conv_bf16 = form == DOT ? &kiln_conv_dot_prims_wide : &kiln_conv_tile_prims_wide;
     b->prims.depthwise_half = &kiln_depthwise_half_prims_wide;
     b->target.prims = &b->prims;
+    const kiln_packing packing = {0};
     if (kiln_cpu_plan_graph(&b->plan, b->w.graph, NULL, &b->target, &b->w.arena, NULL, NULL,
-                            b->w.diag)) {
+                            b->w.diag) ||
+        kiln_cpu_pack(b->plan, &b->target, &packing, &b->w.arena, b->w.diag)) {
         fail_with(b->w.diag, "no plan");
     }
     make_inputs(b);
@@ -288,6 +291,82 @@ static void taps_see_what_is_held(void **state) {
     close_bench(&b);
 }
 
+/* ---- Depthwise prims ---- */
+
+#if defined(__x86_64__)
+extern const kiln_depthwise_prims kiln_depthwise_half_prims_avx512;
+#endif
+
+static const struct {
+    const kiln_depthwise_prims *floats, *halves;
+    bool avx512;
+} depthwise[] = {
+    {&kiln_depthwise_prims_wide, &kiln_depthwise_half_prims_wide, false},
+#if defined(__x86_64__)
+    {&kiln_depthwise_prims_avx512, &kiln_depthwise_half_prims_avx512, true},
+#endif
+};
+
+/* The same bits from bfloat16 as from floats of those values; `result` has them rounded. */
+static void check_depthwise(size_t set, int64_t channels, int64_t width, int64_t stride) {
+    enum { SIDE = 11, MOST = 5 * SIDE * 80 };
+    static float x[MOST], w[49 * 80], packed[49 * 80], want[MOST], got[MOST];
+    static uint16_t half[MOST], result[MOST];
+    static _Alignas(64) char scratch[1 << 18];
+    const int64_t out = (SIDE - 1) / stride + 1;
+    kiln_conv_args a = {.batch = 1,
+                        .groups = channels,
+                        .c_in = channels,
+                        .c_out = channels,
+                        .in = {1, 5, SIDE},
+                        .out = {1, 5, out},
+                        .kernel = {1, 1, width},
+                        .stride = {1, 1, stride},
+                        .dilation = {1, 1, 1},
+                        .pad = {0, 0, width / 2},
+                        .x_stride = {5 * SIDE * channels, SIDE * channels, channels},
+                        .x_channel = 1,
+                        .w = packed,
+                        .ldy = channels,
+                        .epilogue = KILN_EPILOGUE_NONE};
+    for (int64_t i = 0; i < 5 * SIDE * channels; i++) {
+        half[i] = kiln_f32_to_bf16((float)(i * 7919 % 1009) / 512 - 1);
+        x[i] = kiln_bf16_to_f32(half[i]);
+    }
+    for (int64_t i = 0; i < width * channels; i++) {
+        w[i] = (float)(i * 31 % 17) / 16 - 0.4f;
+    }
+    depthwise[set].floats->pack(packed, w, &a);
+    assert_true(depthwise[set].floats->scratch_bytes(&a) <= (int64_t)sizeof scratch);
+    a.x = x;
+    a.y = want;
+    depthwise[set].floats->run(&a, 0, depthwise[set].floats->tiles(&a), scratch);
+    a.x = (const float *)(const void *)half;
+    a.y = got;
+    a.epilogue.origin = got;
+    depthwise[set].halves->run(&a, 0, depthwise[set].halves->tiles(&a), scratch);
+    assert_memory_equal(got, want, (size_t)(5 * out * channels) * sizeof *got);
+    a.epilogue.result = result;
+    memset(result, 0, sizeof result);
+    depthwise[set].halves->run(&a, 0, depthwise[set].halves->tiles(&a), scratch);
+    for (int64_t i = 0; i < MOST; i++) {
+        assert_int_equal(result[i], i < 5 * out * channels ? kiln_f32_to_bf16(want[i]) : 0);
+    }
+}
+
+static void depthwise_reads_bfloat16(void **state) {
+    (void)state;
+    static const int64_t shapes[][3] = {{3, 3, 1},  {16, 3, 2}, {33, 5, 1}, {72, 5, 2},
+                                        {80, 7, 1}, {40, 7, 2}, {64, 1, 1}};
+    for (size_t s = 0; s < KILN_COUNT_OF(depthwise); s++) {
+        const bool present =
+            !depthwise[s].avx512 || kiln_cpu_isa(kiln_cpu_features()) >= KILN_ISA_AVX512;
+        for (size_t i = 0; present && i < KILN_COUNT_OF(shapes); i++) {
+            check_depthwise(s, shapes[i][0], shapes[i][1], shapes[i][2]);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_give_the_same_bits),
@@ -297,6 +376,7 @@ int main(void) {
         cmocka_unit_test(what_stands_between_takes_part),
         cmocka_unit_test(outputs_stay_float),
         cmocka_unit_test(taps_see_what_is_held),
+        cmocka_unit_test(depthwise_reads_bfloat16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

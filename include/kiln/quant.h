@@ -63,8 +63,10 @@ typedef struct kiln_calibrate_options {
     kiln_calibrator calibrator;
     const double *percentiles; /* 50 < p <= 100 [99.9, 99.99, 99.999] */
     size_t n_percentiles;
-    bool symmetric; /* lo = -hi, zero point 0 */
-    int32_t bits;   /* 2..8 [8] */
+    bool symmetric;    /* lo = -hi, zero point 0 */
+    int32_t bits;      /* 2..8 [8] */
+    double cut_weight; /* of mse, >= 1: how many times the error of what the range cuts off counts
+                          [1] */
 } kiln_calibrate_options;
 
 /* A range and how it was found. Zero is always inside. */
@@ -276,6 +278,7 @@ KILN_API bool kiln_engine_left_float(const kiln_engine *engine, size_t i, const 
 typedef struct kiln_trial {
     kiln_calibrator calibrator; /* AUTO: for each tensor the one of least squared error */
     double percentile;          /* of PERCENTILE */
+    double cut_weight;          /* of MSE */
     int64_t samples;
     double sqnr_db, cosine; /* of the outputs against the float network's */
     double agreement; /* share of samples with the same largest score; NaN where there are none */

@@ -141,6 +141,7 @@ struct cli {
     double atol, rtol, range_tol, min_cosine, min_sqnr_db, min_top1;
     /* quantizing */
     list calib, percentiles, precision, layers, improve;
+    double cut_weight;
     const char *calibrator, *ranges_file, *save_calib, *weight_only;
     int64_t calib_count, calib_batch, keep_first, keep_last, weight_block;
     bool calib_shuffle, symmetric, bf16, fp16, dynamic;

@@ -162,6 +162,9 @@ static int write_rules(cli *c, const own *o, const quant_study *s, const found *
     if (how->calibrator == KILN_CALIBRATOR_PERCENTILE && how->n_percentiles == 1) {
         by = keepf("%s --percentiles %g", by, how->percentiles[0]);
     }
+    if (how->calibrator == KILN_CALIBRATOR_MSE && how->cut_weight > 1) {
+        by = keepf("%s --cut-weight %g", by, how->cut_weight);
+    }
     for (size_t i = 0; kiln_study_layer(f->study, i, &l); i++) {
         const char *own_by = l.dtype == KILN_DTYPE_I8 ? calibrator_of(&l) : NULL;
         by = own_by ? keepf("%s --layer 'name:%s:%s'", by, l.name, own_by) : by;

@@ -247,6 +247,13 @@ static const opt group_quant_options[] = {
      .value = "P[,P]",
      SHARED(percentiles),
      .help = "to try [99.9,99.99,99.999]"},
+    {.name = "cut-weight",
+     .kind = OPT_NUMBER,
+     .value = "N",
+     .min = 1,
+     SHARED(cut_weight),
+     .help = "how many times the error of what is cut off counts in mse [1; auto tries 4 and 16 "
+             "times as much too]"},
     {.name = "symmetric",
      .kind = OPT_FLAG,
      SHARED(symmetric),

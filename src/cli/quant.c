@@ -21,7 +21,8 @@ int quant_options(cli *c, const char *style, kiln_quantize_options *out) {
     *how = (kiln_calibrate_options){.size = sizeof *how,
                                     .percentiles = percentiles,
                                     .n_percentiles = c->percentiles.count,
-                                    .symmetric = c->symmetric};
+                                    .symmetric = c->symmetric,
+                                    .cut_weight = c->cut_weight};
     how->calibrator = c->calibrator ? kiln_calibrator_parse(c->calibrator) : KILN_CALIBRATOR_AUTO;
     *out = (kiln_quantize_options){.size = sizeof *out,
                                    .keep_first = (int32_t)c->keep_first,
@@ -164,13 +165,18 @@ static int choose(cli *c, const kiln_model *model, const kiln_build_options *bui
     return status == KILN_OK ? interrupted() : finish(c, status);
 }
 
+static const char *trial_text(const kiln_trial *t) {
+    return t->calibrator == KILN_CALIBRATOR_MSE && t->cut_weight > 1
+               ? keepf("mse, cut-weight %g", t->cut_weight)
+               : quant_calibrator_text(t->calibrator, t->percentile);
+}
+
 static void say_choice(cli *c, const quant_made *made) {
     for (size_t i = 0; i < made->n_trials; i++) {
         const kiln_trial *t = &made->trials[i];
         if (t->chosen) {
             say(c, KILN_LOG_INFO, "%-8s ranges by %s: outputs %.2f dB from float on %lld samples",
-                "quantize", quant_calibrator_text(t->calibrator, t->percentile), t->sqnr_db,
-                (long long)t->samples);
+                "quantize", trial_text(t), t->sqnr_db, (long long)t->samples);
         }
     }
 }
@@ -237,6 +243,7 @@ void quant_fix_calibrator(kiln_quantize_options *options, kiln_calibrate_options
         const kiln_trial *t = &made->trials[i];
         if (t->chosen) {
             how->calibrator = t->calibrator;
+            how->cut_weight = t->cut_weight;
             if (t->calibrator == KILN_CALIBRATOR_PERCENTILE) {
                 how->percentiles = &t->percentile;
                 how->n_percentiles = 1;
@@ -289,10 +296,7 @@ void quant_show_trials(const cli *c, const quant_made *made) {
     table *t = table_new("ranges by|>SQNR dB|>cosine|>agreement|>top-1|>float top-1|>samples|");
     for (size_t i = 0; i < made->n_trials; i++) {
         const kiln_trial *r = &made->trials[i];
-        table_cell(t, "%s",
-                   r->calibrator == KILN_CALIBRATOR_AUTO
-                       ? "least error"
-                       : quant_calibrator_text(r->calibrator, r->percentile));
+        table_cell(t, "%s", r->calibrator == KILN_CALIBRATOR_AUTO ? "least error" : trial_text(r));
         table_cell(t, "%.2f", r->sqnr_db);
         table_cell(t, "%.6f", r->cosine);
         table_cell(t, "%s", share_text(r->agreement));
@@ -316,6 +320,7 @@ void quant_json_trials(json *j, const quant_made *made) {
         if (r->calibrator == KILN_CALIBRATOR_PERCENTILE) {
             json_key_number(j, "percentile", r->percentile);
         }
+        json_key_number(j, "cut_weight", r->cut_weight);
         json_key_number(j, "sqnr_db", r->sqnr_db);
         json_key_number(j, "cosine", r->cosine);
         json_key_number(j, "agreement", r->agreement);

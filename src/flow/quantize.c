@@ -7,7 +7,9 @@
 #include "quant/calibration.h"
 #include "quant/calibrators.h"
 
-enum { MAX_TRIALS = KILN_MAX_CANDIDATES + 1, LEAST_SAMPLES = 16, MOST_SAMPLES = 128 };
+enum { MAX_TRIALS = KILN_MAX_CANDIDATES + 3, LEAST_SAMPLES = 16, MOST_SAMPLES = 128 };
+/* Of mse, times what is asked for. */
+static const double cut_weights[] = {1, 4, 16};
 static const int64_t macs_a_trial = INT64_C(200000000000);
 
 typedef struct job {
@@ -25,9 +27,10 @@ typedef struct job {
 
 /* ---- What to try ---- */
 
-static void add_trial(job *j, kiln_calibrator calibrator, double percentile) {
+static void add_trial(job *j, kiln_calibrator calibrator, double percentile, double cut_weight) {
     if (j->n < MAX_TRIALS) {
-        j->trials[j->n++] = (kiln_trial){.calibrator = calibrator, .percentile = percentile};
+        j->trials[j->n++] = (kiln_trial){
+            .calibrator = calibrator, .percentile = percentile, .cut_weight = cut_weight};
     }
 }
 
@@ -38,13 +41,15 @@ static kiln_status plan(job *j) {
         return kiln_fail(j->diag, KILN_F_OPTION, "the calibration options have no size");
     }
     KILN_TRY(kiln_calibrate_plan_of(&p, &j->base, j->diag));
-    add_trial(j, KILN_CALIBRATOR_AUTO, 0);
-    add_trial(j, KILN_CALIBRATOR_MAX, 0);
+    add_trial(j, KILN_CALIBRATOR_AUTO, 0, 1);
+    add_trial(j, KILN_CALIBRATOR_MAX, 0, 1);
     for (size_t i = 0; i < p.n_percentiles; i++) {
-        add_trial(j, KILN_CALIBRATOR_PERCENTILE, p.percentiles[i]);
+        add_trial(j, KILN_CALIBRATOR_PERCENTILE, p.percentiles[i], 1);
     }
-    add_trial(j, KILN_CALIBRATOR_ENTROPY, 0);
-    add_trial(j, KILN_CALIBRATOR_MSE, 0);
+    add_trial(j, KILN_CALIBRATOR_ENTROPY, 0, 1);
+    for (size_t i = 0; i < KILN_COUNT_OF(cut_weights); i++) {
+        add_trial(j, KILN_CALIBRATOR_MSE, 0, p.cut_weight * cut_weights[i]);
+    }
     return KILN_OK;
 }
 
@@ -52,6 +57,7 @@ static kiln_status quantize(job *j, const kiln_trial *t, kiln_model **out) {
     kiln_calibrate_options c = j->base;
     kiln_quantize_options o = j->options;
     c.calibrator = t->calibrator;
+    c.cut_weight = t->cut_weight;
     if (t->calibrator == KILN_CALIBRATOR_PERCENTILE) {
         c.percentiles = &t->percentile;
         c.n_percentiles = 1;

@@ -46,6 +46,13 @@ static int32_t cells_below(const kiln_spread *s, double x) {
     return k <= 0 ? 0 : k >= CELLS ? CELLS : (int32_t)k;
 }
 
+/* Sum of squared distances to `level` of the cells from one to the other. */
+static double distance(const kiln_spread *s, int32_t from, int32_t to, double level) {
+    double sum = s->nvv[to] - s->nvv[from] - 2 * level * (s->nv[to] - s->nv[from]) +
+                 level * level * (s->n[to] - s->n[from]);
+    return to > from && sum > 0 ? sum : 0;
+}
+
 double kiln_spread_error(const kiln_spread *s, const kiln_qparams *q) {
     double error = 0;
     if (!s->n) {
@@ -54,12 +61,18 @@ double kiln_spread_error(const kiln_spread *s, const kiln_qparams *q) {
     for (int32_t i = q->qlo, from = 0; i <= q->qhi; i++) {
         double level = (double)(i - q->zero) * (double)q->scale;
         int32_t to = i == q->qhi ? CELLS : cells_below(s, level + 0.5 * (double)q->scale);
-        double part = s->nvv[to] - s->nvv[from] - 2 * level * (s->nv[to] - s->nv[from]) +
-                      level * level * (s->n[to] - s->n[from]);
-        error += part > 0 ? part : 0;
+        error += distance(s, from, to, level);
         from = to;
     }
     return error;
+}
+
+double kiln_spread_cut(const kiln_spread *s, const kiln_qparams *q) {
+    double lo = (double)(q->qlo - q->zero) * (double)q->scale;
+    double hi = (double)(q->qhi - q->zero) * (double)q->scale;
+    return s->n
+               ? distance(s, 0, cells_below(s, lo), lo) + distance(s, cells_below(s, hi), CELLS, hi)
+               : 0;
 }
 
 double kiln_spread_sqnr(const kiln_spread *s, double error) {
@@ -217,12 +230,14 @@ enum { GRID = 512, COARSE = 32 };
 typedef struct search {
     const kiln_spread *s;
     const kiln_scheme *scheme;
+    double cut_weight;
     double lo, hi, error; /* the best so far */
 } search;
 
 static bool try_range(search *t, double lo, double hi) {
     kiln_qparams q = kiln_qparams_of(lo, hi, t->scheme);
     double error = kiln_spread_error(t->s, &q);
+    error += t->cut_weight > 1 ? (t->cut_weight - 1) * kiln_spread_cut(t->s, &q) : 0;
     if (lo > hi || lo > 0 || hi < 0 || !(hi > lo) || !(error < t->error)) {
         return false;
     }
@@ -250,9 +265,9 @@ static void refine(search *t, double least, double most, double step, bool free_
     }
 }
 
-kiln_range kiln_range_mse(const kiln_spread *s, const kiln_scheme *scheme) {
+kiln_range kiln_range_mse(const kiln_spread *s, const kiln_scheme *scheme, double cut_weight) {
     kiln_range all = kiln_range_max(s, scheme);
-    search t = {s, scheme, all.lo, all.hi, (double)INFINITY};
+    search t = {s, scheme, cut_weight, all.lo, all.hi, (double)INFINITY};
     if (s->n) {
         bool one = scheme->symmetric || all.lo == 0 || all.hi == 0;
         try_range(&t, all.lo, all.hi);
@@ -302,7 +317,8 @@ kiln_status kiln_calibrate_plan_of(kiln_calibrate_plan *out, const kiln_calibrat
     *out = (kiln_calibrate_plan){.scheme = {o.bits ? o.bits : 8, o.symmetric},
                                  .calibrator = o.calibrator,
                                  .percentiles = o.percentiles,
-                                 .n_percentiles = o.n_percentiles};
+                                 .n_percentiles = o.n_percentiles,
+                                 .cut_weight = 1};
     if (o.bits && (o.bits < 2 || o.bits > 8)) {
         return kiln_fail(diag, KILN_F_OPTION, "%d bits: 2 to 8 can be had", o.bits);
     }
@@ -313,6 +329,14 @@ kiln_status kiln_calibrate_plan_of(kiln_calibrate_plan *out, const kiln_calibrat
     if (out->n_percentiles > KILN_MAX_PERCENTILES) {
         return kiln_fail(diag, KILN_F_OPTION, "%zu percentiles: at most %d are tried",
                          out->n_percentiles, KILN_MAX_PERCENTILES);
+    }
+    if (o.cut_weight > 0 || o.cut_weight < 0) {
+        out->cut_weight = o.cut_weight;
+    }
+    if (!(out->cut_weight >= 1 && out->cut_weight <= 1e6)) {
+        return kiln_fail(diag, KILN_F_OPTION,
+                         "what is cut off cannot count %g times: 1 to 1000000 are possible",
+                         o.cut_weight);
     }
     for (size_t i = 0; i < out->n_percentiles; i++) {
         if (!(out->percentiles[i] > 50 && out->percentiles[i] <= 100)) {
@@ -349,7 +373,7 @@ size_t kiln_find_ranges(const kiln_spread *s, const kiln_calibrate_plan *plan,
         n = insert(out, n, kiln_range_entropy(s, scheme));
     }
     if (all || c == KILN_CALIBRATOR_MSE) {
-        n = insert(out, n, kiln_range_mse(s, scheme));
+        n = insert(out, n, kiln_range_mse(s, scheme, plan->cut_weight));
     }
     return n;
 }

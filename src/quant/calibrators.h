@@ -40,6 +40,8 @@ kiln_status kiln_spread_init(kiln_spread *s, const kiln_observer *o, kiln_arena 
 
 /* Sum of squared errors of these parameters; 0 when nothing but zeros was seen. */
 double kiln_spread_error(const kiln_spread *s, const kiln_qparams *q);
+/* The part of it that comes from elements beyond the least and the greatest level. */
+double kiln_spread_cut(const kiln_spread *s, const kiln_qparams *q);
 /* 10 log10(signal / error); infinite without error. */
 double kiln_spread_sqnr(const kiln_spread *s, double error);
 
@@ -49,7 +51,9 @@ kiln_range kiln_range_max(const kiln_spread *s, const kiln_scheme *scheme);
 /* p in (50, 100]: interpolated within a bin. */
 kiln_range kiln_range_percentile(const kiln_spread *s, const kiln_scheme *scheme, double p);
 kiln_range kiln_range_entropy(const kiln_spread *s, const kiln_scheme *scheme);
-kiln_range kiln_range_mse(const kiln_spread *s, const kiln_scheme *scheme);
+/* What the range cuts off counts cut_weight times: errors of rounding cancel on the way to the
+ * outputs, while a sample that goes beyond a range does so in many elements at once. */
+kiln_range kiln_range_mse(const kiln_spread *s, const kiln_scheme *scheme, double cut_weight);
 
 /* What to try. */
 typedef struct kiln_calibrate_plan {
@@ -57,6 +61,7 @@ typedef struct kiln_calibrate_plan {
     kiln_calibrator calibrator; /* AUTO: all */
     const double *percentiles;
     size_t n_percentiles; /* at most KILN_MAX_PERCENTILES */
+    double cut_weight;    /* of mse */
 } kiln_calibrate_plan;
 
 /* Defaults filled in; percentiles stay borrowed. KILN_F_OPTION. */

@@ -225,9 +225,23 @@ static bool adds_channels(const finder *f, const kiln_node *n, int32_t in, const
     return axis >= 0 && c->type.dims[axis] == f->seam.channels;
 }
 
+/* The operand that is made first; once, when the result is looked at. */
+static kiln_status note_added(finder *f, kiln_node *n, const place *x) {
+    if (x->v != n->out[0] || !n->in[0]->producer || !n->in[1]->producer) {
+        return KILN_OK;
+    }
+    const int32_t first = n->in[0]->producer->id < n->in[1]->producer->id ? 0 : 1;
+    kiln_seam_part part = {
+        .node = n, .in = first, .x = n->in[first], .x_axis = x->axis, .repeat = x->repeat};
+    KILN_PUSH(f->arena, f->seam.added, f->seam.n_added, f->seam.cap_added, part);
+    return KILN_OK;
+}
+
 /* An addition that x is an operand or the result of. */
 static kiln_status through_add(finder *f, kiln_node *n, const place *x) {
-    f->seam.sums = f->seam.sums || (!n->in[0]->constant && !n->in[1]->constant);
+    const bool sum = !n->in[0]->constant && !n->in[1]->constant;
+    f->seam.sums = f->seam.sums || sum;
+    KILN_TRY(sum ? note_added(f, n, x) : KILN_OK);
     for (int32_t i = 0; i < 2; i++) {
         if (n->in[i]->constant) {
             const kiln_value *c = n->in[i];

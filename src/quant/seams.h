@@ -53,6 +53,10 @@ typedef struct kiln_seam {
         *inlet; /* not NULL: an inlet behind this value, nothing to divide before it is used */
     kiln_seam_part *divide, *multiply;
     size_t n_divide, cap_divide, n_multiply, cap_multiply;
+    /* Of each addition of two values, the one made first: the other's layer may add it in 8 bits.
+     * Only node, x, x_axis and repeat are told. */
+    kiln_seam_part *added;
+    size_t n_added, cap_added;
 } kiln_seam;
 
 typedef struct kiln_seams {

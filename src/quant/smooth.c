@@ -19,13 +19,15 @@ enum { SWEEPS = 24, ALPHAS = 5, LIMIT_LOG2 = 12 };
 /* A seam is scaled when that is predicted to leave less than this share of its error: what the
  * prediction leaves out (how values are spread within a channel, what chooses their ranges) is of
  * that order. */
-#define WORTH 0.75
+#define WORTH 0.9
 /* The same for inlets, which cost time. */
 #define INLET_WORTH 0.5
 /* At most one channel of so many is scaled at an inlet. */
 enum { OUTLIERS = 48 };
 
-/* A weight that is multiplied, reduced to what errors depend on. */
+/* A value that is read in 8 bits, and the weight it is multiplied by, reduced to what errors depend
+ * on. What is added up has no weight of its own: errors count as the next that reads the sum has
+ * them. */
 typedef struct matrix {
     const kiln_seam_part *part;
     int64_t n_out, n_in; /* n_in: size of the part's axis */
@@ -34,6 +36,7 @@ typedef struct matrix {
     double *squares;     /* [channels] */
     const kiln_channels_seen *seen;
     kiln_reach *reach; /* [channels] of what is read */
+    double signal;     /* mean square of the result */
 } matrix;
 
 typedef struct chooser {
@@ -41,7 +44,8 @@ typedef struct chooser {
     kiln_arena scratch;
     double *a, *b; /* [channels] the ranges that are brought together */
     double *s, *best;
-    matrix *w; /* [n_multiply] */
+    matrix *w; /* [n_w] of parts that are multiplied, then of those that are added */
+    size_t n_w;
     bool rounded;
     kiln_diag *diag;
 } chooser;
@@ -54,7 +58,8 @@ static kiln_status chooser_init(chooser *c, const kiln_seam *seam, const kiln_en
     KILN_ALLOC(c->b, &c->scratch, seam->channels);
     KILN_ALLOC(c->s, &c->scratch, seam->channels);
     KILN_ALLOC(c->best, &c->scratch, seam->channels);
-    KILN_ALLOC(c->w, &c->scratch, seam->n_multiply);
+    c->n_w = seam->n_multiply + seam->n_added;
+    KILN_ALLOC(c->w, &c->scratch, c->n_w);
     for (size_t i = 0; i < seam->n_multiply; i++) {
         KILN_TRY(kiln_seam_magnitude(&seam->multiply[i], c->b, env, diag));
     }
@@ -137,18 +142,23 @@ kiln_status kiln_equalize(kiln_graph *graph, kiln_scaled *out, kiln_diag *diag) 
 
 /* ---- What is seen ---- */
 
+/* Parts that are multiplied, then those that are added. */
+static const kiln_seam_part *part_of(const kiln_seam *seam, size_t i) {
+    return i < seam->n_multiply ? &seam->multiply[i] : &seam->added[i - seam->n_multiply];
+}
+
 kiln_status kiln_smoother_init(kiln_smoother *s, const kiln_graph *graph, kiln_arena *arena) {
     size_t k = 0;
     *s = (kiln_smoother){.arena = arena};
     KILN_TRY(kiln_seams_find(&s->seams, graph, arena));
     for (size_t i = 0; i < s->seams.count; i++) {
-        s->n_seen += s->seams.items[i].n_multiply;
+        s->n_seen += s->seams.items[i].n_multiply + s->seams.items[i].n_added;
     }
     KILN_ALLOC(s->seen, arena, s->n_seen);
     for (size_t i = 0; i < s->seams.count; i++) {
         const kiln_seam *seam = &s->seams.items[i];
-        for (size_t j = 0; j < seam->n_multiply; j++) {
-            const kiln_seam_part *p = &seam->multiply[j];
+        for (size_t j = 0; j < seam->n_multiply + seam->n_added; j++) {
+            const kiln_seam_part *p = part_of(seam, j);
             kiln_channels_seen *seen = &s->seen[k++];
             *seen = (kiln_channels_seen){
                 .name = p->x->name, .axis = p->x_axis, .n = seam->channels * p->repeat};
@@ -195,6 +205,9 @@ static kiln_status reduce(chooser *c, matrix *m, const kiln_env *env) {
         float *most = &m->most[i / out.inner % out.n * in.n + i / in.inner % in.n];
         *most = w > *most ? w : *most;
         m->squares[kiln_seam_channel(p, in.n, in.inner, i)] += (double)w * (double)w;
+    }
+    for (int64_t i = 0; i < c->seam->channels; i++) {
+        m->signal += m->squares[i] * m->reach[i].mean;
     }
     kiln_arena_free(&scratch);
     return status;
@@ -266,16 +279,12 @@ static double error_of_w(const chooser *c, const matrix *m) {
 
 /* The formula of the header. */
 static double matrix_error(const chooser *c, const matrix *m) {
-    double signal = 0;
-    for (int64_t i = 0; i < c->seam->channels; i++) {
-        signal += m->squares[i] * m->reach[i].mean;
-    }
-    return signal > 0 ? (error_of_x(c, m) + error_of_w(c, m)) / signal : 0;
+    return m->signal > 0 ? (error_of_x(c, m) + error_of_w(c, m)) / m->signal : 0;
 }
 
 static double seam_error(const chooser *c) {
     double sum = 0;
-    for (size_t i = 0; i < c->seam->n_multiply; i++) {
+    for (size_t i = 0; i < c->n_w; i++) {
         sum += matrix_error(c, &c->w[i]);
     }
     return sum;
@@ -284,7 +293,7 @@ static double seam_error(const chooser *c) {
 /* a: the geometric mean over the values read, each as a share of its greatest. */
 static void find_ranges(chooser *c) {
     int64_t n = c->seam->channels;
-    for (size_t i = 0; i < c->seam->n_multiply; i++) {
+    for (size_t i = 0; i < c->n_w; i++) {
         const matrix *m = &c->w[i];
         double most = 0;
         for (int64_t k = 0; k < n; k++) {
@@ -292,7 +301,7 @@ static void find_ranges(chooser *c) {
         }
         for (int64_t k = 0; k < n; k++) {
             double end = fmax(end_of(c, &m->reach[k], 0), end_of(c, &m->reach[k], 1));
-            c->a[k] += log2(end / most) / (double)c->seam->n_multiply;
+            c->a[k] += log2(end / most) / (double)c->n_w;
         }
     }
     for (int64_t k = 0; k < n; k++) {
@@ -358,6 +367,27 @@ static void choose(chooser *c, double alpha, bool *better) {
     }
 }
 
+/* The next weight that reads the sum, or the last of all. */
+static const matrix *reader_behind(const chooser *c, const kiln_node *sum) {
+    const matrix *best = &c->w[c->seam->n_multiply - 1];
+    for (size_t i = c->seam->n_multiply; i > 0; i--) {
+        const matrix *m = &c->w[i - 1];
+        best = m->part->node->id > sum->id &&
+                       (best->part->node->id < sum->id || m->part->node->id < best->part->node->id)
+                   ? m
+                   : best;
+    }
+    return best;
+}
+
+static void weigh_added(chooser *c) {
+    for (size_t i = c->seam->n_multiply; i < c->n_w; i++) {
+        const matrix *reader = reader_behind(c, c->w[i].part->node);
+        c->w[i].squares = reader->squares;
+        c->w[i].signal = reader->signal;
+    }
+}
+
 static kiln_status smooth_seam(const kiln_smoother *s, kiln_seam *seam,
                                const kiln_channels_seen *seen, double alpha, kiln_graph *g,
                                kiln_scaled *out, kiln_diag *diag) {
@@ -365,12 +395,15 @@ static kiln_status smooth_seam(const kiln_smoother *s, kiln_seam *seam,
     bool better = false;
     kiln_status status = chooser_init(&c, seam, g->env, diag);
     c.rounded = s->rounded;
+    for (size_t i = 0; i < c.n_w && status == KILN_OK; i++) {
+        c.w[i] = (matrix){.part = part_of(seam, i), .seen = &seen[i]};
+        status = spread(&c, &c.w[i]);
+    }
     for (size_t i = 0; i < seam->n_multiply && status == KILN_OK; i++) {
-        c.w[i] = (matrix){.part = &seam->multiply[i], .seen = &seen[i]};
         status = reduce(&c, &c.w[i], g->env);
-        status = status ? status : spread(&c, &c.w[i]);
     }
     if (status == KILN_OK) {
+        weigh_added(&c);
         choose(&c, alpha, &better);
     }
     if (better) {
@@ -391,7 +424,7 @@ kiln_status kiln_smoother_apply(kiln_smoother *s, double alpha, kiln_graph *grap
         if (!s->inlets || seam->inlet) {
             KILN_TRY(smooth_seam(s, seam, seen, alpha, graph, out, diag));
         }
-        seen += s->seams.items[i].n_multiply;
+        seen += seam->n_multiply + seam->n_added;
     }
     return KILN_OK;
 }

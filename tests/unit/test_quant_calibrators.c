@@ -114,7 +114,7 @@ static void test_mse(void **state) {
         float *x = draw_all(&b, (shape_of_data)kind, M, 55);
         kiln_spread s = spread_of(&b, x, M);
         for (size_t k = 0; k < KILN_COUNT_OF(schemes); k++) {
-            kiln_range r = kiln_range_mse(&s, &schemes[k]);
+            kiln_range r = kiln_range_mse(&s, &schemes[k], 1);
             kiln_qparams q = kiln_qparams_of(r.lo, r.hi, &schemes[k]);
             double have = true_error(x, M, &q), best = (double)INFINITY;
             bool sym = schemes[k].symmetric;
@@ -243,6 +243,37 @@ static void test_choice(void **state) {
     bench_close(&b);
 }
 
+/* What is cut off is what lies beyond the end levels; the more it counts, the less there is. */
+static void test_cut_weight(void **state) {
+    (void)state;
+    enum { M = 4000 };
+    for (int kind = 0; kind < N_SHAPES; kind++) {
+        bench b;
+        bench_open(&b);
+        float *x = draw_all(&b, (shape_of_data)kind, M, 56);
+        kiln_spread s = spread_of(&b, x, M);
+        for (size_t k = 0; k < KILN_COUNT_OF(schemes); k++) {
+            double before = (double)INFINITY;
+            for (double weight = 1; weight < 1e5; weight *= 8) {
+                kiln_range r = kiln_range_mse(&s, &schemes[k], weight);
+                kiln_qparams q = kiln_qparams_of(r.lo, r.hi, &schemes[k]);
+                double cut = kiln_spread_cut(&s, &q), want = 0;
+                double lo = (double)kiln_dequantize_value(&q, q.qlo);
+                double hi = (double)kiln_dequantize_value(&q, q.qhi);
+                for (int i = 0; i < M; i++) {
+                    double v = (double)x[i], over = v > hi ? v - hi : v < lo ? lo - v : 0;
+                    want += over * over;
+                }
+                double all = kiln_spread_error(&s, &q);
+                assert_true(fabs(cut - want) <= 0.02 * want + 1e-3 * all);
+                assert_true(cut <= before * 1.0001 && cut <= all * 1.0001);
+                before = cut;
+            }
+        }
+        bench_close(&b);
+    }
+}
+
 /* Nothing, zeros, one value, NaN alone: ranges that can be used. */
 static void test_degenerate(void **state) {
     (void)state;
@@ -278,9 +309,10 @@ static void test_degenerate(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_error),  cmocka_unit_test(test_percentile),
-        cmocka_unit_test(test_mse),    cmocka_unit_test(test_entropy),
-        cmocka_unit_test(test_choice), cmocka_unit_test(test_degenerate),
+        cmocka_unit_test(test_error),      cmocka_unit_test(test_percentile),
+        cmocka_unit_test(test_mse),        cmocka_unit_test(test_cut_weight),
+        cmocka_unit_test(test_entropy),    cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_degenerate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,11 +18,12 @@ static kiln_status place_weights(kiln_plan *plan, kiln_arena *arena) {
     return KILN_OK;
 }
 
-kiln_status kiln_trial_open(kiln_trial *out, const kiln_graph *graph, const kiln_cpu_target *target,
-                            const kiln_datum *inputs, const kiln_env *env, kiln_diag *diag) {
+kiln_status kiln_cover_trial_open(kiln_cover_trial *out, const kiln_graph *graph,
+                                  const kiln_cpu_target *target, const kiln_datum *inputs,
+                                  const kiln_env *env, kiln_diag *diag) {
     const kiln_exec_options o = {.env = env, .threads = 1, .measuring = true};
     const kiln_packing packing = {.measuring = true};
-    *out = (kiln_trial){.plan = NULL};
+    *out = (kiln_cover_trial){.plan = NULL};
     kiln_arena_init(&out->arena, env);
     KILN_TRY(kiln_cpu_plan_graph(&out->plan, graph, NULL, target, &out->arena, NULL, NULL, diag));
     KILN_TRY(kiln_cpu_pack(out->plan, target, &packing, &out->arena, diag));
@@ -31,17 +32,17 @@ kiln_status kiln_trial_open(kiln_trial *out, const kiln_graph *graph, const kiln
     return kiln_exec_bind(out->exec, inputs, diag);
 }
 
-void kiln_trial_close(kiln_trial *trial) {
+void kiln_cover_trial_close(kiln_cover_trial *trial) {
     kiln_exec_destroy(trial->exec);
     kiln_arena_free(&trial->arena);
-    *trial = (kiln_trial){.plan = NULL};
+    *trial = (kiln_cover_trial){.plan = NULL};
 }
 
-bool kiln_trial_get(const kiln_trial *trial, size_t i, kiln_trial_call *out) {
+bool kiln_cover_trial_get(const kiln_cover_trial *trial, size_t i, kiln_cover_trial_call *out) {
     kiln_needs needs;
     if (!trial->exec || !kiln_exec_needs(trial->exec, i, &needs)) {
         return false;
     }
-    *out = (kiln_trial_call){trial->plan->steps[needs.step].claim, needs.bytes, needs.way};
+    *out = (kiln_cover_trial_call){trial->plan->steps[needs.step].claim, needs.bytes, needs.way};
     return true;
 }

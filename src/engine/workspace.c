@@ -11,7 +11,7 @@ typedef struct limiter {
     kiln_diag *diag;
 } limiter;
 
-static kiln_status ban(limiter *l, const kiln_trial_call *c) {
+static kiln_status ban(limiter *l, const kiln_cover_trial_call *c) {
     kiln_arena *arena = &l->engine->arena;
     const kiln_ban **list = &l->bans->of[c->claim->anchor->id];
     kiln_ban *b;
@@ -27,9 +27,9 @@ static kiln_status ban(limiter *l, const kiln_trial_call *c) {
     return b->reason ? KILN_OK : KILN_E_MEMORY;
 }
 
-static kiln_status ban_large(limiter *l, const kiln_trial *trial, bool *any) {
-    kiln_trial_call c;
-    for (size_t i = 0; kiln_trial_get(trial, i, &c); i++) {
+static kiln_status ban_large(limiter *l, const kiln_cover_trial *trial, bool *any) {
+    kiln_cover_trial_call c;
+    for (size_t i = 0; kiln_cover_trial_get(trial, i, &c); i++) {
         if (c.claim->anchor && c.bytes > l->engine->workspace_bytes) {
             *any = true;
             KILN_TRY(ban(l, &c));
@@ -65,9 +65,10 @@ static kiln_status check_left(const limiter *l, const kiln_plan *plan) {
 static kiln_status try_cover(limiter *l, bool *more) {
     const kiln_engine *e = l->engine;
     const size_t said = kiln_diag_count(l->diag);
-    kiln_trial trial;
+    kiln_cover_trial trial;
     *more = false;
-    kiln_status status = kiln_trial_open(&trial, e->graph, &e->target, l->inputs, e->env, l->diag);
+    kiln_status status =
+        kiln_cover_trial_open(&trial, e->graph, &e->target, l->inputs, e->env, l->diag);
     if (status == KILN_OK) {
         status = ban_large(l, &trial, more);
     } else if (status != KILN_E_MEMORY) {
@@ -79,7 +80,7 @@ static kiln_status try_cover(limiter *l, bool *more) {
         status = KILN_OK;
     }
     status = status == KILN_OK && trial.plan ? check_left(l, trial.plan) : status;
-    kiln_trial_close(&trial);
+    kiln_cover_trial_close(&trial);
     return status;
 }
 

@@ -157,10 +157,37 @@ static void look_up(const job *j, const kiln_layer_kind *k) {
     }
 }
 
+/* The made-up inputs, in the graph's order. */
+static kiln_status list_inputs(job *j, const kiln_datum **out) {
+    const kiln_graph *g = j->rules.engine->graph;
+    kiln_datum *inputs;
+    KILN_ALLOC(inputs, &j->arena, g->n_inputs);
+    for (size_t i = 0; i < g->n_inputs; i++) {
+        const kiln_tensor *t = kiln_tensors_find(j->rules.inputs, g->inputs[i]->name);
+        inputs[i].kind = g->inputs[i]->type.kind;
+        if (t && inputs[i].kind == KILN_KIND_TENSOR) {
+            inputs[i].tensor = *t;
+            inputs[i].tensor.data = NULL;
+        }
+    }
+    *out = inputs;
+    return KILN_OK;
+}
+
+/* Until when ways may be told apart: a twentieth of the budget. */
+static int64_t telling_end_ns(const job *j) {
+    const double share_s = 0.05 * j->how.budget_s;
+    return isfinite(share_s) ? kiln_now_ns() + (int64_t)(1e9 * share_s) : INT64_MAX;
+}
+
 static kiln_status list_layers(job *j) {
     kiln_ways *w = &j->ways;
-    KILN_TRY(kiln_ways_list(w, j->rules.engine, &j->place, (size_t)levels[j->how.level].ways,
-                            &j->arena));
+    kiln_ways_wanted wanted = {.rules = j->rules.engine,
+                               .place = &j->place,
+                               .most = (size_t)levels[j->how.level].ways,
+                               .end_ns = telling_end_ns(j)};
+    KILN_TRY(list_inputs(j, &wanted.inputs));
+    KILN_TRY(kiln_ways_list(w, &wanted, &j->arena));
     if (w->n_left_out > 0) {
         kiln_note(j->diag, KILN_F_TIMING,
                   "%zu layers run as rules decide: those with the most multiply-adds are timed, %d "

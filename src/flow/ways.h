@@ -45,10 +45,18 @@ typedef struct kiln_ways {
     size_t n_left_out; /* layers beyond the most that are timed */
 } kiln_ways;
 
-/* The layers of an engine that rules have built, with up to most_ways ways of each, the likeliest
- * ones; none is known or chosen. `place` says what the times of all layers depend on. Strings are
- * the engine's and the kernels', all else is in `arena`. KILN_E_MEMORY. */
-kiln_status kiln_ways_list(kiln_ways *out, const kiln_engine *rules, const kiln_text *place,
-                           size_t most_ways, kiln_arena *arena);
+/* What is to be listed. */
+typedef struct kiln_ways_wanted {
+    const kiln_engine *rules; /* as rules have built it */
+    const kiln_text *place;   /* what the times of all layers depend on */
+    size_t most;              /* ways of a layer, the likeliest ones */
+    const kiln_datum *inputs; /* shapes of the graph's inputs, without data */
+    int64_t end_ns;           /* by kiln_now_ns: from then on ways are no longer told apart */
+} kiln_ways_wanted;
+
+/* The layers of an engine and their ways; none is known or chosen. A way that comes to the same as
+ * the rules' or as one before, at these shapes, is not among them. Strings are the engine's and the
+ * kernels', all else is in `arena`. KILN_E_MEMORY. */
+kiln_status kiln_ways_list(kiln_ways *out, const kiln_ways_wanted *wanted, kiln_arena *arena);
 
 #endif

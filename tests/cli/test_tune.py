@@ -152,6 +152,46 @@ def streams_run_at_once(t):
     expect(kiln("bench", net, "--streams", 2, "--serve"), 2, "none with --serve")
 
 
+def tried(engine, layer):
+    """Ways that were timed or refused, by kernel."""
+    done = expect(kiln("inspect", engine, "--why", layer, "--format", "json"), 0)
+    ways = {}
+    for w in json.loads(done.stdout)["ways"]:
+        if w["outcome"] not in ("not timed", "as it runs"):
+            ways.setdefault(w["kernel"], set()).add(w["tactic"])
+    return ways
+
+
+def ways_that_come_to_the_same_are_tried_once(t):
+    rng = np.random.default_rng(1)
+    shapes = {"w1": (64, 3, 3, 3), "w2": (64, 64, 3, 3), "w3": (64, 2000), "w4": (2000, 40)}
+    weights = [constant(n, rng.standard_normal(s).astype(np.float32)) for n, s in shapes.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="image", pads=[1] * 4),
+        helper.make_node("Conv", ["a", "w2"], ["b"], name="square", pads=[1] * 4),
+        helper.make_node("GlobalAveragePool", ["b"], ["c"], name="pool"),
+        helper.make_node("Flatten", ["c"], ["d"], name="flat"),
+        helper.make_node("MatMul", ["d", "w3"], ["e"], name="vector"),
+        helper.make_node("MatMul", ["e", "w4"], ["y"], name="small"),
+    ]
+    ends = value("x", [1, 3, 32, 32]), value("y", [1, 40])
+    net = save(t / "net.onnx", nodes, [ends[0]], [ends[1]], weights)
+    engine = t / "1.kiln"
+    words = ["--opt-level", 5, "--time-budget", 8, "--threads", 1]
+    expect(kiln("build", net, *words, "-o", engine), 0)
+    # Rules copy the lines of an image, and gather elsewhere; both are ways of their own.
+    image, square = tried(engine, "image"), tried(engine, "square")
+    assert "lines" not in image["conv_f32"] and "planar" in image["conv_f32"], image
+    assert len(square["conv_winograd_f32"] & {"f43", "f23"}) == 1, square
+    # The direct way stands there once: by rules, and not as what rules come to.
+    assert "rules" in square["conv_f32"] and "gather" not in square["conv_f32"], square
+    assert "patch" in square["conv_f32"], square
+    # One row is never cut, whatever is asked for.
+    cuts = {"rows-last", "short", "tall"}
+    assert not cuts & tried(engine, "vector").get("gemm_f32", set()), tried(engine, "vector")
+    assert not cuts & tried(engine, "small").get("gemm_f32", set()), tried(engine, "small")
+
+
 def throughput_is_timed_in_a_crowd(t):
     net = products(t / "net.onnx", 4, size=128, rows=128)
     words = ["--goal", "throughput", "--opt-level", 1, "--threads", 2]
@@ -174,6 +214,7 @@ if __name__ == "__main__":
         killing_loses_a_line_at_most,
         ways_that_need_too_much_are_named,
         streams_run_at_once,
+        ways_that_come_to_the_same_are_tried_once,
         throughput_is_timed_in_a_crowd,
     ]
     sys.exit(main(tests))

@@ -26,6 +26,7 @@
     X("slim", .group_bytes = 24 << 10)
 
 #define KILN_BLOCKING_NAME(name, ...) name,
+#define KILN_BLOCKING_COUNT(name, ...) +1
 #define KILN_BLOCKING_VALUE(name, ...) {__VA_ARGS__},
 
 /* Blocking i of such a list; a negative one is the rules'. */
@@ -36,6 +37,12 @@ static inline kiln_gemm_blocking kiln_blocking_at(int32_t i) {
 static inline kiln_gemm_blocking kiln_blocking_q8_at(int32_t i) {
     static const kiln_gemm_blocking list[] = {KILN_BLOCKINGS_Q8(KILN_BLOCKING_VALUE)};
     return i >= 0 ? list[i] : (kiln_gemm_blocking){0};
+}
+
+/* kiln_binder.way of a product that is cut into so many units: cut or not asked to be, one unit is
+ * all of it. 0: what is asked for may matter. */
+static inline uint64_t kiln_blocking_way(const kiln_gemm_blocking *asked, int64_t units) {
+    return asked->tile_rows == 0 && units <= 1 ? 1 : 0;
 }
 
 #endif

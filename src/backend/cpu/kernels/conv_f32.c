@@ -47,17 +47,19 @@ static const kiln_gemm_prims *products_of(const kiln_cpu_target *target, const k
     return claim->kernel->computes == KILN_DTYPE_BF16 ? p->gemm_bf16 : p->gemm_f16;
 }
 
-/* The ways to gather patches and to cut the work, as kiln_kernel.tactics lists them. */
+/* The ways to cut the work and to gather patches, as kiln_kernel.tactics lists them: other ways to
+ * gather than the rules' take twice the time, more often than not. */
 enum {
     TACTIC_RULES,
-    TACTIC_LINES,
+    TACTIC_BLOCKINGS,
+    TACTIC_LINES = TACTIC_BLOCKINGS KILN_BLOCKINGS(KILN_BLOCKING_COUNT),
     TACTIC_GATHER,
     TACTIC_PATCH,
     TACTIC_PLANAR,
-    TACTIC_BLOCKINGS,
+    N_TACTICS,
 };
-static const char *const conv_tactics[] = {"lines", "gather", "patch", "planar",
-                                           KILN_BLOCKINGS(KILN_BLOCKING_NAME) NULL};
+static const char *const conv_tactics[] = {KILN_BLOCKINGS(KILN_BLOCKING_NAME) "lines", "gather",
+                                           "patch", "planar", NULL};
 
 /* Why a convolution cannot run in the way that is asked for; NULL: it can. */
 static const char *why_not(int32_t tactic, const conv_params *p, bool is_image) {
@@ -79,7 +81,7 @@ static const char *why_not(int32_t tactic, const conv_params *p, bool is_image) 
     if (tactic == TACTIC_PATCH && g->transposed) {
         return "a transposed convolution gathers";
     }
-    return tactic < TACTIC_BLOCKINGS && pointwise ? "there are no patches" : NULL;
+    return tactic >= TACTIC_LINES && pointwise ? "there are no patches" : NULL;
 }
 
 /* An image whose convolution gives few channels. */
@@ -90,9 +92,9 @@ static bool is_few(const conv_params *p) {
 
 /* Which form the input comes in and how patches are made. False: refused. */
 static bool choose_form(kiln_claimer *c, conv_params *p, bool half) {
-    static const kiln_conv_tactic forms[TACTIC_BLOCKINGS] = {[TACTIC_LINES] = KILN_CONV_LINES,
-                                                             [TACTIC_GATHER] = KILN_CONV_GATHER,
-                                                             [TACTIC_PATCH] = KILN_CONV_PATCH};
+    static const kiln_conv_tactic forms[N_TACTICS] = {[TACTIC_LINES] = KILN_CONV_LINES,
+                                                      [TACTIC_GATHER] = KILN_CONV_GATHER,
+                                                      [TACTIC_PATCH] = KILN_CONV_PATCH};
     kiln_conv_args *g = &p->args;
     const bool is_image =
         !half && !g->transposed && g->groups == 1 && !p->depthwise && g->c_in <= PLANAR_CHANNELS;
@@ -101,14 +103,14 @@ static bool choose_form(kiln_claimer *c, conv_params *p, bool half) {
         kiln_claim_refuse(c, "%s", reason);
         return false;
     }
-    const bool ruled = c->tactic == TACTIC_RULES || c->tactic >= TACTIC_BLOCKINGS;
+    const bool ruled = c->tactic < TACTIC_LINES;
     p->few = c->tactic == TACTIC_RULES && is_image && is_few(p);
     const bool lines =
         c->tactic == TACTIC_LINES || (ruled && is_image && p->window.n <= 2 && !p->few);
     p->planar = is_image && (lines || ruled || c->tactic == TACTIC_PLANAR);
     g->planar = p->planar && !lines && !p->few;
     g->tactic = lines ? KILN_CONV_LINES : ruled ? KILN_CONV_AUTO : forms[c->tactic];
-    g->blocking = kiln_blocking_at(c->tactic - TACTIC_BLOCKINGS);
+    g->blocking = kiln_blocking_at(ruled ? c->tactic - TACTIC_BLOCKINGS : -1);
     return true;
 }
 
@@ -163,6 +165,29 @@ static kiln_status pack(kiln_packer *k) {
     return KILN_OK;
 }
 
+static size_t scratch_by(const conv_state *s, kiln_conv_tactic tactic) {
+    kiln_conv_args a = s->args;
+    a.tactic = tactic;
+    return (size_t)s->conv->scratch_bytes(&a);
+}
+
+/* kiln_binder.way: how patches are made. Where rules decide, they either gather or copy, which need
+ * different scratch. Blockings all come to the same where there is one unit. */
+static uint64_t way_of(const conv_state *s, size_t scratch) {
+    const kiln_gemm_blocking *asked = &s->args.blocking;
+    const bool cut =
+        asked->tile_rows > 0 || asked->block_rows > 0 || asked->group_bytes > 0 || asked->rows_last;
+    if (s->args.c_out <= FEW_CHANNELS || (cut && kiln_blocking_way(asked, s->tiles) == 0)) {
+        return 0;
+    }
+    const size_t gather = scratch_by(s, KILN_CONV_GATHER), patch = scratch_by(s, KILN_CONV_PATCH);
+    kiln_conv_tactic form = s->args.tactic;
+    if (form == KILN_CONV_AUTO && gather != patch) {
+        form = scratch == gather ? KILN_CONV_GATHER : scratch == patch ? KILN_CONV_PATCH : form;
+    }
+    return 4 * (uint64_t)(form + 1) + (s->args.planar ? 2 : 0) + (s->tiles <= 1 ? 1 : 0);
+}
+
 /* Where the staged pixels stand: dense, the channels of each group in whole words. */
 static void bind_stage(conv_state *s, kiln_binder *b) {
     const kiln_gemm_prims *gemm = products_of(b->target, b->claim);
@@ -210,6 +235,7 @@ static kiln_status bind(kiln_binder *b) {
     s->tiles = s->depthwise ? s->depthwise->tiles(&s->args) : s->conv->tiles(&s->args);
     b->scratch_bytes = (size_t)(s->depthwise ? s->depthwise->scratch_bytes(&s->args)
                                              : s->conv->scratch_bytes(&s->args));
+    b->way = s->depthwise ? 0 : way_of(s, b->scratch_bytes);
     b->state = s;
     return KILN_OK;
 }

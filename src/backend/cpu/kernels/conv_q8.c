@@ -93,6 +93,7 @@ static kiln_status bind(kiln_binder *b) {
     s->args.ld_start = kiln_q8_stride(a->c_out);
     s->run = p->depthwise ? dw->run : conv->run;
     s->tiles = p->depthwise ? dw->tiles(a) : conv->tiles(a);
+    b->way = kiln_blocking_way(&a->blocking, s->tiles);
     if (s->tiles > 0) {
         bool narrows = s->args.epilogue.narrows;
         b->scratch_bytes = (size_t)(p->depthwise ? dw->scratch_bytes(a, narrows)

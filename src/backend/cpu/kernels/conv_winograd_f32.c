@@ -144,6 +144,7 @@ static kiln_status bind(kiln_binder *b) {
     kiln_fuse_bind(&s->fused, &p->fused, b, s->args.c_out);
     const kiln_winograd_args args = {.conv = &s->args, .tile = s->tile};
     b->scratch_bytes = (size_t)s->prims->scratch_bytes(&args);
+    b->way = (uint64_t)s->tile;
     b->state = s;
     return KILN_OK;
 }

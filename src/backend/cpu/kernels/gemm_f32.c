@@ -119,6 +119,13 @@ static kiln_status pack(kiln_packer *k) {
     return KILN_OK;
 }
 
+/* Few rows are never cut: then units are groups of columns, in one order. */
+static uint64_t way_of(const kiln_gemm_args *a, int64_t tiles) {
+    enum { FEW_ROWS = 8 };
+    return a->m <= FEW_ROWS && a->blocking.tile_rows == 0 ? 1 + (uint64_t)tiles
+                                                          : kiln_blocking_way(&a->blocking, tiles);
+}
+
 static kiln_status bind(kiln_binder *b) {
     const gemm_params *p = b->claim->params;
     gemm_state *s;
@@ -138,6 +145,7 @@ static kiln_status bind(kiln_binder *b) {
     kiln_fuse_bind(&s->fused, &p->fused, b, p->n);
     kiln_fuse_bind_matrix(&s->fused, b, s->stage.in_words, words > s->prims->whole);
     s->tiles = s->prims->tiles(&s->args);
+    b->way = way_of(&s->args, s->tiles);
     b->state = s;
     return KILN_OK;
 }

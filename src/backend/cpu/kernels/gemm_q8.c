@@ -79,6 +79,7 @@ static kiln_status bind(kiln_binder *b) {
     s->args.epilogue.ld_residual = p->n;
     s->tiles = s->prims->tiles(&s->args);
     b->scratch_bytes = (size_t)s->prims->scratch_bytes(&s->args);
+    b->way = kiln_blocking_way(&s->args.blocking, s->tiles);
     b->state = s;
     return KILN_OK;
 }

@@ -65,29 +65,8 @@ KILN_INLINE void finish(const tile *t, int rows, int v, int64_t lanes, bool to_f
     }
 }
 
-/* Sums of two whole vectors to bytes, rows two by two. */
-KILN_INLINE void finish_whole(const tile *t, int rows, tile_sums sum) {
-    const int64_t ld = t->epilogue->ld_residual;
-    const q8_columns q[2] = {q8_columns_of(t->epilogue, t->column),
-                             q8_columns_of(t->epilogue, t->column + KILN_VLEN)};
-    const uint8_t *r = t->residual;
-    uint8_t *c = (uint8_t *)t->c;
-    UNROLL for (int i = 0; i + 1 < rows; i += 2) {
-        q8_finish_four(q, sum + i, r ? r + i * ld : NULL, ld, c + i * t->ldc, t->ldc);
-    }
-    const int last = rows - 1;
-    UNROLL for (int v = 0; v < 2 * (rows % 2); v++) {
-        q8_finish(&q[v], sum[last][v], r ? r + last * ld + v * KILN_VLEN : NULL, false,
-                  c + last * t->ldc + v * KILN_VLEN, KILN_VLEN);
-    }
-}
-
 /* A tile's last vector may be partial. */
 KILN_INLINE void finish_tile(const tile *t, int rows, int vecs, bool to_float, tile_sums sum) {
-    if (vecs == 2 && !to_float && t->cols == NR) {
-        finish_whole(t, rows, sum);
-        return;
-    }
     if (vecs == 2) {
         finish(t, rows, 0, KILN_VLEN, to_float, sum);
     }

@@ -4,7 +4,8 @@
  *     for each row: q8_finish(&q, sum, residual or NULL, to_float, c, lanes);
  *
  * The columns' numbers stay in registers over the rows. Exactly `lanes` elements of the residual
- * and of c are touched. Bytes of two rows of two vectors are stored by fewer instructions together:
+ * and of c are touched. Bytes of two rows of two vectors are stored by fewer instructions together,
+ * for sums that stand in memory: beside a register tile's there are too few registers.
  *
  *     q8_finish_four(q, sum, residual or NULL, ld_residual, c, ldc);       q, sum: of two vectors
  */

@@ -65,7 +65,9 @@ def auto_takes_the_calibrator_of_least_noise(t):
     common = [net, "--calib", data, "--for", "kiln", "--format", "json"]
     d = records(kiln("quantize", *common, "-o", t / "auto.onnx"))
     trials, chosen = d["trials"], [r for r in d["trials"] if r["chosen"]]
-    assert len(trials) == 7 and len(chosen) == 1, trials
+    assert len(trials) == 9 and len(chosen) == 1, trials
+    weights = [r["cut_weight"] for r in trials if r["calibrator"] == "mse"]
+    assert weights == [1, 4, 16], trials
     assert chosen[0]["sqnr_db"] == max(r["sqnr_db"] for r in trials), trials
     assert len({r["sqnr_db"] for r in trials}) > 2, trials
     assert all(r["float_top1"] == 1 and 0 < r["top1"] <= 1 for r in trials), trials
@@ -74,6 +76,7 @@ def auto_takes_the_calibrator_of_least_noise(t):
     by = ["--calibrator", chosen[0]["calibrator"]]
     if by[1] == "percentile":
         by += ["--percentiles", str(chosen[0]["percentile"])]
+    by += ["--cut-weight", str(chosen[0]["cut_weight"])]
     named = records(kiln("quantize", *common, "-o", t / "named.onnx", *by))
     if by[1] != "auto":
         assert named["trials"] == [] and (t / "auto.onnx").read_bytes() == (t / "named.onnx").read_bytes()

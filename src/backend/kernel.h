@@ -1,22 +1,17 @@
 /* kernel.h - what a kernel is, and what the runner knows of one.
  *
  * backend/cpu/kernels.def lists them, best first; `reference` stands last and claims every single
- * node. A kernel answers four questions: - claim: would you run the region around this node? It
- * names the nodes it covers (anchor, then
+ * node. A kernel answers four questions:
+ *  - claim: would you run the region around this node? It names the nodes it covers (anchor, then
  *    whatever of bias, activation, residual it fuses), the values it reads and writes and the
- *    layouts it
- *    takes, or says in words why not. It is a pure function of the graph and the target, and
- *    reads data
- *    of small constants only (kiln_small_data): loading an engine claims again, when large
- *    weights exist
- *    only in packed form.
+ *    layouts it takes, or says in words why not. It is a pure function of the graph and the
+ *    target, and reads data of small constants only (kiln_small_data): loading an engine claims
+ *    again, when large weights exist only in packed form.
  *  - pack: which weights do you want, in which form? Runs at build time; at load time it runs
- *    again in
- *    measuring mode to learn the sizes that the file must match.
+ *    again in measuring mode to learn the sizes that the file must match.
  *  - bind: at these concrete shapes, what is there to do? Everything run needs, computed once.
  *  - run: do it, as one member of a team. Members split the work by kiln_team_split or by tiles;
- *    the
- *    result must not depend on the team's size. The caller puts a barrier after each run.
+ *    the result must not depend on the team's size. The caller puts a barrier after each run.
  *
  * A kernel file holds one `const kiln_kernel kiln_kernel_<name>`, and reaches vector code through
  * the prims of the target's instruction set. */

@@ -284,8 +284,7 @@ static const opt group_quant_options[] = {
      .value = "int8|int4",
      SHARED(weight_only),
      .help = "the matrices of MatMul and Gemm, and tables of Gather (in 8 bits), and nothing else: "
-             "for few "
-             "rows; no data is needed"},
+             "for few rows; no data is needed"},
     {.name = "block",
      .kind = OPT_INT,
      .value = "N",

@@ -3,9 +3,10 @@
  * Both are known once ways are bound to shapes, which the cover is not. A trial covers a graph
  * for a target, compiles and binds it; it packs no weights and takes no memory for activations.
  *
- * kiln_cover_trial t; kiln_status status = kiln_cover_trial_open(&t, graph, &target, inputs,
- * env, diag); kiln_cover_trial_call c; for (size_t i = 0; status == KILN_OK &&
- * kiln_cover_trial_get(&t, i, &c); i++) { ... c.bytes ... }
+ *     kiln_status status = kiln_cover_trial_open(&t, graph, &target, inputs, env, diag);
+ *     for (size_t i = 0; status == KILN_OK && kiln_cover_trial_get(&t, i, &call); i++) {
+ *         ... call.bytes ...
+ *     }
  *     kiln_cover_trial_close(&t);
  */
 #ifndef KILN_ENGINE_TRIAL_H

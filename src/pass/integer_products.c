@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "ops/ops.h"
-#include "pass/fold.h"
+#include "pass/match.h"
 
 /* A product, and what is done with its sums. */
 typedef struct product {
@@ -30,36 +30,28 @@ static const kiln_node *made_by_product(const kiln_value *v) {
 }
 
 /* Middle and shift, where every zero point of the constant weights is the same. */
-static bool read_weights(kiln_patch *p, product *r) {
+static bool read_weights(product *r) {
     const kiln_value *w = r->node->in[1], *zero = kiln_node_in(r->node, 3);
+    const kiln_tensor *zeros = zero ? kiln_value_data(zero) : NULL;
     const kiln_type *t = &w->type;
-    int64_t z = 0;
     if (!kiln_value_is_const(w) || !kiln_type_is_static(t) ||
         (t->dtype != KILN_DTYPE_U8 && t->dtype != KILN_DTYPE_I8)) {
         return false;
     }
-    r->middle = t->dtype == KILN_DTYPE_U8 ? 128 : 0;
-    if (zero) {
-        kiln_tensor data;
-        if (!kiln_value_is_const(zero) ||
-            kiln_fold_data(zero, &data, p->arena, p->diag) != KILN_OK) {
-            return false;
-        }
-        const int64_t n = kiln_tensor_count(&data);
-        for (int64_t i = 0; i < n; i++) {
-            const int64_t at = kiln_get_i64(data.dtype, data.data, i);
-            if (i > 0 && at != z) {
-                return false;
-            }
-            z = at;
-        }
+    if (zero && (!zeros || kiln_tensor_count(zeros) < 1)) {
+        return false;
     }
+    const int64_t z = zeros ? kiln_get_i64(zeros->dtype, zeros->data, 0) : 0;
+    if (zero && !kiln_all_equal(zero, (double)z)) {
+        return false;
+    }
+    r->middle = t->dtype == KILN_DTYPE_U8 ? 128 : 0;
     r->shift = r->middle - z;
     return r->shift >= -127 && r->shift <= 127;
 }
 
 /* The pattern that ends in this Cast. */
-static bool match(kiln_patch *p, const kiln_node *cast, product *r) {
+static bool match(const kiln_node *cast, product *r) {
     *r = (product){.cast = cast};
     if (!kiln_is_op(cast, "Cast") || cast->out[0]->type.dtype != KILN_DTYPE_F32) {
         return false;
@@ -71,7 +63,7 @@ static bool match(kiln_patch *p, const kiln_node *cast, product *r) {
         r->add = add;
         r->addend = add->in[1 - i];
     }
-    if (!r->node || kiln_rank(r->node->in[1]) < 2 || !read_weights(p, r)) {
+    if (!r->node || kiln_rank(r->node->in[1]) < 2 || !read_weights(r)) {
         return false;
     }
     r->mul = kiln_only_user(cast, "Mul");
@@ -121,7 +113,7 @@ static kiln_value *plus(kiln_patch *p, kiln_value *a, kiln_value *b) {
 
 static kiln_status visit(kiln_patch *p, const kiln_node *n) {
     product r;
-    if (!match(p, n, &r)) {
+    if (!match(n, &r)) {
         return KILN_OK;
     }
     kiln_value *w = r.node->in[1];

@@ -1,10 +1,7 @@
 /* checkkern.c - runs the cases of .cases files (see case.h) through one kernel and compares with
- * the
- * reference: every instruction set of this machine, 1 to 3 threads, both layouts where the kernel
- * leaves
- * the choice, outputs between guard bands. The threads must agree in every bit; after one element
- * of the
- * expected output is changed, the comparison must fail.
+ * the reference: every instruction set of this machine, 1 to 3 threads, both layouts where the
+ * kernel leaves the choice, outputs between guard bands. The threads must agree in every bit; after
+ * one element of the expected output is changed, the comparison must fail.
  *
  * Kernels of 8-bit numbers state their own arithmetic (kiln_kernel.reference). Their 8-bit results
  * must equal that, and that must be within one step of the operators' references. So do kernels of
